@@ -1,0 +1,61 @@
+# Everything runs from .venv in this checkout, made with nothing but python3 and its pip.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PINS   := constraints.txt
+# pip reads these for the packages that build upswell itself, which -c does not reach.
+PIP    := PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c $(PINS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench sabotage simulate clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime ## the main job: a map over 100 numbers, then a census of the standard library
+	$(BIN)/upswell run examples/census.py
+	$(BIN)/upswell run examples/library.py
+
+test: check ## check, then the whole test suite (ARGS="-k name" to choose)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## ruff, mypy --strict, and the layers of the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -qq tests/test_layers.py tests/test_tidy.py
+
+bench: $(VENV)/.bench ## measure against the peers (ONLY=name, WITH=ray,dask, ARGS="--rounds 5")
+	$(if $(WITH),$(PIP) -e '.[bench-cluster]')
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(WITH),--with $(WITH)) $(ARGS)
+
+sabotage: $(VENV)/.dev ## plant known bugs one by one; the suite must catch each
+	$(BIN)/python tests/sabotage.py $(ARGS)
+
+simulate: $(VENV)/.runtime ## run the core in simulated time (ARGS="--seed 7")
+	$(BIN)/python -m upswell.sim $(ARGS)
+
+clean: ## remove .venv and everything that was generated
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp a set of dependencies; changed pins or a changed pyproject install again.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "upswell needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml $(PINS)
+	@echo "installing upswell into $(VENV)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(PINS)
+	@echo "installing upswell and its tests' tools into $(VENV)"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/bin/python pyproject.toml $(PINS)
+	@echo "installing upswell and its peers into $(VENV)"
+	@$(PIP) -e '.[bench]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""upswell beside what people would pick instead, measured in turn in one run: `make bench`."""

@@ -1,0 +1,1 @@
+"""Where user code runs: the zygote, the loader, the executor and the container's own connection."""

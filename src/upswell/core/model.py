@@ -1,0 +1,101 @@
+"""The state of the core: calls, the segments they come in, the ranges containers hold, and containers.
+
+Plain values with few mutable fields; every field has its law beside it. Rules live in the modules that use them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """Consecutive inputs of a call that were submitted, and are serialised, together."""
+
+    first: int
+    count: int
+    unsettled: int  # 0 exactly when the payload may be forgotten
+    holders: set[str] = field(default_factory=set)  # containers that were granted a part of it
+
+
+@dataclass(slots=True, eq=False)
+class Span:
+    """Inputs `start .. stop` of one segment that wait in a queue."""
+
+    call: Call
+    segment: Segment
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One `.remote`, `.map` or `.spawn`: its segments, what of it waits, and what became of its difficult inputs."""
+
+    id: str
+    function: str
+    kind: Literal["remote", "map", "spawn"]
+    owner: str
+    submitted: int = 0  # inputs taken so far; the next segment begins here
+    unsettled: int = 0  # inputs taken and neither delivered nor failed
+    total: int | None = None  # known once the last input was submitted
+    cancelled: bool = False  # nothing of it is granted any more
+    waiting: deque[Span] = field(default_factory=deque)  # no other place holds these inputs
+    segments: dict[int, Segment] = field(default_factory=dict)  # by first position; only unsettled ones
+    ranges: dict[int, Range] = field(default_factory=dict)  # those that containers hold
+    failures: dict[int, int] = field(default_factory=dict)  # position → attempts that failed, only where there are any
+    losses: dict[int, int] = field(default_factory=dict)  # position → containers that died under it
+
+
+@dataclass(slots=True, eq=False)
+class Range:
+    """Inputs of one segment that one container was granted and runs in order; `next` is the first without a result."""
+
+    id: int
+    call: Call
+    segment: Segment
+    start: int
+    stop: int
+    next: int
+    suspended: bool = False  # its input waits for a nested call and lends its place
+    wanted_back: bool = False  # a TakeBack or a CancelRange is under way
+
+    def __len__(self) -> int:
+        return self.stop - self.next
+
+
+class State(Enum):
+    """The life of a container; it only moves down this list."""
+
+    STARTING = "starting"
+    READY = "ready"
+    ENDING = "ending"  # drained or killed; gets no work, its exit is yet to come
+
+
+@dataclass(slots=True, eq=False)
+class Container:
+    """One process that runs inputs of one pool."""
+
+    id: str
+    state: State
+    started_at: float
+    heard_at: float  # the last sign of life: ready, a result, a grant while idle
+    idle_since: float = 0.0  # meaningful while it is ready and holds nothing
+    ranges: dict[int, Range] = field(default_factory=dict)  # in the order they were granted
+    killed_for: Literal["", "timeout", "start", "cancelled"] = ""  # why the core killed it
+    blameless: bool = False  # it said itself which input ends it, so its exit blames none
+    # What it adds to the sums of its pool; kept by Pool._recount and by nothing else.
+    running: int = 0
+    unstarted: int = 0
+    bucket: int = -1  # the pool's bucket it is in; -1: none, it can't take work
+    watched: bool = False  # an entry of the pool's watch list will look at it
+
+    def active(self) -> list[Range]:
+        """The ranges whose inputs take a place: all but the suspended."""
+        return [held for held in self.ranges.values() if not held.suspended]

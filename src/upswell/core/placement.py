@@ -1,0 +1,41 @@
+"""Which node gets the next container. There is one node now; what containers reserve of it is counted here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..spec import Resources
+
+MIB = 1 << 20
+
+
+@dataclass(slots=True)
+class Node:
+    """What the machine has, and what the containers on it have reserved by their `cpu` and `memory`."""
+
+    cores: float
+    memory_available: int  # bytes free now, as last measured
+    memory_total: int
+    reserved_cpu: float = 0.0
+    reserved_memory: int = 0
+
+    def reserve(self, resources: Resources) -> None:
+        self.reserved_cpu += resources.cpu
+        self.reserved_memory += resources.memory_mib * MIB
+
+    def release(self, resources: Resources) -> None:
+        self.reserved_cpu -= resources.cpu
+        self.reserved_memory -= resources.memory_mib * MIB
+
+    def holds(self, resources: Resources) -> bool:
+        """Whether the empty node could hold one such container at all."""
+        return resources.cpu <= self.cores and resources.memory_mib * MIB <= self.memory_total
+
+    def room(self, resources: Resources) -> int | None:
+        """How many more such containers fit; `None` when they reserve nothing."""
+        rooms = []
+        if resources.cpu:
+            rooms.append(int((self.cores - self.reserved_cpu) / resources.cpu + 1e-9))
+        if resources.memory_mib:
+            rooms.append((self.memory_total - self.reserved_memory) // (resources.memory_mib * MIB))
+        return max(0, min(rooms)) if rooms else None

@@ -1,0 +1,235 @@
+"""The root of the core: events in, commands out.
+
+`handle(event, now)` and `wake(now)` return what the world should do; `deadline()` is the moment of the next `wake`.
+Time never runs backwards between calls. Nothing here reads a clock, does I/O or draws a random number, so the same
+history always gives the same commands, in the server, in the simulator and under the property tests.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from ..spec import AutoscalerSettings, Limits
+from . import events as e
+from .commands import Command, FinishCall, Refuse, Start
+from .model import Call, Container
+from .placement import Node
+from .pool import NEVER, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A function's state at a glance. `pending` inputs are not started; `backlog` counts delayed attempts too."""
+
+    backlog: int
+    pending: int
+    running: int
+    headroom: int  # inputs that the ready containers could take at once
+    succeeded: int
+    failed: int
+    starting: int
+    ready: int
+    settings: AutoscalerSettings
+    decision: str
+
+    @property
+    def containers(self) -> int:
+        """Starting and ready ones, not draining ones."""
+        return self.starting + self.ready
+
+
+class Plane:
+    """All pools, and where calls and containers belong."""
+
+    def __init__(
+        self,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        *,
+        cores: float = 1.0,
+        memory_available: int = 1 << 30,
+        memory_total: int | None = None,
+    ) -> None:
+        self._limits = limits
+        self._node = Node(cores, memory_available, memory_total or memory_available)
+        self._pools: dict[str, Pool] = {}
+        self._leaving: set[Pool] = set()  # removed pools whose containers have not all exited
+        self._calls: dict[str, tuple[Pool, Call]] = {}
+        self._containers: dict[str, Pool] = {}  # starting, ready and ending
+        self._owned: dict[str, dict[str, None]] = {}  # connection → its calls
+        self._deadlines: list[tuple[float, int, Pool]] = []  # heap; an entry counts if its pool is scheduled for it
+        self._ids = itertools.count(1)
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def handle(self, event: e.Event, now: float) -> list[Command]:
+        """What to do because `event` happened."""
+        out: list[Command] = []
+        match event:
+            case e.InputsSubmitted():
+                self._submitted(event, now, out)
+            case e.ResultsReceived():
+                if found := self._container(event.container):
+                    found[0].results(found[1], event, now, out)
+                    self._settle(found[0], now, out)
+            case e.FailureReceived():
+                if found := self._container(event.container):
+                    found[0].failure(found[1], event, event.kind, now, out)
+                    self._settle(found[0], now, out)
+            case e.RangeReturned():
+                if found := self._container(event.container):
+                    found[0].returned(found[1], event.range, event.stop, now, out)
+                    self._settle(found[0], now, out)
+            case e.InputSuspended() | e.InputResumed():
+                if found := self._container(event.container):
+                    found[0].suspended(found[1], event.range, isinstance(event, e.InputSuspended), now)
+                    self._settle(found[0], now, out)
+            case e.ContainerReady():
+                if found := self._container(event.container):
+                    found[0].container_ready(found[1], event.startup_seconds, now)
+                    self._settle(found[0], now, out)
+            case e.StartFailed():
+                if found := self._container(event.container):
+                    found[0].start_failed(found[1], event.message, out)
+                    self._settle(found[0], now, out)
+            case e.ContainerExited():
+                self._exited(event, now, out)
+            case e.UsageSampled():
+                if pool := self._pools.get(event.function):
+                    pool.sampled(event, now)
+                    self._settle(pool, now, out)
+            case _:
+                self._administer(event, now, out)
+        return out
+
+    def _administer(self, event: e.Event, now: float, out: list[Command]) -> None:
+        """The rarer events: those about functions, owners and whole calls."""
+        match event:
+            case e.FunctionDeclared():
+                pool = Pool(
+                    event.function, event.spec, event.ephemeral, self._limits, self._node, lambda: next(self._ids)
+                )
+                if event.function in self._pools:
+                    self._remove(self._pools[event.function], now, out)
+                self._pools[event.function] = pool
+                self._settle(pool, now, out)
+            case e.FunctionRemoved():
+                if event.function in self._pools:
+                    self._remove(self._pools.pop(event.function), now, out)
+            case e.SettingsUpdated():
+                if event.function in self._pools:
+                    self._pools[event.function].apply(event.update)
+                    self._settle(self._pools[event.function], now, out)
+            case e.InputsEnded():
+                if known := self._calls.get(event.call):
+                    known[0].queue.end(known[1], event.total, out)
+                    self._settle(known[0], now, out)
+            case e.CallCancelled():
+                self._cancel(event.call, event.running, event.terminate, now, out)
+            case e.OwnerLeft():
+                for call in list(self._owned.pop(event.owner, ())):
+                    self._cancel(call, True, False, now, out)
+
+    def _submitted(self, event: e.InputsSubmitted, now: float, out: list[Command]) -> None:
+        pool = self._pools.get(event.function)
+        if pool is None:
+            reason = f"there is no function {event.function}: its app is stopped, or never ran"
+            out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
+            return
+        if not self._node.holds(pool.spec.resources):
+            resources = pool.spec.resources
+            asked = f"cpu={resources.cpu:g}" + (f", memory={resources.memory_mib}" if resources.memory_mib else "")
+            held = f"{self._node.cores:g} cores and {self._node.memory_total >> 20} MiB"
+            reason = f"{event.function} asks for {asked}, and this machine has {held}: ask for less"
+            out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
+            return
+        call = pool.queue.admit(event, pool.not_started, out)
+        if call is not None and event.first == 0:
+            self._calls[call.id] = (pool, call)
+            if call.owner:
+                self._owned.setdefault(call.owner, {})[call.id] = None
+        self._settle(pool, now, out)
+
+    def _exited(self, event: e.ContainerExited, now: float, out: list[Command]) -> None:
+        if found := self._container(event.container):
+            pool, container = found
+            del self._containers[event.container]
+            pool.container_exited(container, event, now, out)
+            if pool.removed and not pool.containers:
+                self._leaving.discard(pool)
+            self._settle(pool, now, out)
+
+    def _cancel(self, name: str, running: bool, terminate: bool, now: float, out: list[Command]) -> None:
+        if known := self._calls.get(name):
+            known[0].cancel(known[1], running, terminate, out)
+            self._settle(known[0], now, out)
+
+    def _remove(self, pool: Pool, now: float, out: list[Command]) -> None:
+        pool.remove(out)
+        if pool.containers:
+            self._leaving.add(pool)
+        self._settle(pool, now, out)
+
+    def _container(self, name: str) -> tuple[Pool, Container] | None:
+        pool = self._containers.get(name)
+        return None if pool is None else (pool, pool.containers[name])
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def wake(self, now: float) -> list[Command]:
+        """What to do because time has passed."""
+        out: list[Command] = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            moment, _, pool = heappop(self._deadlines)
+            if pool.scheduled_at == moment:
+                pool.scheduled_at = NEVER
+                self._settle(pool, now, out)
+        return out
+
+    def deadline(self) -> float | None:
+        """When `wake` wants to be called, or `None`: nothing happens by itself."""
+        while self._deadlines and self._deadlines[0][2].scheduled_at != self._deadlines[0][0]:
+            heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def _settle(self, pool: Pool, now: float, out: list[Command]) -> None:
+        """Reconcile the one pool that changed, and note what became of its calls and containers."""
+        moment = pool.reconcile(now, out)
+        for command in out:
+            if isinstance(command, Start):
+                self._containers.setdefault(command.container, pool)
+            elif isinstance(command, FinishCall):
+                self._forget(command.call)
+        if moment != pool.scheduled_at:
+            pool.scheduled_at = moment
+            if moment != NEVER:
+                heappush(self._deadlines, (moment, next(self._ids), pool))
+
+    def _forget(self, name: str) -> None:
+        known = self._calls.pop(name, None)
+        if known and (owned := self._owned.get(known[1].owner)) is not None:
+            owned.pop(name, None)
+            if not owned:
+                del self._owned[known[1].owner]
+
+    # -- read only ---------------------------------------------------------------------------------
+
+    def statistics(self, function: str) -> Statistics | None:
+        """What the function's pool holds, or `None` where there is no such function."""
+        pool = self._pools.get(function)
+        if pool is None:
+            return None
+        places = pool.ready * pool.spec.concurrency.max_inputs
+        return Statistics(
+            backlog=pool.not_started,
+            pending=pool.queue.waiting + pool.unstarted,
+            running=pool.running,
+            headroom=max(0, places - pool.running),
+            succeeded=pool.queue.succeeded,
+            failed=pool.queue.failed,
+            starting=pool.starting,
+            ready=pool.ready,
+            settings=pool.settings,
+            decision=pool.decision.words,
+        )

@@ -1,0 +1,481 @@
+"""One function's containers, and their matching with its queue.
+
+Whatever happens changes a few fields and is followed by one `reconcile`, which grants what waits to who has room, takes
+back what waits in the wrong place, and starts or drains containers as the autoscaler decides. Sums over containers are
+kept by `_recount`, so a step costs what changed and not what exists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import islice
+
+from ..spec import AutoscalerSettings, FunctionSpec, Limits
+from . import autoscaler, dispatch
+from .autoscaler import Decision, Estimates, Load
+from .commands import CancelRange, Command, Drain, Grant, Kill, Sample, Start, TakeBack
+from .events import ContainerExited, FailureReceived, ResultsReceived, UsageSampled
+from .model import Call, Container, Range, State
+from .placement import Node
+from .queue import Queue
+
+TIMEOUT_GRACE_SECONDS = 5.0  # a container enforces timeouts itself; this much later the core does
+STRAGGLERS_LOOKED_AT = 16
+CONTAINERS_SAMPLED = 16
+LONGEST_SAMPLE_INTERVAL_SECONDS = 1.0
+STARTS_BEFORE_FAILING = 3  # crashed starts before the pending calls of an ephemeral app fail
+NEVER = math.inf
+
+
+class Pool:
+    """The containers of one function and its queue."""
+
+    def __init__(
+        self, function: str, spec: FunctionSpec, ephemeral: bool, limits: Limits, node: Node, new_id: Callable[[], int]
+    ) -> None:
+        self.function = function
+        self.spec = spec
+        self.settings = spec.settings
+        self.ephemeral = ephemeral
+        self.removed = False
+        self.queue = Queue(function, limits, spec.retries)
+        self.estimates = Estimates()
+        self.containers: dict[str, Container] = {}
+        self.starting = 0
+        self.ready = 0
+        self.running = 0  # sum over containers, as is the next
+        self.unstarted = 0
+        self.decision = Decision(0, "idle", "no input yet")
+        self.scheduled_at = NEVER  # the moment the plane will wake this pool
+        self._node = node
+        self._new_id = new_id
+        # Ready containers that may take work, by how many places are taken; each in the order they came to that number,
+        # so that the first of bucket 0 is the longest idle and the last the most recently idle.
+        self._buckets: dict[int, dict[str, Container]] = {}
+        self._loaded: dict[str, Container] = {}  # those with inputs that are not started
+        self._watch: list[tuple[float, str]] = []  # heap: when to look whether a container is stuck
+        self._failed_starts = 0  # in a row
+        self._blocked_until = 0.0
+        self._progress_at = 0.0  # the last time an input finished, or the pool began to run
+        self._sampled_at = -NEVER
+        self._sample_interval = 0.0
+        self._samples: dict[str, tuple[float, float]] = {}  # container → moment and CPU seconds of its last sample
+        self._starts_since_sample = 0
+
+    @property
+    def not_started(self) -> int:
+        """Inputs that wait: here, for another attempt, or granted and not started."""
+        return self.queue.waiting + len(self.queue.delayed) + self.unstarted
+
+    # -- what happens to containers ------------------------------------------------------------------
+
+    def container_ready(self, container: Container, startup_seconds: float, now: float) -> None:
+        if container.state is State.STARTING and not container.killed_for:
+            container.state = State.READY
+            container.heard_at = container.idle_since = now
+            self.starting -= 1
+            self.ready += 1
+            self._failed_starts = 0
+            self._blocked_until = 0.0
+            self.estimates.learn_startup(now - container.started_at)
+            self._recount(container)
+
+    def start_failed(self, container: Container, message: str, out: list[Command]) -> None:
+        """User code could not be loaded. Where that never worked, more attempts would only repeat it."""
+        if self.ephemeral and not self.ready:
+            self._fail_pending(f"{self.function} could not start: {message}", out)
+
+    def container_exited(self, container: Container, event: ContainerExited, now: float, out: list[Command]) -> None:
+        was = container.state
+        self._leave(container)
+        del self.containers[container.id]
+        self._node.release(self.spec.resources)
+        self._samples.pop(container.id, None)
+        for position, held in enumerate(list(container.ranges.values())):
+            self._lose(container, held, position < self.spec.concurrency.max_inputs or held.suspended, event, now, out)
+        if was is State.STARTING:
+            self._failed_starts += 1
+            self._blocked_until = now + autoscaler.backoff_seconds(self._failed_starts)
+            if self.ephemeral and self._failed_starts >= STARTS_BEFORE_FAILING:
+                self._fail_pending(f"{self.function} could not start a container: {event.reason}", out)
+
+    def _lose(
+        self, container: Container, held: Range, started: bool, event: ContainerExited, now: float, out: list[Command]
+    ) -> None:
+        """The container is gone: settle or put back what remains of one of its ranges."""
+        del held.call.ranges[held.id]
+        held.segment.holders.discard(container.id)
+        first = held.next
+        blamed = started and not container.blameless and container.killed_for != "cancelled"
+        if blamed and first < held.stop:
+            first += 1
+        self.queue.put_back(held, first, held.stop, out)
+        if first == held.next:
+            return
+        if event.out_of_memory:
+            self.queue.fail_attempt(held, held.next, "memory", event.reason, now, out)
+        elif container.killed_for == "timeout":
+            reason = f"it ran longer than timeout={self.spec.timeout:g} s"
+            self.queue.fail_attempt(held, held.next, "timeout", reason, now, out)
+        else:
+            self.queue.lose_attempt(held, held.next, event.reason, out)
+
+    def _fail_pending(self, reason: str, out: list[Command]) -> None:
+        for call in list(self.queue.calls.values()):
+            self.queue.fail_waiting(call, "start", reason, out)
+
+    # -- what happens to inputs ----------------------------------------------------------------------
+
+    def results(self, container: Container, event: ResultsReceived, now: float, out: list[Command]) -> None:
+        held = container.ranges.get(event.range)
+        if held is None or event.start != held.next or event.start + event.count > held.stop:
+            return  # of a range it no longer holds
+        held.next += event.count
+        self.estimates.learn_service(event.count, event.seconds)
+        if event.seconds > 1e-3:
+            busy = max(1, container.running)
+            self.estimates.learn_cpu(event.cpu_seconds / event.seconds, max(self.running, busy), self._node.cores)
+        self.queue.deliver(held, event.start, event.count, out)
+        self._progressed(container, held, now, out)
+
+    def failure(
+        self, container: Container, event: FailureReceived, reason: str, now: float, out: list[Command]
+    ) -> None:
+        container.blameless = container.blameless or event.fatal
+        held = container.ranges.get(event.range)
+        if held is None or event.position != held.next:
+            return
+        held.next += 1
+        if event.kind == "user":
+            self.estimates.learn_service(1, event.seconds)
+        self.queue.fail_attempt(held, event.position, event.kind, reason, now, out)
+        if event.fatal:
+            self._end(container)
+        self._progressed(container, held, now, out)
+
+    def returned(self, container: Container, range_id: int, stop: int, now: float, out: list[Command]) -> None:
+        held = container.ranges.get(range_id)
+        if held is None:
+            return
+        held.wanted_back = held.call.cancelled
+        stop = max(stop, held.next)
+        if stop < held.stop:
+            before, held.stop = held.stop, stop
+            self.queue.put_back(held, stop, before, out)
+        self._progressed(container, held, now, out, heard=False)
+
+    def suspended(self, container: Container, range_id: int, suspended: bool, now: float) -> None:
+        held = container.ranges.get(range_id)
+        if held is not None:
+            held.suspended = suspended
+            container.heard_at = now
+            self._recount(container)
+            self._watch_from(container, now)
+
+    def _progressed(
+        self, container: Container, held: Range, now: float, out: list[Command], *, heard: bool = True
+    ) -> None:
+        if heard:
+            container.heard_at = self._progress_at = now
+        if held.next >= held.stop:
+            del container.ranges[held.id]
+            del held.call.ranges[held.id]
+            if not container.ranges:
+                container.idle_since = now
+                if self.spec.single_use and container.state is State.READY:
+                    self._end(container)
+                    out.append(Drain(container.id, "single_use_containers: it has run its input"))
+        self._recount(container)
+
+    def cancel(self, call: Call, running: bool, terminate: bool, out: list[Command]) -> None:
+        """End the call: what waits now, what containers hold as soon as they answer."""
+        held_by = [(held, self._holder(held)) for held in call.ranges.values()]
+        self.queue.cancel(call, out)
+        for held, container in held_by:
+            if terminate:
+                self._kill(container, "cancelled", "its call was cancelled", out)
+            elif running:
+                held.wanted_back = True
+                out.append(CancelRange(container.id, held.id))
+            elif not held.wanted_back:
+                held.wanted_back = True
+                out.append(TakeBack(container.id, held.id))
+
+    def _holder(self, held: Range) -> Container:
+        return next(self.containers[name] for name in held.segment.holders if held.id in self.containers[name].ranges)
+
+    def remove(self, out: list[Command]) -> None:
+        """The function is gone: cancel its calls, end its containers."""
+        self.removed = True
+        for call in list(self.queue.calls.values()):
+            self.queue.cancel(call, out)
+        for container in list(self.containers.values()):
+            if container.state is State.READY and not container.ranges:
+                self._end(container)
+                out.append(Drain(container.id, "its app is stopped"))
+            else:
+                self._kill(container, "cancelled", "its app is stopped", out)
+
+    # -- sampling ------------------------------------------------------------------------------------
+
+    def sampled(self, event: UsageSampled, now: float) -> None:
+        """Learn what running inputs use, before any of them has ended."""
+        self._node.memory_available = event.memory_available
+        self._starts_since_sample = 0
+        if event.memory_bytes:
+            self.estimates.memory_bytes = event.memory_bytes
+        shares = []
+        for name, seconds in event.cpu_seconds:
+            before = self._samples.get(name)
+            if before and now - before[0] >= autoscaler.PROBE_SECONDS / 2:
+                running = max(1, self.containers[name].running) if name in self.containers else 1
+                shares.append((seconds - before[1]) / (now - before[0]) / running)
+            if before is None or self.estimates.finished:
+                self._samples[name] = (now, seconds)
+        if not shares:
+            return
+        share = sum(shares) / len(shares)
+        if self.estimates.finished:
+            self.estimates.learn_cpu(share, self.running, self._node.cores)
+        else:
+            self.estimates.cpu_share = share
+
+    def _sample(self, now: float, out: list[Command]) -> float:
+        """Ask for a sample when one is due while inputs wait; the moment of the next."""
+        if not (self.running and self.not_started):
+            return NEVER
+        if now - self._sampled_at > 2 * LONGEST_SAMPLE_INTERVAL_SECONDS:
+            self._sample_interval = 0.0
+        if now >= self._sampled_at + self._sample_interval:
+            busy = (name for name, container in self.containers.items() if container.running)
+            out.append(Sample(self.function, tuple(islice(busy, CONTAINERS_SAMPLED))))
+            self._sampled_at = now
+            self._sample_interval = min(
+                2 * self._sample_interval or autoscaler.PROBE_SECONDS, LONGEST_SAMPLE_INTERVAL_SECONDS
+            )
+        return self._sampled_at + self._sample_interval
+
+    # -- reconcile -----------------------------------------------------------------------------------
+
+    def reconcile(self, now: float, out: list[Command]) -> float:
+        """Bring work and containers together. Returns the moment at which to look again without an event."""
+        if self.removed:
+            return NEVER
+        self.queue.release_delayed(now)
+        concurrency = self.spec.concurrency
+        self._grant(concurrency.target_inputs, now, out)
+        look_again = self._scale(now, out)
+        if self.queue.waiting:
+            self._grant(concurrency.max_inputs, now, out)
+            if concurrency.max_inputs == 1:
+                self._grant_ahead(now, out)
+        look_again = min(look_again, self._take_back(now, out), self._sample(now, out), self._watch_over(now, out))
+        self.queue.invite(self.not_started, out)
+        if self.queue.delayed:
+            look_again = min(look_again, self.queue.delayed[0][0])
+        return look_again
+
+    def _grant(self, places: int, now: float, out: list[Command]) -> None:
+        """Grant what waits to containers with fewer than `places` taken: the fullest first, then the latest idle."""
+        for taken in sorted((taken for taken in self._buckets if taken < places), reverse=True):
+            bucket = self._buckets.get(taken)
+            while bucket and self.queue.turns:
+                container = next(reversed(bucket.values()))
+                # A container filled here moves up a bucket and is met again only by a caller with more places.
+                while self.queue.turns and 0 <= container.bucket < places:
+                    self._grant_range(container, now, out)
+
+    def _grant_ahead(self, now: float, out: list[Command]) -> None:
+        """Nobody is idle: let the busy ones with little left have their next range early."""
+        service = self.estimates.service_seconds
+        if service is None or service > dispatch.PREFETCH_LONGEST_SECONDS:
+            return
+        busy = self._buckets.get(1, {})
+        for container in list(islice(busy.values(), STRAGGLERS_LOOKED_AT)):
+            silent = now - container.heard_at
+            while self.queue.turns and dispatch.may_prefetch(
+                container.running + container.unstarted, len(container.ranges), service
+            ):
+                if dispatch.is_straggler(silent, service):
+                    break
+                self._grant_range(container, now, out)
+
+    def _grant_range(self, container: Container, now: float, out: list[Command]) -> None:
+        places = self.ready * self.spec.concurrency.target_inputs
+        size = dispatch.range_size(self.queue.waiting, places, self.estimates.service_seconds, self.estimates.finished)
+        span = self.queue.take(1 if self.spec.single_use else size)
+        held = Range(self._new_id(), span.call, span.segment, span.start, span.stop, span.start)
+        if not container.ranges:
+            container.heard_at = now
+        if not self.running:
+            self._progress_at = now
+        container.ranges[held.id] = span.call.ranges[held.id] = held
+        span.segment.holders.add(container.id)
+        self._recount(container)
+        self._watch_from(container, now)
+        segment = span.segment
+        out.append(Grant(container.id, held.id, span.call.id, segment.first, segment.count, held.start, held.stop))
+
+    def _take_back(self, now: float, out: list[Command]) -> float:
+        """While a container is idle and nothing waits here, fetch what waits behind a running input elsewhere."""
+        idle = self._buckets.get(0)
+        if self.queue.waiting or not idle or not self._loaded:
+            return NEVER
+        service, wanted, look_again = self.estimates.service_seconds, len(idle), NEVER
+        for container in islice(self._loaded.values(), STRAGGLERS_LOOKED_AT):
+            silent = now - container.heard_at
+            if not dispatch.worth_taking_back(container.unstarted, silent, service):
+                look_again = min(look_again, container.heard_at + 1.01 * dispatch.STRAGGLER_SECONDS)
+                continue
+            last = next(reversed(container.ranges.values()))
+            if wanted and not last.wanted_back and not last.suspended:
+                last.wanted_back = True
+                wanted -= 1
+                out.append(TakeBack(container.id, last.id))
+        return look_again
+
+    def _scale(self, now: float, out: list[Command]) -> float:
+        """Start what is missing; drain what is surplus and has idled long enough."""
+        self.decision = autoscaler.decide(self._load(now), self.estimates, self.settings)
+        present = self.ready + self.starting
+        missing = self.decision.containers - present
+        if missing > 0:
+            if self._failed_starts:
+                if now < self._blocked_until:
+                    return self._blocked_until
+                missing = 1 if not self.starting else 0
+            for _ in range(min(missing, autoscaler.STARTS_AT_ONCE - self.starting)):
+                self._start(now, out)
+            return NEVER
+        idle = self._buckets.get(0)
+        while missing < 0 and idle:
+            longest_idle = next(iter(idle.values()))
+            patience = autoscaler.patience_seconds(self.estimates, self.settings, self.ready + self.starting == 1)
+            if longest_idle.idle_since + patience > now:
+                return longest_idle.idle_since + patience
+            self._end(longest_idle)
+            out.append(Drain(longest_idle.id, f"idle for {patience:g} s: {self.decision.words}"))
+            missing += 1
+        return NEVER
+
+    def _load(self, now: float) -> Load:
+        resources, present = self.spec.resources, self.ready + self.starting
+        room = self._node.room(resources)
+        memory = self._node.memory_available - self._starts_since_sample * self.estimates.memory_bytes
+        return Load(
+            waiting=self.queue.waiting + self.unstarted,
+            running=self.running,
+            ready=self.ready,
+            starting=self.starting,
+            running_seconds=now - self._progress_at if self.running else 0.0,
+            target_inputs=self.spec.concurrency.target_inputs,
+            cores=self._node.cores,
+            memory_available=memory,
+            node_room=None if room is None else present + room,
+        )
+
+    def _start(self, now: float, out: list[Command]) -> None:
+        container = Container(f"co-{self._new_id()}", State.STARTING, now, now)
+        self.containers[container.id] = container
+        self.starting += 1
+        self._starts_since_sample += 1
+        self._node.reserve(self.spec.resources)
+        heappush(self._watch, (now + self.spec.startup_timeout, container.id))
+        container.watched = True
+        out.append(Start(container.id, self.function))
+
+    # -- the ends of containers ------------------------------------------------------------------------
+
+    def _end(self, container: Container) -> None:
+        """The container gets no more work, and its exit is on the way."""
+        self._leave(container)
+        container.state = State.ENDING
+
+    def _kill(self, container: Container, why: str, reason: str, out: list[Command]) -> None:
+        if not container.killed_for:
+            container.killed_for = why  # type: ignore[assignment]
+            if container.state is not State.STARTING:
+                self._end(container)
+            out.append(Kill(container.id, reason))
+
+    def _leave(self, container: Container) -> None:
+        """Take the container out of every count and bucket; its state is still the old one."""
+        if container.state is State.STARTING:
+            self.starting -= 1
+        elif container.state is State.READY:
+            self.ready -= 1
+        self._place(container, -1)
+        self.running -= container.running
+        self.unstarted -= container.unstarted
+        container.running = container.unstarted = 0
+        self._loaded.pop(container.id, None)
+
+    def _watch_from(self, container: Container, now: float) -> None:
+        if not container.watched and container.running:
+            container.watched = True
+            heappush(self._watch, (now + self.spec.timeout + TIMEOUT_GRACE_SECONDS, container.id))
+
+    def _watch_over(self, now: float, out: list[Command]) -> float:
+        """Kill containers that start for too long, or are silent for longer than any input may take."""
+        while self._watch:
+            moment, name = self._watch[0]
+            container = self.containers.get(name)
+            due = self._due(container) if container else NEVER
+            if container is None or due == NEVER:
+                heappop(self._watch)
+                if container:
+                    container.watched = False
+            elif due > moment:
+                heappop(self._watch)
+                heappush(self._watch, (due, name))
+            elif due <= now:
+                heappop(self._watch)
+                starting = container.state is State.STARTING
+                limit = (
+                    f"startup_timeout={self.spec.startup_timeout:g}" if starting else f"timeout={self.spec.timeout:g}"
+                )
+                self._kill(container, "start" if starting else "timeout", f"it exceeded {limit} s", out)
+            else:
+                return moment
+        return NEVER
+
+    def _due(self, container: Container) -> float:
+        """When the container's silence becomes too long; `NEVER` while it may be silent."""
+        if container.state is State.STARTING and not container.killed_for:
+            return container.started_at + self.spec.startup_timeout
+        if container.state is State.READY and container.running:
+            return container.heard_at + self.spec.timeout + TIMEOUT_GRACE_SECONDS
+        return NEVER
+
+    def _recount(self, container: Container) -> None:
+        """Renew what the container adds to the pool's sums and where it stands in the buckets."""
+        if container.state is not State.READY:
+            return
+        most = self.spec.concurrency.max_inputs
+        active = container.active()
+        running = min(len(active), most)
+        unstarted = sum(map(len, active)) - running
+        self.running += running - container.running
+        self.unstarted += unstarted - container.unstarted
+        container.running, container.unstarted = running, unstarted
+        if unstarted:
+            self._loaded[container.id] = container
+        else:
+            self._loaded.pop(container.id, None)
+        self._place(container, most if self.spec.single_use and container.ranges else running)
+
+    def _place(self, container: Container, bucket: int) -> None:
+        if container.bucket != bucket:
+            if container.bucket >= 0:
+                del self._buckets[container.bucket][container.id]
+                if not self._buckets[container.bucket]:
+                    del self._buckets[container.bucket]
+            if bucket >= 0:
+                self._buckets.setdefault(bucket, {})[container.id] = container
+            container.bucket = bucket
+
+    def apply(self, update: AutoscalerSettings) -> None:
+        """Lay the update over the present settings."""
+        self.settings = self.settings.merge(update)

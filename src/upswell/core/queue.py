@@ -1,0 +1,206 @@
+"""The inputs of one function: who waits, whose turn it is, what becomes of an input that fails, and the limits.
+
+Every accepted input is in one place until it is settled: in its call's `waiting`, in `delayed`, or in a range that a
+container holds. It is settled once, by `deliver` or `_fail`. Containers are none of this module's business.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+
+from ..spec import MAX_ATTEMPTS_LOST, Limits, Retries
+from .commands import Accept, Command, Deliver, Fail, FailureKind, FinishCall, ForgetSegment, Invite, Refuse
+from .events import InputsSubmitted
+from .model import Call, Range, Segment, Span
+
+
+class Queue:
+    """The waiting inputs of one function's calls, which take turns."""
+
+    def __init__(self, function: str, limits: Limits, retries: Retries | None) -> None:
+        self.function = function
+        self.limits = limits
+        self.retries = retries
+        self.calls: dict[str, Call] = {}
+        self.turns: deque[Call] = deque()  # exactly the calls whose `waiting` is not empty, the next to be served first
+        self.waiting = 0  # inputs in the `waiting` of all calls
+        self.delayed: list[tuple[float, int, Span]] = []  # heap of inputs to be tried again at a moment
+        self.unsettled = {"attached": 0, "spawned": 0}  # inputs accepted and not settled
+        self.refused: dict[str, None] = {}  # maps that offer a segment again when invited, in order
+        self.succeeded = 0
+        self.failed = 0
+        self._tick = 0  # breaks ties in `delayed`
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    def admit(self, event: InputsSubmitted, not_started: int, out: list[Command]) -> Call | None:
+        """Take the segment whole, or refuse it whole. `not_started` counts all inputs of the function that wait."""
+        call = self.calls.get(event.call)
+        if (call is None and event.first) or (call is not None and (call.cancelled or event.first != call.submitted)):
+            out.append(Refuse(event.call, event.first, event.count, "the call is cancelled or unknown", missing=True))
+            return None
+        reason = self._over_limit(event, not_started)
+        if reason:
+            out.append(Refuse(event.call, event.first, event.count, reason))
+            if event.kind != "remote":
+                self.refused[event.call] = None
+            return None
+        if call is None:
+            call = self.calls[event.call] = Call(event.call, event.function, event.kind, event.owner)
+        segment = call.segments[event.first] = Segment(event.first, event.count, event.count)
+        call.submitted += event.count
+        call.unsettled += event.count
+        self.unsettled[_family(call)] += event.count
+        if event.last:
+            call.total = call.submitted
+        self.put(Span(call, segment, event.first, event.first + event.count))
+        out.append(Accept(event.call, event.first, event.count))
+        return call
+
+    def _over_limit(self, event: InputsSubmitted, not_started: int) -> str:
+        limits, attached = self.limits, self.unsettled["attached"]
+        if event.kind == "spawn":
+            if self.unsettled["spawned"] + event.count > limits.spawned_pending:
+                return (
+                    f"{self.function} has {limits.spawned_pending:,} spawned inputs pending, its limit: wait for some"
+                )
+        elif attached + event.count > limits.total:
+            return f"{self.function} has {attached:,} inputs, its limit is {limits.total:,}: wait for some, or use .map"
+        elif min(attached, not_started) + event.count > max(limits.pending, event.count):
+            return (
+                f"{self.function} has {not_started:,} inputs pending, and its limit is {limits.pending:,}: "
+                "raise max_containers, wait for some, or use .map or .spawn"
+            )
+        return ""
+
+    def put(self, span: Span, *, front: bool = False) -> None:
+        """Let the span wait for its call's turn; `front` for inputs that waited before."""
+        call = span.call
+        if not call.waiting:
+            self.turns.append(call)
+        (call.waiting.appendleft if front else call.waiting.append)(span)
+        self.waiting += len(span)
+
+    def end(self, call: Call, total: int, out: list[Command]) -> None:
+        """No more inputs of the call come."""
+        call.total = total
+        self._finish_if_done(call, out)
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    def take(self, size: int) -> Span:
+        """The next inputs in turn, at most `size`, all of one segment. The caller must give them to a container."""
+        call = self.turns.popleft()
+        span = call.waiting[0]
+        if len(span) > size:
+            taken = Span(call, span.segment, span.start, span.start + size)
+            span.start += size
+        else:
+            taken = call.waiting.popleft()
+        if call.waiting:
+            self.turns.append(call)
+        self.waiting -= len(taken)
+        return taken
+
+    def release_delayed(self, now: float) -> None:
+        """Let inputs wait again whose delay before the next attempt is over."""
+        while self.delayed and self.delayed[0][0] <= now:
+            self.put(heappop(self.delayed)[2], front=True)
+
+    def invite(self, not_started: int, out: list[Command]) -> None:
+        """Ask refused maps to offer their segments again, one at a time, once half of the limit is free."""
+        if self.refused and not_started <= self.limits.pending // 2:
+            call = next(iter(self.refused))
+            del self.refused[call]
+            out.append(Invite(call))
+
+    # -- settled -----------------------------------------------------------------------------------
+
+    def deliver(self, held: Range, start: int, count: int, out: list[Command]) -> None:
+        """The outputs that just came are final."""
+        out.append(Deliver(held.call.id, start, count))
+        self.succeeded += count
+        self._settle(held.call, held.segment, count, out)
+
+    def fail_attempt(
+        self, held: Range, position: int, kind: FailureKind, reason: str, now: float, out: list[Command]
+    ) -> None:
+        """An attempt at the input failed by its own doing: try again later while it has retries, else it failed."""
+        call = held.call
+        failures = call.failures[position] = call.failures.get(position, 0) + 1
+        allowed = self.retries.max_retries if self.retries else 0
+        if call.cancelled or kind in ("cancelled", "unreadable") or failures > allowed:
+            self._fail(call, held.segment, position, position + 1, "cancelled" if call.cancelled else kind, reason, out)
+            return
+        delay = self.retries.delay_seconds(failures) if self.retries else 0.0
+        self._tick += 1
+        heappush(self.delayed, (now + delay, self._tick, Span(call, held.segment, position, position + 1)))
+
+    def lose_attempt(self, held: Range, position: int, reason: str, out: list[Command]) -> None:
+        """The container died under the input: try again, but not for ever."""
+        call = held.call
+        losses = call.losses[position] = call.losses.get(position, 0) + 1
+        if losses >= MAX_ATTEMPTS_LOST and not call.cancelled:
+            reason = f"its container died {losses} times in a row, the last one: {reason}"
+            self._fail(call, held.segment, position, position + 1, "lost", reason, out)
+        else:
+            self.put_back(held, position, position + 1, out)
+
+    def put_back(self, held: Range, start: int, stop: int, out: list[Command]) -> None:
+        """Inputs of the range that were not started wait again, before what never left; or end with their call."""
+        if start >= stop:
+            return
+        if held.call.cancelled:
+            self._fail(held.call, held.segment, start, stop, "cancelled", "the call was cancelled", out)
+        else:
+            self.put(Span(held.call, held.segment, start, stop), front=True)
+
+    def cancel(self, call: Call, out: list[Command]) -> None:
+        """Nothing of the call starts any more; what waits is failed now, what containers hold is the pool's to end."""
+        self.refused.pop(call.id, None)
+        if not call.cancelled:
+            call.cancelled = True
+            self.fail_waiting(call, "cancelled", "the call was cancelled", out)
+            self._finish_if_done(call, out)
+
+    def fail_waiting(self, call: Call, kind: FailureKind, reason: str, out: list[Command]) -> None:
+        """Fail what waits of the call, delayed inputs included."""
+        spans = list(call.waiting)
+        if spans:
+            call.waiting.clear()
+            self.turns.remove(call)
+            self.waiting -= sum(map(len, spans))
+        delayed = [entry for entry in self.delayed if entry[2].call is call]
+        if delayed:
+            self.delayed = sorted(entry for entry in self.delayed if entry[2].call is not call)
+        for span in [*spans, *(entry[2] for entry in delayed)]:
+            self._fail(call, span.segment, span.start, span.stop, kind, reason, out)
+
+    def _fail(
+        self, call: Call, segment: Segment, start: int, stop: int, kind: FailureKind, reason: str, out: list[Command]
+    ) -> None:
+        attempts = call.failures.get(start, 0) + call.losses.get(start, 0) if stop - start == 1 else 0
+        out.append(Fail(call.id, start, stop - start, kind, reason, max(1, attempts)))
+        self.failed += stop - start
+        self._settle(call, segment, stop - start, out)
+
+    def _settle(self, call: Call, segment: Segment, count: int, out: list[Command]) -> None:
+        call.unsettled -= count
+        self.unsettled[_family(call)] -= count
+        segment.unsettled -= count
+        if not segment.unsettled:
+            del call.segments[segment.first]
+            out.append(ForgetSegment(call.id, segment.first, tuple(sorted(segment.holders))))
+        self._finish_if_done(call, out)
+
+    def _finish_if_done(self, call: Call, out: list[Command]) -> None:
+        if call.unsettled or call.id not in self.calls:
+            return
+        if call.cancelled or (call.total is not None and call.submitted >= call.total):
+            del self.calls[call.id]
+            out.append(FinishCall(call.id))
+
+
+def _family(call: Call) -> str:
+    return "spawned" if call.kind == "spawn" else "attached"

@@ -1,0 +1,69 @@
+"""The engine seam: how containers are started and ended on a node. An engine launches, kills and reports; inputs,
+outputs and heartbeats go over the container's own connection to the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from .spec import FunctionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a node has for containers: cores, and bytes of memory that are free now, less a reserve."""
+
+    cores: float
+    memory_available: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerExit:
+    """A container's process is gone. `reason` is for people, such as "killed by signal 9 (SIGKILL)"."""
+
+    container: str
+    status: int  # as `os.waitstatus_to_exitcode`: negative for a signal
+    reason: str
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerOutput:
+    """Whole lines that a container wrote to its standard output (stream 1) or standard error (2)."""
+
+    container: str
+    stream: int
+    text: str
+
+
+Report = Callable[[ContainerExit | ContainerOutput], None]
+
+
+class Engine(Protocol):
+    """Starts and ends containers. Calls never block; what happens is reported on the server's loop."""
+
+    async def open(self, address: str, report: Report) -> None:
+        """Begin. `address` is where containers dial; `report` is called on the loop of the caller."""
+
+    def prepare(self, function: FunctionRecord) -> None:
+        """The function is declared: containers of it may soon be wanted (imports may begin)."""
+
+    def start(self, container: str, token: str, function: FunctionRecord) -> None:
+        """Start a container that presents `token` in its `Hello`. Its end is always reported, exactly once."""
+
+    def kill(self, container: str) -> None:
+        """End the container's process and its children now."""
+
+    def cpu_seconds(self, container: str) -> float | None:
+        """CPU time of the container's process so far; `None` when it is not known."""
+
+    def memory_bytes(self, container: str) -> int | None:
+        """Memory that ending the container would free (PSS where it can be had)."""
+
+    def capacity(self) -> Capacity:
+        """What the node has now."""
+
+    async def close(self) -> None:
+        """End every container and every process of the engine; all exits are reported before this returns."""

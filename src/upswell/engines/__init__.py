@@ -1,0 +1,1 @@
+"""Implementations of the engine seam: how containers are started and ended."""

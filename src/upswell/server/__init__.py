@@ -1,0 +1,1 @@
+"""The shell around the core: it performs what the plane decides."""

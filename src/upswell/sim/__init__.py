@@ -1,0 +1,1 @@
+"""The same core in simulated time: physics, faults, workloads."""

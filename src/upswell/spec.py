@@ -1,0 +1,217 @@
+"""What a user declares, as frozen values that are validated once, here.
+
+Everything that carries a limit or a default has it in this file and nowhere else. Values travel over the wire as they
+are. Nothing here acts.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+from .errors import InvalidError
+
+MAX_NAME_CHARACTERS = 64
+MIN_SCALEDOWN_SECONDS, MAX_SCALEDOWN_SECONDS = 2, 3600
+DEFAULT_SCALEDOWN_SECONDS = 60
+DEFAULT_TIMEOUT_SECONDS = 300
+MAX_TIMEOUT_SECONDS = 24 * 3600
+MAX_BATCH_SIZE, MAX_BATCH_WAIT_MS = 1000, 600_000
+MAX_ATTEMPTS_LOST = 3  # an input whose container died that often fails alone
+MAP_WINDOW = 1000  # inputs of one map between the input iterator and the consumer
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `InvalidError(message)` unless `condition` holds."""
+    if not condition:
+        raise InvalidError(message)
+
+
+def check_name(kind: str, name: object) -> str:
+    """The name, if it is of letters, digits, `-`, `_` and `.`, at most 64 characters; else `InvalidError`."""
+    if not isinstance(name, str) or not re.fullmatch(rf"[A-Za-z0-9\-_.]{{1,{MAX_NAME_CHARACTERS}}}", name):
+        raise InvalidError(
+            f"{kind} name {name!r} is not valid: use 1 to {MAX_NAME_CHARACTERS} letters, digits, '-', '_' and '.'"
+        )
+    return name
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if value is not None:
+        require(type(value) is int, f"{name} must be a whole number, not {value!r}")
+        require(value >= least, f"{name} must be at least {least}, not {value}")  # type: ignore[operator]
+
+
+class AutoscalerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How far and how fast a pool scales. `None` stands for the default (min 0, no max, buffer 0, window 60 s)."""
+
+    min_containers: int | None = None
+    max_containers: int | None = None
+    buffer_containers: int | None = None
+    scaledown_window: int | None = None
+
+    def __post_init__(self) -> None:
+        _whole("min_containers", self.min_containers, 0)
+        _whole("max_containers", self.max_containers, 1)
+        _whole("buffer_containers", self.buffer_containers, 0)
+        _whole("scaledown_window", self.scaledown_window, 0)
+        if self.scaledown_window is not None:
+            require(
+                MIN_SCALEDOWN_SECONDS <= self.scaledown_window <= MAX_SCALEDOWN_SECONDS,
+                f"scaledown_window must be between {MIN_SCALEDOWN_SECONDS} and {MAX_SCALEDOWN_SECONDS} seconds, "
+                f"not {self.scaledown_window}",
+            )
+        if self.min_containers is not None and self.max_containers is not None:
+            require(
+                self.min_containers <= self.max_containers,
+                f"min_containers ({self.min_containers}) must not exceed max_containers ({self.max_containers})",
+            )
+
+    def merge(self, update: AutoscalerSettings) -> AutoscalerSettings:
+        """These settings with those of `update` that are not `None` over them; validated as a whole."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        fields.update({name: value for name in fields if (value := getattr(update, name)) is not None})
+        return AutoscalerSettings(**fields)
+
+    @property
+    def floor(self) -> int:
+        return self.min_containers or 0
+
+    @property
+    def ceiling(self) -> int | None:
+        return self.max_containers
+
+    @property
+    def buffer(self) -> int:
+        return self.buffer_containers or 0
+
+    @property
+    def window_seconds(self) -> float:
+        return float(self.scaledown_window if self.scaledown_window is not None else DEFAULT_SCALEDOWN_SECONDS)
+
+
+class Retries(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a failed input is tried again, and after how long.
+
+    The n-th retry waits `initial_delay * backoff_coefficient ** (n - 1)` seconds, at most `max_delay`.
+    """
+
+    max_retries: int
+    backoff_coefficient: float = 2.0
+    initial_delay: float = 1.0
+    max_delay: float = 60.0
+
+    def __post_init__(self) -> None:
+        _whole("max_retries", self.max_retries, 0)
+        require(1 <= self.max_delay <= 60, f"max_delay must be between 1 and 60 seconds, not {self.max_delay}")
+        require(
+            0 <= self.initial_delay <= 60, f"initial_delay must be between 0 and 60 seconds, not {self.initial_delay}"
+        )
+        require(
+            1.0 <= self.backoff_coefficient <= 10.0,
+            f"backoff_coefficient must be between 1.0 and 10.0, not {self.backoff_coefficient}",
+        )
+
+    @classmethod
+    def parse(cls, value: object) -> Retries | None:
+        """What `retries=` may be: `None`, a count (1 s apart), or `Retries`; else `InvalidError`."""
+        if value is None or isinstance(value, Retries):
+            return value
+        if type(value) is int:
+            return cls(max_retries=value, backoff_coefficient=1.0, initial_delay=1.0)
+        raise InvalidError(f"retries must be a whole number or upswell.Retries, not {value!r}")
+
+    def delay_seconds(self, retry: int) -> float:
+        """How long retry number `retry` (from 1) waits."""
+        return min(self.max_delay, self.initial_delay * self.backoff_coefficient ** (retry - 1))
+
+
+class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
+    """How many inputs a container takes at once, what the autoscaler aims at, and whether they form batches."""
+
+    max_inputs: int = 1
+    target_inputs: int = 1
+    batch_size: int = 0  # 0: no batching
+    batch_wait_ms: int = 0
+
+    def __post_init__(self) -> None:
+        _whole("max_inputs", self.max_inputs, 1)
+        _whole("target_inputs", self.target_inputs, 1)
+        require(
+            self.target_inputs <= self.max_inputs,
+            f"target_inputs ({self.target_inputs}) must not exceed max_inputs ({self.max_inputs})",
+        )
+        require(0 <= self.batch_size <= MAX_BATCH_SIZE, f"max_batch_size must be between 1 and {MAX_BATCH_SIZE}")
+        require(0 <= self.batch_wait_ms <= MAX_BATCH_WAIT_MS, f"wait_ms must be between 0 and {MAX_BATCH_WAIT_MS}")
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container holds of its node: `cpu` cores are reserved, `memory_mib` is reserved and enforced."""
+
+    cpu: float = 0.0
+    memory_mib: int = 0
+
+    def __post_init__(self) -> None:
+        require(type(self.cpu) in (int, float), f"cpu must be a number of cores, not {self.cpu!r}")
+        require(self.cpu >= 0, f"cpu must be a number of cores >= 0, not {self.cpu!r}")
+        _whole("memory", self.memory_mib, 0)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Per function: inputs not yet in a container, all inputs, and those of spawned calls not yet in a container."""
+
+    pending: int = 2_000
+    total: int = 25_000
+    spawned_pending: int = 1_000_000
+
+
+class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A function's declaration, as the control plane needs it."""
+
+    settings: AutoscalerSettings = AutoscalerSettings()
+    concurrency: Concurrency = Concurrency()
+    resources: Resources = Resources()
+    retries: Retries | None = None
+    timeout: float = DEFAULT_TIMEOUT_SECONDS
+    startup_timeout: float = DEFAULT_TIMEOUT_SECONDS
+    single_use: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("timeout", self.timeout), ("startup_timeout", self.startup_timeout)):
+            require(
+                type(value) in (int, float) and 0 < value <= MAX_TIMEOUT_SECONDS,
+                f"{name} must be a number of seconds from 1 to {MAX_TIMEOUT_SECONDS}, not {value!r}",
+            )
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the code of a function comes from, and the process it needs: equal environments share a zygote.
+
+    `kind` says how `origin` is read: the path of a script, the name of a module to import, or the text of a script.
+    `module` is the name under which it is imported; `main` is true where the client runs it as `__main__`, so that
+    pickles that name `__main__` resolve to it. An empty `origin` means that nothing is imported (serialized functions).
+    """
+
+    kind: Literal["script", "module", "text"]
+    origin: str
+    module: str
+    main: bool
+    sys_path: tuple[str, ...]
+    directory: str
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A function as it is sent to the server: its identity, its declaration, and how a container finds its code.
+
+    `id` is "<app id>/<name>", so that code inside a container knows the ids of its app's other functions.
+    """
+
+    id: str
+    app_name: str
+    name: str
+    spec: FunctionSpec
+    environment: Environment
+    serialized: bytes = b""  # cloudpickle of the raw function where it travels by value

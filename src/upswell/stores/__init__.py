@@ -1,0 +1,1 @@
+"""Implementations of the store seam: where inputs and outputs are kept."""

@@ -1,0 +1,365 @@
+"""What processes say to one another, as typed values; `codec.py` makes frames of them.
+
+A frame is a message and a payload: opaque bytes that only the two ends of a call read (see `payload.py`). Buffers are
+memory that travels beside the payload by reference. Ids are text with a kind prefix; positions count inputs of a call
+from 0; spans are half open.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ..spec import AutoscalerSettings, FunctionRecord
+
+PROTOCOL = 1
+
+CallKind = Literal["remote", "map", "spawn"]
+ErrorKind = Literal[
+    "user", "cancelled", "lost", "memory", "timeout", "start", "exhausted", "missing", "unreadable", "invalid"
+]
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, omit_defaults=True, gc=False):
+    """Base of all messages."""
+
+
+class Buffers(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One block of shared memory that holds the out-of-band buffers of a payload, one after the other, each aligned.
+
+    It is reached as descriptor `descriptor` of process `process` (`/proc/PROCESS/fd/DESCRIPTOR`); who forwards it opens
+    it first, so that the block lives until the last reader has it and never outlives the processes.
+    """
+
+    process: int
+    descriptor: int
+    size: int
+
+
+class ErrorRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A failure as data: readable without unpickling. For kind `user` the payload beside it has the exception."""
+
+    kind: ErrorKind
+    type: str  # the exception's qualified name, such as "builtins.ValueError"
+    message: str
+    traceback: str = ""
+    attempts: int = 1
+
+
+# -- both ways -------------------------------------------------------------------------------------
+
+
+class Hello(Message, tag=1):
+    """The first frame of every connection. `token` of a container is what the engine gave it."""
+
+    protocol: int
+    role: Literal["client", "container"]
+    token: str
+    process: int
+
+
+class Welcome(Message, tag=2):
+    """The answer to a good `Hello`; `address` is where others reach the server, such as "unix:@name"."""
+
+    protocol: int
+    process: int
+    address: str
+
+
+class Bye(Message, tag=3):
+    """The sender closes this connection, and why."""
+
+    reason: str
+
+
+# -- client → server -------------------------------------------------------------------------------
+
+
+class OpenApp(Message, tag=10):
+    """Declare an app. It is closed, and its calls cancelled, when the connection ends (ephemeral)."""
+
+    app: str
+    name: str
+    functions: list[FunctionRecord]
+
+
+class CloseApp(Message, tag=11):
+    """Stop the app: its calls are cancelled, its containers stopped, its logs flushed; the answer is `AppClosed`."""
+
+    app: str
+
+
+class Submit(Message, tag=12):
+    """Inputs `first .. first + count` of a call; the first such frame of a call makes it. Payload: the inputs."""
+
+    call: str
+    function: str
+    kind: CallKind
+    first: int
+    count: int
+    last: bool
+    parent: str = ""  # the input that made this call, when made inside a container
+    buffers: Buffers | None = None
+
+
+class EndInputs(Message, tag=13):
+    """The call has `total` inputs and no more come (where the last `Submit` could not say so)."""
+
+    call: str
+    total: int
+
+
+class Cancel(Message, tag=14):
+    """Cancel what is left of the call: what has not started, with `running` also what has, with `terminate` by killing
+    its containers.
+    """
+
+    call: str
+    running: bool = True
+    terminate: bool = False
+
+
+class Collect(Message, tag=15):
+    """Send the outputs `first .. stop` (-1: all) of a spawned call as they come, to this connection. Idempotent.
+
+    The answer begins with `CallDescribed`, or is `Failed` with kind `missing`.
+    """
+
+    call: str
+    first: int
+    stop: int
+
+
+class Uncollect(Message, tag=16):
+    """Stop sending outputs of the call here."""
+
+    call: str
+
+
+class Inquire(Message, tag=17):
+    """Ask for a function's statistics, or with `update` set change its settings; answered by `Statistics`."""
+
+    request: int
+    function: str
+    update: AutoscalerSettings | None = None
+
+
+class Watch(Message, tag=18):
+    """Send `Progress` of the app's functions to this connection a few times a second while anything changes."""
+
+    app: str
+
+
+# -- server → client -------------------------------------------------------------------------------
+
+
+class AppOpened(Message, tag=30):
+    """The app is declared; its functions take inputs."""
+
+    app: str
+
+
+class AppClosed(Message, tag=31):
+    """The app is stopped, and everything its containers wrote was sent."""
+
+    app: str
+
+
+class Accepted(Message, tag=32):
+    """The inputs are taken, and will be settled whatever happens."""
+
+    call: str
+    first: int
+    count: int
+
+
+class Refused(Message, tag=33):
+    """The inputs are not taken: a limit is reached. Maps and spawn_maps offer them again after `Invited`."""
+
+    call: str
+    first: int
+    count: int
+    error: ErrorRecord
+
+
+class Invited(Message, tag=34):
+    """There is room again for the call whose inputs were refused."""
+
+    call: str
+
+
+class Outputs(Message, tag=35):
+    """The outputs `first .. first + count` of a call. Payload: the values."""
+
+    call: str
+    first: int
+    count: int
+    buffers: Buffers | None = None
+
+
+class Failed(Message, tag=36):
+    """The inputs `first .. first + count` failed for good. Payload: the pickled exception, if it is the user's."""
+
+    call: str
+    first: int
+    count: int
+    error: ErrorRecord
+
+
+class CallDescribed(Message, tag=37):
+    """What is known of a spawned call: `total` is -1 while inputs still come."""
+
+    call: str
+    total: int
+
+
+class Log(Message, tag=38):
+    """Whole lines that a container wrote: stream 1 or 2; `container` is a short label."""
+
+    app: str
+    function: str
+    container: str
+    stream: int
+    text: str
+
+
+class FunctionProgress(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Counts of one function's inputs and containers."""
+
+    name: str
+    pending: int
+    running: int
+    succeeded: int
+    failed: int
+    starting: int
+    ready: int
+
+
+class Progress(Message, tag=39):
+    """The state of an app's functions, for people."""
+
+    app: str
+    functions: list[FunctionProgress]
+
+
+class Statistics(Message, tag=40):
+    """Answer to `Inquire`; `error` is empty or why it was refused."""
+
+    request: int
+    backlog: int
+    containers: int
+    running: int
+    headroom: int
+    settings: AutoscalerSettings
+    decision: str = ""  # the autoscaler's last decision, in words
+    error: str = ""
+
+
+# -- server → container ----------------------------------------------------------------------------
+
+
+class Assign(Message, tag=50):
+    """Run the inputs `start .. stop` of a segment (`first .. first + count` of `call`), one after the other.
+
+    Payload: the whole segment, or nothing where this container has it already. Every output goes back under `range`.
+    """
+
+    range: int
+    call: str
+    first: int
+    count: int
+    start: int
+    stop: int
+    buffers: Buffers | None = None
+
+
+class TakeBack(Message, tag=51):
+    """Give back what has not been started of the range; answered by `Returned` (also when nothing is left)."""
+
+    range: int
+
+
+class CancelRange(Message, tag=52):
+    """Cancel what is running and drop what is not started of the range; answered by `Returned` with what it dropped."""
+
+    range: int
+
+
+class Forget(Message, tag=53):
+    """The segment is settled: drop its payload."""
+
+    call: str
+    first: int
+
+
+class Drain(Message, tag=54):
+    """No more work comes: run the exit hooks, send what is left, and exit with status 0."""
+
+    reason: str
+
+
+# -- container → server ----------------------------------------------------------------------------
+
+
+class Ready(Message, tag=70):
+    """User code is loaded and its start-up hooks have run."""
+
+    startup_seconds: float
+
+
+class StartFailed(Message, tag=71):
+    """User code could not be loaded. Payload: the pickled exception, or nothing."""
+
+    error: ErrorRecord
+
+
+class Results(Message, tag=72):
+    """Outputs of `start .. start + count` of a range; spans of time summed over them. Payload: the values."""
+
+    range: int
+    start: int
+    count: int
+    seconds: float
+    cpu_seconds: float
+    buffers: Buffers | None = None
+
+
+class Failure(Message, tag=73):
+    """The input at `position` failed. Payload: the pickled exception, or nothing. `fatal`: the container exits now."""
+
+    range: int
+    position: int
+    seconds: float
+    cpu_seconds: float
+    error: ErrorRecord
+    fatal: bool = False
+
+
+class Returned(Message, tag=74):
+    """The inputs from `stop` on of the range are not started and will not be."""
+
+    range: int
+    stop: int
+
+
+class Suspended(Message, tag=75):
+    """The input that the range is at waits for a nested call and lends its place; its tail was `Returned` before."""
+
+    range: int
+
+
+class Resumed(Message, tag=76):
+    """The input has its place back."""
+
+    range: int
+
+
+AnyMessage = (
+    Hello | Welcome | Bye
+    | OpenApp | CloseApp | Submit | EndInputs | Cancel | Collect | Uncollect | Inquire | Watch
+    | AppOpened | AppClosed | Accepted | Refused | Invited | Outputs | Failed | CallDescribed
+    | Log | Progress | Statistics
+    | Assign | TakeBack | CancelRange | Forget | Drain
+    | Ready | StartFailed | Results | Failure | Returned | Suspended | Resumed
+)  # fmt: skip

@@ -1,0 +1,54 @@
+"""What every test gets: at the end of the run, no process that the run started may still be alive."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+MARK = "UPSWELL_TEST_RUN"
+GRACE_SECONDS = 5.0  # for processes that are already on their way out
+# Python's own, shared by a process's shared-memory blocks; it ends with the process.
+PYTHONS_OWN = "multiprocessing.resource_tracker"
+
+
+def _left_behind(run: str) -> list[psutil.Process]:
+    """Return our descendants, and whoever inherited this run's mark and was orphaned since."""
+    here = psutil.Process()
+    found = set(here.children(recursive=True))
+    for process in psutil.process_iter():
+        try:
+            if process != here and process.environ().get(MARK) == run:
+                found.add(process)
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or somebody else's
+    return [process for process in found if not _excused(process)]
+
+
+def _excused(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE or PYTHONS_OWN in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _described(process: psutil.Process) -> str:
+    with process.oneshot():
+        try:
+            return f"{process.pid} (parent {process.ppid()}): {' '.join(process.cmdline())}"
+        except psutil.Error:
+            return f"{process.pid}: ended while being looked at"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left_behind() -> Iterator[None]:
+    run = uuid.uuid4().hex
+    os.environ[MARK] = run
+    yield
+    _, alive = psutil.wait_procs(_left_behind(run), timeout=GRACE_SECONDS)
+    lines = [_described(process) for process in alive]
+    for process in alive:
+        process.kill()
+    if lines:
+        pytest.fail("the test run left processes behind:\n  " + "\n  ".join(lines), pytrace=False)
