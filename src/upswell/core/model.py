@@ -58,6 +58,7 @@ class Range:
     """Inputs of one segment that one container was granted and runs in order; `next` is the first without a result."""
 
     id: int
+    container: Container
     call: Call
     segment: Segment
     start: int

@@ -191,20 +191,16 @@ class Pool:
 
     def cancel(self, call: Call, running: bool, terminate: bool, out: list[Command]) -> None:
         """End the call: what waits now, what containers hold as soon as they answer."""
-        held_by = [(held, self._holder(held)) for held in call.ranges.values()]
         self.queue.cancel(call, out)
-        for held, container in held_by:
+        for held in call.ranges.values():
             if terminate:
-                self._kill(container, "cancelled", "its call was cancelled", out)
+                self._kill(held.container, "cancelled", "its call was cancelled", out)
             elif running:
                 held.wanted_back = True
-                out.append(CancelRange(container.id, held.id))
+                out.append(CancelRange(held.container.id, held.id))
             elif not held.wanted_back:
                 held.wanted_back = True
-                out.append(TakeBack(container.id, held.id))
-
-    def _holder(self, held: Range) -> Container:
-        return next(self.containers[name] for name in held.segment.holders if held.id in self.containers[name].ranges)
+                out.append(TakeBack(held.container.id, held.id))
 
     def remove(self, out: list[Command]) -> None:
         """The function is gone: cancel its calls, end its containers."""
@@ -306,7 +302,7 @@ class Pool:
         places = self.ready * self.spec.concurrency.target_inputs
         size = dispatch.range_size(self.queue.waiting, places, self.estimates.service_seconds, self.estimates.finished)
         span = self.queue.take(1 if self.spec.single_use else size)
-        held = Range(self._new_id(), span.call, span.segment, span.start, span.stop, span.start)
+        held = Range(self._new_id(), container, span.call, span.segment, span.start, span.stop, span.start)
         if not container.ranges:
             container.heard_at = now
         if not self.running:
