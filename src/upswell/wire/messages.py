@@ -145,6 +145,12 @@ class Inquire(Message, tag=17):
     update: AutoscalerSettings | None = None
 
 
+class Release(Message, tag=19):
+    """The sender has taken over the block of shared memory `descriptor` of the receiver, which may close it."""
+
+    descriptor: int
+
+
 class Watch(Message, tag=18):
     """Send `Progress` of the app's functions to this connection a few times a second while anything changes."""
 
@@ -259,6 +265,12 @@ class Statistics(Message, tag=40):
 # -- server → container ----------------------------------------------------------------------------
 
 
+class Load(Message, tag=49):
+    """The answer to a container's `Hello`: the function it is for. It answers with `Ready` or `StartFailed`."""
+
+    function: FunctionRecord
+
+
 class Assign(Message, tag=50):
     """Run the inputs `start .. stop` of a segment (`first .. first + count` of `call`), one after the other.
 
@@ -357,9 +369,9 @@ class Resumed(Message, tag=76):
 
 AnyMessage = (
     Hello | Welcome | Bye
-    | OpenApp | CloseApp | Submit | EndInputs | Cancel | Collect | Uncollect | Inquire | Watch
+    | OpenApp | CloseApp | Submit | EndInputs | Cancel | Collect | Uncollect | Inquire | Watch | Release
     | AppOpened | AppClosed | Accepted | Refused | Invited | Outputs | Failed | CallDescribed
     | Log | Progress | Statistics
-    | Assign | TakeBack | CancelRange | Forget | Drain
+    | Load | Assign | TakeBack | CancelRange | Forget | Drain
     | Ready | StartFailed | Results | Failure | Returned | Suspended | Resumed
 )  # fmt: skip

@@ -1,0 +1,24 @@
+"""upswell scales Python functions out on your own machines: decorate a function, `.map` it, and containers come and go."""
+
+from . import exception
+from .sdk.app import App
+from .sdk.call import FunctionCall
+from .sdk.context import current_function_call_id, current_input_id, is_local
+from .sdk.function import Function
+from .sdk.output import enable_output
+from .spec import Retries
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "Function",
+    "FunctionCall",
+    "Retries",
+    "__version__",
+    "current_function_call_id",
+    "current_input_id",
+    "enable_output",
+    "exception",
+    "is_local",
+]

@@ -1,0 +1,243 @@
+"""From what the user names on the command line to a module, and from the module to what is to be run.
+
+Errors in the naming are `click.UsageError`; whatever the user's own code raises while it is imported passes through.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import linecache
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from ..sdk.app import App
+from ..sdk.environment import declare_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..sdk.app import LocalEntrypoint
+    from ..sdk.function import Function
+
+STANDARD_INPUT = "-"
+STANDARD_INPUT_MODULE = "stdin"
+MODAL_FOLDER = Path(__file__).parent / "as_modal"  # has one module, `modal`, which is upswell
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the code is, and the name of what to run in it ("" where it is to be found)."""
+
+    kind: Literal["script", "module", "text"]
+    place: str
+    name: str
+
+    @classmethod
+    def parse(cls, words: str, is_module: bool) -> Target:
+        """Read `FILE[::NAME]`, `MODULE[::NAME]` or `-[::NAME]`; raises `click.UsageError`."""
+        place, separator, name = words.partition("::")
+        if not place or (separator and not name):
+            raise click.UsageError(f"'{words}' is not of the form FILE or FILE::NAME")
+        if place == STANDARD_INPUT:
+            if is_module:
+                raise click.UsageError("-m takes the name of a module, not '-'")
+            return cls("text", place, name)
+        return cls("module" if is_module else "script", place, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is to be run: an entrypoint here, or else a function in a container."""
+
+    app: App
+    entrypoint: LocalEntrypoint | None
+    function: Function[..., Any] | None
+
+    @property
+    def raw(self) -> Callable[..., Any]:
+        """The user's function, whose signature makes the options."""
+        if self.entrypoint is not None:
+            return self.entrypoint.raw
+        assert self.function is not None
+        return self.function.raw
+
+
+# -- importing -------------------------------------------------------------------------------------
+
+
+def prepare(target: Target) -> bytes:
+    """Check that the code is there, put its folder on the import path, and return its source (b"" where unknown)."""
+    match target.kind:
+        case "script":
+            source = _read_script(target.place)
+            sys.path.insert(0, str(Path(target.place).resolve().parent))
+            return source
+        case "module":
+            if not all(part.isidentifier() for part in target.place.split(".")):
+                raise click.UsageError(f"'{target.place}' is no module's name (-m takes package.module, not a path)")
+            sys.path.insert(0, os.getcwd())
+            return _read_module(target.place)
+        case "text":
+            sys.path.insert(0, os.getcwd())
+            return sys.stdin.buffer.read()
+
+
+def load(target: Target, source: bytes) -> ModuleType:
+    """Import the user's code once, say how containers find it, and return its module."""
+    match target.kind:
+        case "script":
+            return _load_script(Path(target.place).resolve())
+        case "module":
+            return _load_module(target.place)
+        case "text":
+            return _load_text(source)
+
+
+def lacks_modal(source: bytes) -> bool:
+    """Whether the source imports `modal` and no such package is installed, or lies beside it."""
+    return b"modal" in source and _names_modal(source) and importlib.util.find_spec("modal") is None
+
+
+def install_modal() -> None:
+    """Make `import modal` give upswell, here and (by the import path, which travels along) in containers."""
+    sys.path.insert(0, str(MODAL_FOLDER))
+
+
+def _names_modal(source: bytes) -> bool:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False  # told by the import itself
+    for node in ast.walk(tree):
+        names: Iterable[str] = ()
+        if isinstance(node, ast.Import):
+            names = (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = (node.module or "",)
+        if any(name.partition(".")[0] == "modal" for name in names):
+            return True
+    return False
+
+
+class _Uncached(SourceFileLoader):
+    """Loads a script as `python script.py` would: without leaving a `__pycache__` beside it."""
+
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
+        """Keep nothing."""
+
+
+def _read_script(place: str) -> bytes:
+    path = Path(place)
+    if path.is_dir():
+        raise click.UsageError(f"{place} is a directory: name a file in it, or use -m for a package")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise click.UsageError(f"there is no file {place}") from None
+    except OSError as error:
+        raise click.UsageError(f"{place} can't be read: {error.strerror}") from None
+
+
+def _read_module(name: str) -> bytes:
+    path = Path(*name.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate.read_bytes()
+    return b""  # somewhere else on the import path
+
+
+def _load_script(path: Path) -> ModuleType:
+    name = path.stem
+    if name in sys.modules or name in sys.stdlib_module_names:
+        name = f"{name}_script"  # the module of that name stays what it is for everybody else
+    declare_source(name, "script", str(path))
+    loader = _Uncached(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except ImportError as error:
+        if "relative import" in str(error):
+            error.add_note("A file of a package is run by its module's name: upswell run -m package.module")
+        raise
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    declare_source(name, "module", name)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise click.UsageError(f"there is no module {name} here or on the import path: {error.msg}") from None
+        raise
+
+
+def _load_text(source: bytes) -> ModuleType:
+    text = importlib.util.decode_source(source)
+    declare_source(STANDARD_INPUT_MODULE, "text", text)
+    filename = f"<{STANDARD_INPUT_MODULE}>"
+    linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)  # so that tracebacks show lines
+    module = importlib.util.module_from_spec(ModuleSpec(STANDARD_INPUT_MODULE, None, origin=filename))
+    sys.modules[STANDARD_INPUT_MODULE] = module
+    exec(compile(text, filename, "exec"), module.__dict__)
+    return module
+
+
+# -- choosing --------------------------------------------------------------------------------------
+
+
+def choose(module: ModuleType, target: Target) -> Chosen:
+    """Pick the app and what of it to run; raises `click.UsageError` where that is not one thing."""
+    apps = _apps(module)
+    if not apps:
+        raise click.UsageError(f"{target.place} has no app: make one at its top level with app = upswell.App()")
+    if target.name:
+        return _named(apps, target)
+    if len(apps) > 1:
+        names = ", ".join(repr(app.name or "(unnamed)") for app in apps)
+        raise click.UsageError(
+            f"{target.place} has {len(apps)} apps ({names}): name what to run with {target.place}::NAME"
+        )
+    (app,) = apps
+    entrypoints, functions = list(app.registered_entrypoints.values()), list(app.functions.values())
+    if len(entrypoints) == 1:
+        return Chosen(app, entrypoints[0], None)
+    if not entrypoints and len(functions) == 1:
+        return Chosen(app, None, functions[0])
+    if not entrypoints and not functions:
+        raise click.UsageError(f"the app in {target.place} has no function and no local entrypoint")
+    kind, names = ("local entrypoints", app.registered_entrypoints) if entrypoints else ("functions", app.functions)
+    example = f"{target.place}::{next(iter(names))}"
+    raise click.UsageError(f"{target.place} has {len(names)} {kind} ({', '.join(names)}): name one, as in {example}")
+
+
+def _apps(module: ModuleType) -> list[App]:
+    """Return the apps that are the module's own variables, or else all there are."""
+    own = {id(value): value for value in vars(module).values() if isinstance(value, App)}
+    return list(own.values()) or list(App.all_apps())
+
+
+def _named(apps: list[App], target: Target) -> Chosen:
+    found = [Chosen(app, app.registered_entrypoints[target.name], None) for app in apps
+             if target.name in app.registered_entrypoints]  # fmt: skip
+    found = found or [Chosen(app, None, app.functions[target.name]) for app in apps if target.name in app.functions]
+    if len(found) > 1:
+        raise click.UsageError(f"{target.place} has '{target.name}' on {len(found)} apps: give it a name of its own")
+    if not found:
+        names = [name for app in apps for name in (*app.registered_entrypoints, *app.functions)]
+        offer = f"there are: {', '.join(names)}" if names else "it has no function and no local entrypoint"
+        raise click.UsageError(f"{target.place} has nothing named '{target.name}'; {offer}")
+    return found[0]

@@ -1,0 +1,112 @@
+"""A terminal with a few live lines at its foot, above which everything else is printed.
+
+While the screen is live, `sys.stdout` and `sys.stderr` are wrapped where they are a terminal: their text is held for
+at most one refresh (or until flushed) and put out together with the live lines, so neither tears the other, and a
+program that prints a lot is not slowed down. Knows nothing of what the lines say.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TextIO, cast
+
+REFRESH_SECONDS = 0.1
+MAX_HELD_CHARACTERS = 64 * 1024
+
+
+class Screen:
+    """Draws what `frame` returns (whole lines, or "") until it is closed; then nothing of it is left.
+
+    `frame` is called in a thread of the screen's own, every `REFRESH_SECONDS`.
+    """
+
+    def __init__(self, frame: Callable[[], str]) -> None:
+        self._frame = frame
+        self._terminal = sys.stderr
+        self._lock = threading.RLock()  # re-entrant: a signal handler may print
+        self._held: list[tuple[TextIO, str]] = []
+        self._held_characters = 0
+        self._lines = ""  # as they are to be drawn
+        self._drawn = 0  # how many of them stand on the terminal, just above the cursor
+        self._at_line_start = True
+        self._live = True
+        self._closed = threading.Event()
+        self._wrapped = {name: getattr(sys, name) for name in ("stdout", "stderr") if getattr(sys, name).isatty()}
+        for name, stream in self._wrapped.items():
+            setattr(sys, name, cast(TextIO, _Above(self, stream)))
+        self._thread = threading.Thread(target=self._refresh, name="upswell-screen", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Put out what is held, take the live lines away, and give the streams back."""
+        self._closed.set()
+        self._thread.join()
+        with self._lock:
+            self._lines = ""
+            self._put_out()
+            self._live = False
+        for name, stream in self._wrapped.items():
+            if isinstance(getattr(sys, name), _Above):
+                setattr(sys, name, stream)
+
+    def write(self, stream: TextIO, text: str) -> None:
+        """Print above the live lines, soon."""
+        with self._lock:
+            if not self._live:
+                stream.write(text)
+                return
+            self._held.append((stream, text))
+            self._held_characters += len(text)
+            if self._held_characters > MAX_HELD_CHARACTERS:
+                self._put_out()
+
+    def flush(self, stream: TextIO) -> None:
+        """Print what is held now."""
+        with self._lock:
+            if self._live:
+                self._put_out()
+            stream.flush()
+
+    def _refresh(self) -> None:
+        while not self._closed.wait(REFRESH_SECONDS):
+            lines = self._frame()
+            with self._lock:
+                if lines != self._lines or self._held:
+                    self._lines = lines
+                    self._put_out()
+
+    def _put_out(self) -> None:
+        if self._drawn:
+            self._terminal.write(f"\x1b[{self._drawn}A\r\x1b[J")  # up to the first of them, and clear from there on
+            self._terminal.flush()
+            self._drawn = 0
+        held, self._held, self._held_characters = self._held, [], 0
+        for stream, text in held:
+            stream.write(text)
+            stream.flush()
+            if text:
+                self._at_line_start = text.endswith("\n")
+        if self._lines and self._at_line_start:  # a prompt or an unfinished line is left alone
+            self._terminal.write(self._lines)
+            self._terminal.flush()
+            self._drawn = self._lines.count("\n")
+
+
+class _Above:
+    """A stream whose text goes above the live lines; in everything else it is the stream."""
+
+    def __init__(self, screen: Screen, stream: TextIO) -> None:
+        self._screen = screen
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._screen.write(self._stream, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._screen.flush(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,42 @@
+"""Shows an exception of the user's code as if nothing stood between the shell and that code.
+
+Frames of upswell and of the import machinery are left out, in the exception and in its causes. A defect of upswell
+is shown whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from ..errors import InternalFailure
+
+OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+MACHINERY = ("<frozen ", os.path.dirname(os.path.abspath(os.__file__)) + os.sep + "importlib")
+
+
+def show(error: BaseException) -> None:
+    """Print the exception and the user's frames to standard error."""
+    shown = traceback.TracebackException.from_exception(error)
+    if not isinstance(error, InternalFailure | AssertionError) or not _ends_in_ours(shown):
+        _trim(shown)
+    print("".join(shown.format()), end="", file=sys.stderr, flush=True)
+
+
+def _ends_in_ours(shown: traceback.TracebackException) -> bool:
+    return bool(shown.stack) and shown.stack[-1].filename.startswith(OURS)
+
+
+def _trim(shown: traceback.TracebackException | None) -> None:
+    """Drop what is not the user's; without any frame left there is no heading either."""
+    if shown is None:
+        return
+    kept = [frame for frame in shown.stack if not frame.filename.startswith((OURS, *MACHINERY))]
+    shown.stack[:] = kept
+    if not kept:
+        shown.stack = None  # type: ignore[assignment]
+    _trim(shown.__cause__)
+    _trim(shown.__context__)
+    for member in shown.exceptions or ():
+        _trim(member)

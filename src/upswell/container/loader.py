@@ -1,0 +1,76 @@
+"""From an `Environment` to running user code: imports the user's module once, and finds a function in it.
+
+What fails here is the user's to mend, so it is kept as an exception with a traceback of the user's frames only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import linecache
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from ..errors import InvalidError, NotFoundError
+from ..sdk.app import App
+from ..spec import Environment, FunctionRecord
+
+
+def enter_environment(environment: Environment) -> None:
+    """Make this process what the environment asks for: directory, variables, import path."""
+    os.environ.update(dict(environment.variables))
+    try:
+        os.chdir(environment.directory)
+    except OSError as error:
+        raise InvalidError(f"the working directory {environment.directory} can't be entered: {error}") from None
+    sys.path[:] = environment.sys_path
+
+
+def import_user_code(environment: Environment) -> None:
+    """Import what the environment names, under the name that the client knows it by."""
+    if not environment.origin:
+        return
+    match environment.kind:
+        case "module":
+            module = importlib.import_module(environment.origin)
+        case "script":
+            specification = importlib.util.spec_from_file_location(environment.module, environment.origin)
+            if specification is None or specification.loader is None:
+                raise NotFoundError(f"{environment.origin} is no Python source file")
+            module = importlib.util.module_from_spec(specification)
+            sys.modules[environment.module] = module
+            specification.loader.exec_module(module)
+        case "text":
+            module = ModuleType(environment.module)
+            sys.modules[environment.module] = module
+            name = f"<{environment.module}>"
+            linecache.cache[name] = (len(environment.origin), None, environment.origin.splitlines(True), name)
+            exec(compile(environment.origin, name, "exec"), module.__dict__)
+    if environment.main:
+        sys.modules["__main__"] = module
+
+
+def find_function(record: FunctionRecord) -> tuple[Callable[..., Any], bool]:
+    """The user's function that the record means, and whether it is asynchronous.
+
+    Its app's functions get their ids, so that user code can call them.
+    """
+    app_id = record.id.rpartition("/")[0]
+    apps = [app for app in App.all_apps() if (app.name or "") == record.app_name]
+    for app in apps:
+        app.bind(app_id)
+    if record.serialized:
+        raw = pickle.loads(record.serialized)
+        return raw, inspect.iscoroutinefunction(raw)
+    for app in reversed(apps):
+        if function := app.functions.get(record.name):
+            return function.raw, function.is_async
+    raise NotFoundError(
+        f"the module of {record.name} was imported, but has no function {record.name!r} on an app named "
+        f"{record.app_name!r}: declare it at the top level of the module, whatever __name__ is"
+    )

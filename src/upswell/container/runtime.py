@@ -1,0 +1,131 @@
+"""A container from its first breath to its last: it calls home, loads its function, serves ranges, and exits.
+
+The main thread runs user code. The attendant thread reads the connection, so that work can be taken back and time limits
+hold while user code is busy. When the server is gone the process ends at once: nobody waits for it any more.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+from time import monotonic, perf_counter
+from typing import NoReturn
+
+from ..errors import ConnectionError
+from ..sdk import context
+from ..spec import FunctionRecord
+from ..wire import messages as m
+from ..wire.channel import Channel, dial
+from ..wire.payload import Inputs, pack_exception, unpack_inputs
+from .executor import PACKAGE, Executor
+from .limits import limit_memory
+from .loader import find_function
+from .work import Work
+
+FLUSH_MS = 5  # results of a range with several inputs are looked after this often
+QUIET_LOOKS = 4  # ... until so many looks found nothing
+LONGEST_LOOK_SECONDS, SHORTEST_LOOK_SECONDS = 1.0, 0.01
+
+
+def run_container(address: str, token: str, failed: BaseException | None) -> NoReturn:
+    """Be a container, in a process just forked. `failed` is what importing the user's code raised."""
+    began = perf_counter()
+    try:
+        channel = dial(address)
+        channel.send(m.Hello(m.PROTOCOL, "container", token, os.getpid()))
+        frames = channel.receive()
+    except (ConnectionError, OSError):
+        os._exit(1)
+    if not frames or not isinstance(frames[0][0], m.Load):
+        os._exit(1)
+    record = frames[0][0].function
+    try:
+        if failed is not None:
+            raise failed
+        function, is_async = find_function(record)
+        limit_memory(record.spec.resources)
+    except BaseException as error:
+        described, data = pack_exception(error, own=PACKAGE)
+        channel.send(m.StartFailed(described), data)
+        os._exit(1)
+    context.enter_container(address, token)
+    executor = Executor(channel, record, function, is_async)
+    channel.send(m.Ready(perf_counter() - began))
+    threading.Thread(target=Attendant(channel, executor, record).attend, name="attendant", daemon=True).start()
+    executor.run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+class Attendant:
+    """Reads the connection and looks after what runs."""
+
+    def __init__(self, channel: Channel, executor: Executor, record: FunctionRecord) -> None:
+        self._channel = channel
+        self._executor = executor
+        self._timeout = record.spec.timeout
+        self._segments: dict[tuple[str, int], Inputs] = {}  # decoded once, until forgotten
+        self._quiet = 0
+
+    def attend(self) -> None:
+        """Serve until the connection ends, and the process with it."""
+        poller = select.poll()
+        poller.register(self._channel.fileno(), select.POLLIN)
+        while True:
+            if poller.poll(self._patience_ms()):
+                frames = self._channel.receive()
+                if not frames:
+                    os._exit(1)
+                for message, payload in frames:
+                    self._handle(message, payload)
+            else:
+                self._quiet = 0 if self._executor.flush() else self._quiet + 1
+            if self._executor.held:
+                self._enforce_timeout()
+
+    def _patience_ms(self) -> float | None:
+        held = self._executor.held
+        if not held:
+            return None
+        if self._quiet < QUIET_LOOKS and any(work.stop - work.sent > 1 for work in list(held.values())):
+            return FLUSH_MS
+        return 1000 * min(LONGEST_LOOK_SECONDS, max(SHORTEST_LOOK_SECONDS, self._timeout / 20))
+
+    def _handle(self, message: m.Message, payload: memoryview) -> None:
+        match message:
+            case m.Assign():
+                segment = (message.call, message.first)
+                if len(payload):
+                    self._segments[segment] = unpack_inputs(payload, message.buffers)
+                self._quiet = 0
+                self._executor.submit(Work(message, self._segments[segment]))
+            case m.TakeBack(range=number):
+                self._give_back(number)
+            case m.CancelRange(range=number):
+                self._give_back(number)
+                work = self._executor.held.get(number)
+                if work is not None and work.begun:
+                    self._executor.interrupt(work, m.ErrorRecord("cancelled", "", "the call was cancelled"))
+            case m.Forget():
+                self._segments.pop((message.call, message.first), None)
+            case m.Release():
+                self._executor.release(message.descriptor)
+            case m.Drain():
+                self._executor.drain()
+
+    def _give_back(self, number: int) -> None:
+        work = self._executor.held.get(number)
+        stop = work.give_back() if work is not None else 1 << 62
+        self._channel.send(m.Returned(number, stop))
+
+    def _enforce_timeout(self) -> None:
+        now = monotonic()
+        for work in list(self._executor.held.values()):
+            if not work.begun or work.seen[0] != work.announced:
+                work.seen = (work.announced if work.begun else work.announced - 1, now)
+            elif now - work.seen[1] >= self._timeout and work.verdict is None:
+                words = f"the input ran longer than timeout={self._timeout:g} s"
+                self._executor.interrupt(work, m.ErrorRecord("timeout", "", words))

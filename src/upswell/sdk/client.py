@@ -1,0 +1,245 @@
+"""The connection to the server: one a process, made when it is first needed, with one thread that reads.
+
+Calls register an `Inbox` under their id; the reader puts frames into inboxes and wakes whoever waits. A program without
+a configured server gets a private one as a child process, which ends with this connection.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from typing import Any
+
+from ..errors import ConnectionError
+from ..wire import messages as m
+from ..wire.channel import Channel, dial
+from ..wire.codec import Bytes, Frame, ProtocolError
+from ..wire.payload import Packed
+from . import context, output
+from .dual import Wait
+
+SERVER_EXIT_SECONDS = 3.0  # a private server that takes longer to end is killed
+
+
+def new_id(kind: str) -> str:
+    """A fresh id such as "fc-5f3a…"."""
+    return f"{kind}-{secrets.token_hex(10)}"
+
+
+class Inbox:
+    """Frames for one call, in the order they came."""
+
+    __slots__ = ("_frames", "_wait")
+
+    def __init__(self) -> None:
+        self._frames: deque[Frame | ConnectionError] = deque()
+        self._wait: Wait | None = None
+
+    def put(self, frame: Frame | ConnectionError) -> None:
+        """Called by the reader."""
+        self._frames.append(frame)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let whoever waits look again."""
+        if (wait := self._wait) is not None and not wait.done:
+            wait.set()
+
+    async def sleep(self, timeout: float | None = None) -> bool:
+        """Wait until there are frames or somebody calls `wake`; false when `timeout` seconds passed first."""
+        self._wait = wait = Wait(timeout)
+        if not self._frames:
+            await wait
+        self._wait = None
+        return wait.done or bool(self._frames)
+
+    def take(self) -> list[Frame]:
+        """The frames that are there; `ConnectionError` when the connection was lost."""
+        taken: list[Frame] = []
+        while self._frames:
+            frame = self._frames.popleft()
+            if isinstance(frame, ConnectionError):
+                self._frames.appendleft(frame)
+                if taken:
+                    break
+                raise ConnectionError(*frame.args)
+            taken.append(frame)
+        return taken
+
+    async def receive(self) -> list[Frame]:
+        """Wait for at least one frame."""
+        while not self._frames:
+            await self.sleep()
+        return self.take()
+
+
+class Client:
+    """One connection to a server."""
+
+    def __init__(self, channel: Channel, role_token: str, process: subprocess.Popen[bytes] | None = None) -> None:
+        self._channel = channel
+        self._process = process
+        self._inboxes: dict[str, Inbox] = {}
+        self._lent: dict[int, Packed] = {}  # shared memory the server has not taken over
+        self._watchers: dict[str, Any] = {}
+        self._lost: ConnectionError | None = None
+        self.users = 0  # apps that run over this connection
+        channel.send(m.Hello(m.PROTOCOL, "client", role_token, os.getpid()))
+        self._reader = threading.Thread(target=self._read, name="upswell-reader", daemon=True)
+        self._reader.start()
+
+    def open_inbox(self, name: str) -> Inbox:
+        """Frames about `name` (a call, an app, a request) go there until it is closed."""
+        inbox = self._inboxes[name] = Inbox()
+        if self._lost is not None:
+            inbox.put(self._lost)
+        return inbox
+
+    def close_inbox(self, name: str) -> None:
+        """Frames about `name` are dropped from now on."""
+        self._inboxes.pop(name, None)
+
+    def send(self, message: m.Message, payload: Bytes = b"") -> None:
+        """Send a frame; `ConnectionError` when the connection is lost."""
+        try:
+            self._channel.send(message, payload)
+        except OSError:
+            raise self._lost or _lost_connection() from None
+
+    def submit(self, message: m.Submit, packed: Packed) -> None:
+        """Send inputs; their shared memory is kept until the server has taken it over."""
+        if packed.block is not None:
+            self._lent[packed.block.buffers.descriptor] = packed
+        self.send(message, packed.data)
+
+    def watch(self, app_id: str, callback: Any) -> None:
+        """Have `callback(Progress)` called, in the reader thread, while the app's state changes."""
+        self._watchers[app_id] = callback
+        self.send(m.Watch(app_id))
+
+    def close(self) -> None:
+        """End the connection, and the private server with it."""
+        self._channel.shutdown()
+        self._reader.join(SERVER_EXIT_SECONDS)
+        self._channel.close()
+        if self._process is not None:
+            try:
+                self._process.wait(SERVER_EXIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def forget(self) -> None:
+        """In a forked child: the connection is the parent's."""
+        self._channel.forget()
+
+    def _read(self) -> None:
+        try:
+            while frames := self._channel.receive():
+                for message, payload in frames:
+                    self._route(message, payload)
+        except (OSError, ProtocolError) as error:
+            self._lost = ConnectionError(f"the connection to the server was lost: {error}")
+        self._lost = self._lost or _lost_connection()
+        for inbox in list(self._inboxes.values()):
+            inbox.put(self._lost)
+
+    def _route(self, message: m.Message, payload: memoryview) -> None:
+        match message:
+            case m.Outputs(call=name) | m.Failed(call=name) | m.Accepted(call=name) | m.Refused(call=name):
+                pass
+            case m.Invited(call=name) | m.CallDescribed(call=name):
+                pass
+            case m.AppOpened(app=name) | m.AppClosed(app=name):
+                pass
+            case m.Statistics(request=request):
+                name = str(request)
+            case m.Release(descriptor=descriptor):
+                if (packed := self._lent.pop(descriptor, None)) and packed.block:
+                    packed.block.close()
+                return
+            case m.Log():
+                output.show(message)
+                return
+            case m.Progress(app=app):
+                if callback := self._watchers.get(app):
+                    callback(message)
+                return
+            case m.Bye(reason=reason):
+                self._lost = ConnectionError(f"the server closed the connection: {reason}")
+                return
+            case _:
+                return
+        if inbox := self._inboxes.get(name):
+            inbox.put((message, payload))
+        elif isinstance(message, m.Outputs) and message.buffers is not None:
+            self.send(m.Release(message.buffers.descriptor))  # nobody wants it any more
+
+
+def _lost_connection() -> ConnectionError:
+    return ConnectionError("the server is gone; what it had not returned is lost: run the program again")
+
+
+_client: Client | None = None
+_making = threading.Lock()
+
+
+def get_client() -> Client:
+    """The connection of this process; made now if there is none."""
+    global _client
+    with _making:
+        if _client is None:
+            if context.server is not None:
+                address, token = context.server
+                _client = Client(dial(address), token)
+            else:
+                _client = start_private_server()
+        return _client
+
+
+def current_client() -> Client | None:
+    """The connection of this process, if there is one."""
+    return _client
+
+
+def close_client() -> None:
+    """End the connection of this process, and with it a private server."""
+    global _client
+    with _making:
+        client, _client = _client, None
+    if client is not None:
+        client.close()
+
+
+def start_private_server() -> Client:
+    """Start a server as a child of this process, and connect to it before it has booted."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "upswell.server", "--client-fd", str(theirs.fileno())]
+    environment = dict(os.environ)
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        command,
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C in the terminal is for the user's program
+        env=environment,
+    )
+    theirs.close()
+    return Client(Channel(ours), "", process)
+
+
+def _after_fork() -> None:
+    global _client, _making
+    _making = threading.Lock()
+    if _client is not None:
+        _client.forget()
+        _client = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,49 @@
+"""Where this code runs: in the user's program or inside a container, and there for which input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunningInput:
+    """The input that user code runs for, and how it lends its place while it waits for a nested call."""
+
+    call_id: str
+    position: Callable[[], int]
+    suspend: Callable[[], None]
+    resume: Callable[[], None]
+
+    @property
+    def input_id(self) -> str:
+        return f"in-{self.call_id.removeprefix('fc-')}-{self.position()}"
+
+
+running: ContextVar[RunningInput | None] = ContextVar("running", default=None)
+importing = False  # a zygote is importing the user's module
+server: tuple[str, str] | None = None  # inside a container: the server's address and the container's token
+
+
+def enter_container(address: str, token: str) -> None:
+    """From now on this process is a container of the server at `address`."""
+    global server
+    server = (address, token)
+
+
+def is_local() -> bool:
+    """Whether this code runs in the user's own program, not inside a container."""
+    return server is None and not importing
+
+
+def current_input_id() -> str | None:
+    """The id of the input that this code runs for; `None` outside containers."""
+    now = running.get()
+    return now.input_id if now else None
+
+
+def current_function_call_id() -> str | None:
+    """The id of the call whose input this code runs for; `None` outside containers."""
+    now = running.get()
+    return now.call_id if now else None

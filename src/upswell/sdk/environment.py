@@ -1,0 +1,94 @@
+"""How a container finds the code of a function that is defined here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Literal
+
+from ..errors import InvalidError
+from ..spec import Environment
+
+_declared: dict[str, tuple[Literal["script", "module", "text"], str]] = {}
+
+
+def declare_source(module: str, kind: Literal["script", "module", "text"], origin: str) -> None:
+    """Say where the code of a module comes from that was not imported in the usual way (the command line does)."""
+    _declared[module] = (kind, origin)
+
+
+def is_by_value() -> bool:
+    """Whether `__main__` has no file, as in a notebook: then its functions and classes can only travel by value."""
+    main = sys.modules.get("__main__")
+    return "__main__" not in _declared and not getattr(main, "__file__", None) and not _declared
+
+
+def environment_of(function: Callable[..., Any], variables: dict[str, str], serialized: bool) -> Environment:
+    """The environment of a function: its module's source and this process's import path.
+
+    Raises `InvalidError` when containers could not import it and it is not `serialized`.
+    """
+    if serialized:
+        return _environment("module", "", "", False, variables)
+    name = function.__module__
+    module = sys.modules.get(name)
+    if name in _declared:
+        kind, origin = _declared[name]
+        return _environment(kind, origin, name, False, variables)
+    if name == "__main__":
+        return _main(module, variables)
+    return _environment("module", name, name, False, variables)
+
+
+def _main(module: ModuleType | None, variables: dict[str, str]) -> Environment:
+    path = getattr(module, "__file__", None)
+    if not path:
+        raise InvalidError(
+            "functions that are defined interactively can't be imported by containers: declare them with "
+            "@app.function(serialized=True)"
+        )
+    specification = getattr(module, "__spec__", None)
+    if specification is not None and specification.name:
+        name = specification.name.removesuffix(".__main__")
+        name = specification.name if name == specification.name else f"{name}.__main__"
+        kind: Literal["script", "module"] = "module"
+        origin = name
+    else:
+        stem = os.path.splitext(os.path.basename(path))[0]
+        taken = sys.modules.get(stem, module) is not module or stem in sys.stdlib_module_names
+        name = f"{stem}_script" if taken else stem
+        kind, origin = "script", os.path.abspath(path)
+    # What containers pickle under that name is this very module here.
+    sys.modules.setdefault(name, sys.modules["__main__"])
+    return _environment(kind, origin, name, True, variables)
+
+
+def _environment(
+    kind: Literal["script", "module", "text"], origin: str, module: str, main: bool, variables: dict[str, str]
+) -> Environment:
+    return Environment(
+        kind=kind,
+        origin=origin,
+        module=module,
+        main=main,
+        sys_path=tuple(os.path.abspath(entry) if entry else os.getcwd() for entry in sys.path),
+        directory=os.getcwd(),
+        variables=tuple(sorted(variables.items())),
+    )
+
+
+def serialize(function: Callable[..., Any]) -> bytes:
+    """The function by value, with what it uses of its own module."""
+    import cloudpickle
+
+    module = sys.modules.get(function.__module__)
+    by_value = module is not None and function.__module__ != "__main__"
+    if by_value:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return cloudpickle.dumps(function, 5)  # type: ignore[no-any-return]
+    finally:
+        if by_value:
+            cloudpickle.unregister_pickle_by_value(module)

@@ -1,0 +1,286 @@
+"""`Function`: what `@app.function()` makes of a function, and every way to call it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar
+
+from ..errors import InvalidError, SerializationError
+from ..spec import AutoscalerSettings, FunctionRecord, FunctionSpec
+from ..wire import messages as m
+from ..wire.payload import PackError, pack_inputs
+from . import call as calls
+from . import context
+from .call import FunctionCall
+from .client import Client, get_client, new_id
+from .dual import Dual
+from .environment import environment_of, is_by_value, serialize
+from .mapping import Mapped, Mapping
+from .outcomes import error_of, values_of
+from .pump import Inputs
+
+if TYPE_CHECKING:
+    from .app import App
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_requests = itertools.count(1)
+
+
+class FunctionStats(NamedTuple):
+    """A function's state at a glance; counts of inputs, and `num_total_runners` of containers starting and ready."""
+
+    backlog: int
+    num_total_runners: int
+    num_running_inputs: int
+    input_headroom: int
+
+
+class Function(Generic[P, R]):
+    """A function of an app. Calling it needs a verb: `.remote`, `.local`, `.map`, `.spawn` and their kin."""
+
+    def __init__(
+        self,
+        app: App,
+        raw: Callable[P, R],
+        name: str,
+        spec: FunctionSpec,
+        variables: dict[str, str],
+        *,
+        serialized: bool,
+        is_generator: bool,
+    ) -> None:
+        import inspect
+
+        self.app = app
+        self.raw = raw
+        self.name = name
+        self.spec = spec
+        self.is_async = inspect.iscoroutinefunction(raw) or inspect.isasyncgenfunction(raw)
+        self.is_generator = is_generator
+        self.serialized = serialized
+        self.variables = variables
+        self.id = ""  # while the app runs
+        self.__name__, self.__doc__, self.__wrapped__ = name, raw.__doc__, raw
+        self.__module__, self.__qualname__ = raw.__module__, getattr(raw, "__qualname__", name)
+        self.remote: Dual[P, R] = Dual(self._remote)
+        self.spawn: Dual[P, FunctionCall[R]] = Dual(self._spawn)
+        self.spawn_map = Dual(self._spawn_map)
+        self.map = Map[R](self, starred=False)
+        self.starmap = Map[R](self, starred=True)
+        self.for_each = Dual(self._for_each)
+        self.get_current_stats = Dual(self._get_current_stats)
+        self.update_autoscaler = Dual(self._update_autoscaler)
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here, in this process; an async function gives a coroutine, as it would undecorated."""
+        return self.raw(*args, **kwargs)
+
+    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError(
+            f"{self.name} is a function of an app and is not called directly: use {self.name}.remote(...) to run it in a "
+            f"container, {self.name}.local(...) to run it here, or {self.name}.map(inputs) for many inputs"
+        )
+
+    def __repr__(self) -> str:
+        return f"Function({self.name!r}, app={self.app.name!r}{', running' if self.id else ''})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self.name} can't be pickled: pass its name, or import its module where it is needed")
+
+    def connect(self) -> tuple[Client, str]:
+        """The client and this function's id; `InvalidError` while its app does not run."""
+        if not self.id:
+            raise InvalidError(
+                f"the app of {self.name} is not running: use `with app.run():` around the call, or `upswell run FILE`"
+            )
+        return get_client(), self.id
+
+    def record(self, app_id: str) -> FunctionRecord:
+        """The function as it is sent to the server."""
+        return FunctionRecord(
+            id=f"{app_id}/{self.name}",
+            app_name=self.app.name or "",
+            name=self.name,
+            spec=self.spec,
+            environment=environment_of(self.raw, self.variables, self.serialized),
+            serialized=serialize(self.raw) if self.serialized else b"",
+        )
+
+    # -- one input ---------------------------------------------------------------------------------
+
+    async def _remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function in a container with these arguments and return its result, or raise its exception."""
+        self._refuse_generator("remote")
+        client, function_id = self.connect()
+        packed = self._pack(args, kwargs)
+        call = new_id("fc")
+        inbox = client.open_inbox(call)
+        try:
+            client.submit(m.Submit(call, function_id, "remote", 0, 1, True, _parent(), packed.buffers), packed)
+            message, payload = (await inbox.receive())[0]
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                client.send(m.Cancel(call))
+            raise
+        finally:
+            client.close_inbox(call)
+        if isinstance(message, m.Outputs):
+            return values_of(client, message, payload)[0]  # type: ignore[no-any-return]
+        assert isinstance(message, m.Failed | m.Refused)
+        raise error_of(message.error, payload)
+
+    def remote_gen(self, *args: object, **kwargs: object) -> NoReturn:
+        """Generators are refused for now, with what to do instead."""
+        if not self.is_generator:
+            raise InvalidError(f"{self.name} is no generator: use {self.name}.remote(...)")
+        raise InvalidError(f"{self.name} is a generator, which containers can't stream yet: return a list instead")
+
+    async def _spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
+        """Start the function with these arguments and return at once; fetch the result from the `FunctionCall`."""
+        self._refuse_generator("spawn")
+        return await calls.spawn(self, [args], True, kwargs)
+
+    # -- many inputs -------------------------------------------------------------------------------
+
+    async def _spawn_map(self, *iterables: Any, kwargs: dict[str, Any] | None = None) -> FunctionCall[R]:
+        """Start the function once for each input and return when all are submitted."""
+        starred = len(_at_least_one(iterables, "spawn_map")) > 1
+        if any(hasattr(iterable, "__aiter__") for iterable in iterables):
+            raise TypeError("spawn_map takes plain iterables: collect the asynchronous one first")
+        inputs = zip(*iterables, strict=False) if starred else iterables[0]
+        return await calls.spawn(self, inputs, starred, kwargs or {})
+
+    async def _for_each(
+        self, *iterables: Any, kwargs: dict[str, Any] | None = None, ignore_exceptions: bool = False
+    ) -> None:
+        """Run the function once for each input, for its effects; with `ignore_exceptions` failures are passed over."""
+        mapping = self.map.start(iterables, kwargs, False, ignore_exceptions, None)
+        asynchronous = any(hasattr(iterable, "__aiter__") for iterable in iterables)
+        try:
+            while await mapping.next_batch(asynchronous and _on_a_loop()) is not None:
+                pass
+        finally:
+            mapping.close()
+
+    # -- scaling -----------------------------------------------------------------------------------
+
+    async def _get_current_stats(self) -> FunctionStats:
+        """The function's backlog, containers, running inputs and free places, now."""
+        now = await self._inquire(None)
+        return FunctionStats(now.backlog, now.containers, now.running, now.headroom)
+
+    async def _update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+    ) -> AutoscalerSettings:
+        """Change how the running function scales; `None` leaves a setting as it is. Returns the settings in force."""
+        update = AutoscalerSettings(
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
+        return (await self._inquire(update)).settings
+
+    async def _inquire(self, update: AutoscalerSettings | None) -> m.Statistics:
+        client, function_id = self.connect()
+        request = next(_requests)
+        inbox = client.open_inbox(str(request))
+        try:
+            client.send(m.Inquire(request, function_id, update))
+            answer, _ = (await inbox.receive())[0]
+        finally:
+            client.close_inbox(str(request))
+        assert isinstance(answer, m.Statistics)
+        if answer.error:
+            raise InvalidError(answer.error)
+        return answer
+
+    def _refuse_generator(self, verb: str) -> None:
+        if self.is_generator:
+            raise InvalidError(f"{self.name} is a generator: use {self.name}.remote_gen(...), not .{verb}")
+
+    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return pack_inputs([args], kwargs, by_value=is_by_value())
+        except PackError as error:
+            raise SerializationError(f"an argument of {self.name} can't be sent: {error}") from None
+
+
+class Map(Generic[R]):
+    """`.map` and `.starmap`: one face for plain loops and, as `.aio`, for `async for`; both give the same object."""
+
+    __slots__ = ("_function", "_starred")
+
+    def __init__(self, function: Function[..., R], *, starred: bool) -> None:
+        self._function = function
+        self._starred = starred
+
+    def __call__(
+        self,
+        *iterables: Any,
+        kwargs: dict[str, Any] | None = None,
+        order_outputs: bool = True,
+        return_exceptions: bool = False,
+        wrap_returned_exceptions: bool | None = None,
+    ) -> Mapped[R]:
+        """Run the function once for each input, on as many containers as that deserves.
+
+        `iterables` are zipped to the shortest (for starmap: one iterable of argument tuples), plain or asynchronous;
+        `kwargs` go to every input. Outputs come in the order of inputs, or with `order_outputs=False` as they are ready.
+        An exception surfaces at its input's turn; with `return_exceptions` it stands in the output's place, and with
+        `wrap_returned_exceptions` inside a `UserCodeException`. Lazy: nothing runs before it is iterated.
+        """
+        return Mapped(self.start(iterables, kwargs, order_outputs, return_exceptions, wrap_returned_exceptions))
+
+    aio = __call__
+
+    def start(
+        self,
+        iterables: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        order_outputs: bool,
+        return_exceptions: bool,
+        wrap_returned_exceptions: bool | None,
+    ) -> Mapping:
+        """The mapping behind it."""
+        self._function._refuse_generator("map")
+        verb = "starmap" if self._starred else "map"
+        _at_least_one(iterables, verb)
+        if self._starred and len(iterables) > 1:
+            raise TypeError("starmap takes one iterable of argument tuples")
+        return Mapping(
+            self._function,
+            Inputs(iterables),
+            starred=self._starred or len(iterables) > 1,
+            kwargs=kwargs or {},
+            order_outputs=order_outputs,
+            return_exceptions=return_exceptions,
+            wrap_returned_exceptions=wrap_returned_exceptions,
+        )
+
+
+def _at_least_one(iterables: tuple[Any, ...], verb: str) -> tuple[Any, ...]:
+    if not iterables:
+        raise TypeError(f"{verb} needs at least one iterable of inputs")
+    return iterables
+
+
+def _parent() -> str:
+    return context.current_input_id() or ""
+
+
+def _on_a_loop() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

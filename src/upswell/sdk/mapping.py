@@ -1,0 +1,251 @@
+"""`map`: inputs pulled lazily, sent in segments, outputs in order, in bounded memory.
+
+At most `MAP_WINDOW` inputs are between the input iterator and the consumer. The first leaves at once, later ones travel
+in segments of a quarter of the window; a slow iterator's inputs leave after a few milliseconds. Sync iterators are
+advanced on the consumer's own thread. Leaving early cancels what has not started, in silence.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ..errors import ConnectionError, UserCodeException
+from ..spec import MAP_WINDOW
+from ..wire import messages as m
+from ..wire.codec import Frame
+from .client import Inbox, new_id
+from .dual import run_async, run_sync
+from .outcomes import error_of, values_of
+from .pump import Pump
+from .submission import Submission, pack_arguments, pack_values
+
+if TYPE_CHECKING:
+    from .function import Function
+
+R = TypeVar("R")
+
+SEGMENTS = (1, 8, 64, MAP_WINDOW // 4)  # inputs in the first, second … and every later segment
+SEGMENT_BYTES = 256 << 10
+WINDOW_BYTES = 64 << 20  # of inputs between iterator and consumer
+PULL_SECONDS = 0.003  # what was pulled from a slow iterator leaves after this
+
+
+class Mapped(Generic[R]):
+    """The outputs of a map: iterate it, plainly or asynchronously, once."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        self._mapping = mapping
+        self._begun = False
+
+    def __iter__(self) -> Iterator[R]:
+        self._begun = True
+        return self._iterate()
+
+    def __aiter__(self) -> AsyncIterator[R]:
+        self._begun = True
+        return self._iterate_async()
+
+    def _iterate(self) -> Iterator[R]:
+        mapping = self._mapping
+        try:
+            while (batch := run_sync(mapping.next_batch(False))) is not None:
+                yield from batch
+        finally:
+            mapping.close()
+
+    async def _iterate_async(self) -> AsyncIterator[R]:
+        mapping = self._mapping
+        try:
+            while (batch := await run_async(mapping.next_batch(True))) is not None:
+                for output in batch:
+                    yield output
+        finally:
+            mapping.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_begun", True):
+            name = self._mapping.function.name
+            warnings.warn(f"{name}.map(...) was never iterated, so nothing ran: loop over it", stacklevel=2)
+
+
+class Mapping:
+    """One map as it runs. `next_batch` is driven by either face of `Mapped`."""
+
+    def __init__(
+        self,
+        function: Function[..., Any],
+        inputs: Any,
+        *,
+        starred: bool,
+        kwargs: dict[str, Any],
+        order_outputs: bool,
+        return_exceptions: bool,
+        wrap_returned_exceptions: bool | None,
+    ) -> None:
+        self.function = function
+        self._inputs = inputs
+        self._starred = starred
+        self._kwargs = kwargs
+        self._ordered = order_outputs
+        self._return_exceptions = return_exceptions
+        self._wrap = bool(wrap_returned_exceptions)
+        self._submission: Submission | None = None
+        self._inbox: Inbox | None = None
+        self._iterator: Iterator[Any] | Pump | None = None
+        self._exhausted = False
+        self._segment = 0  # index into SEGMENTS
+        self._largest = MAP_WINDOW  # inputs that make a segment of SEGMENT_BYTES
+        self._window = MAP_WINDOW
+        self._consumed = 0  # outputs handed to the consumer, all of them eaten when it asks for more
+        self._next = 0  # the position whose output comes next, in order
+        self._arrived: dict[int, list[Any] | m.Failed | tuple[m.Failed, Any]] = {}
+        self._error: BaseException | None = None
+        self._finished = False
+
+    # -- the consumer's side -----------------------------------------------------------------------
+
+    async def next_batch(self, asynchronous: bool) -> list[Any] | None:
+        """The next outputs, at least one; `None` at the end; raises a failure when its turn comes."""
+        if self._submission is None:
+            self._begin(asynchronous)
+        assert self._submission is not None and self._inbox is not None
+        while True:
+            if self._error is not None:
+                raise self._error
+            self._receive(self._inbox.take())
+            self._send_inputs()
+            if batch := self._emit():
+                self._consumed += len(batch)
+                return batch
+            if self._error is not None:
+                continue
+            if self._exhausted and self._consumed == self._submission.submitted:
+                self._submission.end()
+                self._finished = True
+                return None
+            if not self._may_pull():
+                await self._inbox.sleep()
+
+    def close(self) -> None:
+        """The consumer has left, or the map has ended."""
+        if isinstance(self._iterator, Pump):
+            self._iterator.close()
+        if self._submission is None:
+            return
+        if not self._finished:
+            try:
+                self._submission.client.send(m.Cancel(self._submission.call, running=False))
+            except ConnectionError:
+                pass
+        self._submission.client.close_inbox(self._submission.call)
+        self._submission, self._finished, self._error = None, True, self._error or _Consumed("this map was consumed")
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    def _begin(self, asynchronous: bool) -> None:
+        if self._error is not None:
+            raise self._error
+        client, function_id = self.function.connect()
+        call = new_id("fc")
+        self._inbox = client.open_inbox(call)
+        self._submission = Submission(client, call, function_id, "map")
+        self._iterator = self._inputs.open(asynchronous, self._inbox)
+
+    def _may_pull(self) -> bool:
+        assert self._submission is not None
+        if self._exhausted or self._submission.is_refused:
+            return False
+        # Refilled by segments, not by single inputs.
+        room = self._window - (self._submission.submitted - self._consumed)
+        ready = not isinstance(self._iterator, Pump) or self._iterator.has_items
+        return ready and room >= min(self._size(), self._window)
+
+    def _size(self) -> int:
+        return min(SEGMENTS[min(self._segment, len(SEGMENTS) - 1)], self._largest)
+
+    def _send_inputs(self) -> None:
+        """Send segments while there is room; one only, where pulling its inputs took long."""
+        while self._may_pull():
+            began = perf_counter()
+            self._send_segment(self._pull(self._size(), began))
+            if perf_counter() - began > PULL_SECONDS:
+                return
+
+    def _pull(self, size: int, began: float) -> list[Any]:
+        """Up to `size` inputs; fewer from a slow iterator, or at its end."""
+        iterator = self._iterator
+        if isinstance(iterator, Pump):
+            pulled, self._exhausted = iterator.take(size)
+            return pulled
+        assert iterator is not None
+        pulled, chunk = [], 1
+        while len(pulled) < size:
+            wanted = min(chunk, size - len(pulled))
+            more = list(islice(iterator, wanted))
+            pulled += more
+            if len(more) < wanted:
+                self._exhausted = True
+                break
+            passed = perf_counter() - began
+            if passed > PULL_SECONDS:
+                break
+            chunk = 4 * chunk if passed < PULL_SECONDS / 8 else 1
+        return pulled
+
+    def _send_segment(self, inputs: list[Any]) -> None:
+        submission = self._submission
+        assert submission is not None
+        if not inputs:
+            submission.end()
+            return
+        if self._starred or self._kwargs:
+            arguments = [tuple(one) for one in inputs] if self._starred else [(one,) for one in inputs]
+            packed = pack_arguments(arguments, self._kwargs, submission.submitted)
+        else:
+            packed = pack_values(inputs, submission.submitted)
+        size = len(packed.data) + (packed.buffers.size if packed.buffers else 0)
+        self._segment += 1
+        self._largest = max(1, SEGMENT_BYTES * len(inputs) // size)
+        self._window = max(4, min(MAP_WINDOW, WINDOW_BYTES * len(inputs) // size))
+        submission.send(packed, len(inputs), self._exhausted)
+
+    # -- outputs -----------------------------------------------------------------------------------
+
+    def _receive(self, frames: list[Frame]) -> None:
+        assert self._submission is not None
+        for message, payload in frames:
+            if isinstance(message, m.Outputs):
+                self._arrived[message.first] = values_of(self._submission.client, message, payload)
+            elif isinstance(message, m.Failed):
+                self._arrived[message.first] = (message, payload)
+            else:
+                self._submission.answered(message)
+
+    def _emit(self) -> list[Any]:
+        """What may be handed out now. A failure that must be raised waits in `_error` for the next turn."""
+        batch: list[Any] = []
+        while self._arrived and self._error is None:
+            first = self._next if self._ordered else next(iter(self._arrived))
+            arrived = self._arrived.pop(first, None)
+            if arrived is None:
+                break
+            if isinstance(arrived, list):
+                batch += arrived
+                self._next = first + len(arrived)
+                continue
+            message, payload = arrived
+            error = error_of(message.error, payload)
+            if not self._return_exceptions:
+                self._error = error
+                break
+            batch += [UserCodeException(error) if self._wrap else error] * message.count
+            self._next = first + message.count
+        return batch
+
+
+class _Consumed(RuntimeError):
+    """A map is iterated a second time."""

@@ -1,0 +1,259 @@
+"""Performs what the core commands: frames to containers and clients, payloads in and out of the store, engine calls.
+
+Payloads are opaque here. What a command refers to as "just came" is what `arrived` says.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from ..core import commands as c
+from ..core import events as e
+from ..engine import ContainerExit, ContainerOutput, Engine
+from ..spec import FunctionRecord
+from ..store import Kept, Outcome, Store
+from ..wire import messages as m
+from .connections import Connection
+from .runtime import Runtime
+
+KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory", "cancelled")
+
+
+@dataclass(slots=True, eq=False)
+class Caller:
+    """A call as the shell sees it: where its outcomes go."""
+
+    connection: Connection
+    kind: m.CallKind
+    app: str
+    total: int = -1
+    collectors: list[Connection] = field(default_factory=list)  # who fetches a spawned call's outcomes
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """A container as the shell sees it."""
+
+    id: str
+    token: str
+    record: FunctionRecord
+    connection: Connection | None = None
+    exit: ContainerExit | None = None
+    segments: set[tuple[str, int]] = field(default_factory=set)  # payloads it has
+
+
+@dataclass(slots=True, eq=False)
+class App:
+    """A running app: who opened it, what it has, who watches it."""
+
+    id: str
+    opener: Connection
+    functions: dict[str, FunctionRecord]
+    watchers: list[Connection] = field(default_factory=list)
+    containers: int = 0
+    closing: bool = False
+
+
+class Dispatcher:
+    """The hands of the core."""
+
+    def __init__(self, runtime: Runtime, engine: Engine, store: Store) -> None:
+        self.apps: dict[str, App] = {}
+        self.functions: dict[str, FunctionRecord] = {}
+        self.calls: dict[str, Caller] = {}
+        self.containers: dict[str, Served] = {}
+        self.store = store
+        self._runtime = runtime
+        self._engine = engine
+        self._arrived = Kept(b"")  # what the event being handled came with
+        self._error: m.ErrorRecord | None = None
+        self._start_errors: dict[str, tuple[m.ErrorRecord, Kept]] = {}  # function → its last failed start
+
+    def happened(self, event: e.Event, arrived: Kept | None = None, error: m.ErrorRecord | None = None) -> None:
+        """An event, with the payload or the error it came with."""
+        self._arrived, self._error = arrived or Kept(b""), error
+        self._runtime.happened(event)
+
+    def prepare(self, record: FunctionRecord) -> None:
+        """Containers of the function may soon be wanted."""
+        self._engine.prepare(record)
+
+    def kill_all_of(self, app: App) -> None:
+        """End the containers of an app that is closing and took too long."""
+        for served in list(self.containers.values()):
+            if served.record.id in app.functions:
+                self._engine.kill(served.id)
+
+    def start_failed(self, served: Served, error: m.ErrorRecord, payload: memoryview) -> None:
+        """A container could not load its function."""
+        self._start_errors[served.record.id] = (error, Kept(payload))
+        self.happened(e.StartFailed(served.id, f"{error.type}: {error.message}"))
+
+    # -- commands ----------------------------------------------------------------------------------
+
+    def perform(self, command: c.Command) -> None:
+        """Do what the core says."""
+        match command:
+            case c.Grant():
+                self._grant(command)
+            case c.Deliver(call=call, start=start, count=count):
+                self._settle(call, Outcome(start, count, self._arrived))
+            case c.Fail():
+                self._fail(command)
+            case c.ForgetSegment(call=call, first=first, containers=holders):
+                self._forget(call, first, holders)
+            case c.Accept(call=call, first=first, count=count):
+                self._accept(call, first, count)
+            case c.Refuse():
+                self._refuse(command)
+            case c.Invite(call=call):
+                if caller := self.calls.get(call):
+                    caller.connection.send(m.Invited(call))
+            case c.Start(container=container, function=function):
+                self._start(container, function)
+            case c.Drain(container=container, reason=reason):
+                self._tell(container, m.Drain(reason))
+            case c.Kill(container=container):
+                self._engine.kill(container)
+            case c.TakeBack(container=container, range=number):
+                self._tell(container, m.TakeBack(number))
+            case c.CancelRange(container=container, range=number):
+                self._tell(container, m.CancelRange(number))
+            case c.FinishCall(call=call):
+                self._finish(call)
+
+    def _tell(self, container: str, message: m.Message, payload: bytes | memoryview = b"") -> None:
+        served = self.containers.get(container)
+        if served is not None and served.connection is not None:
+            served.connection.send(message, payload)
+
+    def _start(self, container: str, function: str) -> None:
+        record = self.functions[function]
+        served = self.containers[container] = Served(container, f"{container}.{secrets.token_hex(16)}", record)
+        if app := self.apps.get(function.rpartition("/")[0]):
+            app.containers += 1
+        self._engine.start(container, served.token, record)
+
+    def _grant(self, command: c.Grant) -> None:
+        served = self.containers[command.container]
+        kept = self.store.inputs(command.call, command.first)
+        segment = (command.call, command.first)
+        known = segment in served.segments
+        served.segments.add(segment)
+        assign = m.Assign(
+            command.range,
+            command.call,
+            command.first,
+            command.count,
+            command.start,
+            command.stop,
+            None if known or kept.block is None else kept.block.buffers,
+        )
+        if served.connection is not None:
+            served.connection.send(assign, b"" if known else kept.payload)
+
+    def _forget(self, call: str, first: int, holders: tuple[str, ...]) -> None:
+        self.store.drop_inputs(call, first)
+        for holder in holders:
+            served = self.containers.get(holder)
+            if served is not None and (call, first) in served.segments:
+                served.segments.discard((call, first))
+                self._tell(holder, m.Forget(call, first))
+
+    def _accept(self, call: str, first: int, count: int) -> None:
+        self.store.put_inputs(call, first, self._arrived)
+        caller = self.calls[call]
+        if caller.kind != "remote":
+            caller.connection.send(m.Accepted(call, first, count))
+
+    def _refuse(self, command: c.Refuse) -> None:
+        self._arrived.close()
+        kind: m.ErrorKind = "missing" if command.missing else "exhausted"
+        error = m.ErrorRecord(kind, "", command.reason)
+        if caller := self.calls.get(command.call):
+            caller.connection.send(m.Refused(command.call, command.first, command.count, error))
+
+    # -- outcomes ----------------------------------------------------------------------------------
+
+    def _fail(self, command: c.Fail) -> None:
+        kept = Kept(b"")
+        error = m.ErrorRecord(command.kind, "", command.reason, "", command.attempts)
+        caller = self.calls.get(command.call)
+        if command.kind in KINDS_THAT_CARRY and self._error is not None:
+            came = self._error
+            error = m.ErrorRecord(command.kind, came.type, came.message, came.traceback, command.attempts)
+            kept = Kept(self._arrived.payload)
+        elif command.kind == "start" and caller is not None:
+            function = next((f for f in self._start_errors if f.startswith(caller.app + "/")), "")
+            if function and function in command.reason:
+                came, kept = self._start_errors[function]
+                error = m.ErrorRecord("start", came.type, came.message, came.traceback, command.attempts)
+        self._settle(command.call, Outcome(command.start, command.count, kept, error))
+
+    def _settle(self, call: str, outcome: Outcome) -> None:
+        caller = self.calls.get(call)
+        if caller is None:
+            outcome.kept.close()
+        elif caller.kind == "spawn":
+            self.store.put_outcome(call, outcome)
+            for connection in caller.collectors:
+                send_outcome(connection, call, outcome)
+        else:
+            if caller.connection.is_open:
+                caller.connection.lend(outcome.kept)
+                send_outcome(caller.connection, call, outcome)
+            else:
+                outcome.kept.close()
+
+    def _finish(self, call: str) -> None:
+        caller = self.calls.get(call)
+        if caller is not None and caller.kind != "spawn":
+            del self.calls[call]
+
+    # -- engine reports ------------------------------------------------------------------------------
+
+    def report(self, report: ContainerExit | ContainerOutput) -> None:
+        """What the engine says of a container."""
+        served = self.containers.get(report.container)
+        if served is None:
+            return
+        if isinstance(report, ContainerOutput):
+            app_id, _, name = served.record.id.rpartition("/")
+            if app := self.apps.get(app_id):
+                label = served.id.removeprefix("co-")
+                app.opener.send(m.Log(app_id, name, label, report.stream, report.text))
+            return
+        served.exit = report
+        if served.connection is None:
+            self.container_gone(served)
+
+    def container_gone(self, served: Served) -> None:
+        """Its process is gone and its connection read to the end, or the latter alone: then the process must end."""
+        served.connection = None
+        if served.exit is None:
+            self._engine.kill(served.id)
+            return
+        del self.containers[served.id]
+        self.happened(e.ContainerExited(served.id, served.exit.reason, served.exit.out_of_memory))
+        if app := self.apps.get(served.record.id.rpartition("/")[0]):
+            app.containers -= 1
+            self.close_if_empty(app)
+
+    def close_if_empty(self, app: App) -> None:
+        """A closing app whose containers are gone is closed."""
+        if app.closing and not app.containers and self.apps.pop(app.id, None):
+            app.opener.send(m.AppClosed(app.id))
+            for call in [name for name, caller in self.calls.items() if caller.app == app.id]:
+                del self.calls[call]
+                self.store.drop_call(call)
+
+
+def send_outcome(connection: Connection, call: str, outcome: Outcome) -> None:
+    """Send what became of some inputs of a call."""
+    kept = outcome.kept
+    if outcome.error is not None:
+        connection.send(m.Failed(call, outcome.first, outcome.count, outcome.error), kept.payload)
+    else:
+        buffers = kept.block.buffers if kept.block else None
+        connection.send(m.Outputs(call, outcome.first, outcome.count, buffers), kept.payload)

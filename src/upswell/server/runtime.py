@@ -1,0 +1,95 @@
+"""The only loop around the core: every event is decided at once, and what the core commands is performed in its order.
+
+Nothing is decided here. A defect ends the process with its traceback; it never leaves a server that hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import traceback
+from collections import deque
+from collections.abc import Callable
+
+from ..core import commands as c
+from ..core import events as e
+from ..core.plane import Plane
+from ..engine import Engine
+from ..spec import Limits
+
+Perform = Callable[[c.Command], None]
+
+
+class Runtime:
+    """Feeds the plane, and calls `perform` for each command."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        capacity = engine.capacity()
+        self._engine = engine
+        self.plane = Plane(limits, cores=capacity.cores, memory_available=capacity.memory_available)
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[e.Event] = deque()
+        self._busy = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._perform: Perform = lambda command: None
+
+    def begin(self, perform: Perform) -> None:
+        """Who performs the commands."""
+        self._perform = perform
+
+    def happened(self, event: e.Event) -> None:
+        """Something happened. What follows from it is done when this returns, unless it happened while performing."""
+        self._events.append(event)
+        if not self._busy:
+            self._run()
+
+    def _run(self) -> None:
+        self._busy = True
+        try:
+            while self._events:
+                for command in self.plane.handle(self._events.popleft(), self._loop.time()):
+                    self._do(command)
+        except Exception:
+            self._give_up()
+        self._busy = False
+        self._arm()
+
+    def _wake(self) -> None:
+        self._timer_at = None
+        self._busy = True
+        try:
+            for command in self.plane.wake(self._loop.time()):
+                self._do(command)
+        except Exception:
+            self._give_up()
+        self._run()
+
+    def _do(self, command: c.Command) -> None:
+        if isinstance(command, c.Sample):
+            self._sample(command)
+        else:
+            self._perform(command)
+
+    def _sample(self, command: c.Sample) -> None:
+        measured = [(name, self._engine.cpu_seconds(name)) for name in command.containers]
+        seconds = tuple((name, value) for name, value in measured if value is not None)
+        memory = self._engine.memory_bytes(command.containers[0]) if command.containers else None
+        capacity = self._engine.capacity()
+        self._events.append(
+            e.UsageSampled(command.function, seconds, memory, capacity.cores, capacity.memory_available)
+        )
+
+    def _arm(self) -> None:
+        """One timer, for the moment the core asks for."""
+        moment = self.plane.deadline()
+        if moment == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = moment
+        self._timer = None if moment is None else self._loop.call_at(moment, self._wake)
+
+    def _give_up(self) -> None:
+        traceback.print_exc()
+        os._exit(70)  # EX_SOFTWARE; containers die with this process, clients see the connection end

@@ -1,0 +1,84 @@
+"""Blocks of shared memory that carry the large buffers of a payload past the server, without a copy and without a name.
+
+A block is a memfd of the process that wrote it. Others open it through `/proc/PID/fd/FD`, so nothing stands in a file
+system and nothing outlives the processes; who forwards a block adopts it first. Where there is no memfd or /proc, nothing
+is packed out of band.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections.abc import Sequence
+from pickle import PickleBuffer
+
+from ..errors import ConnectionError
+from .messages import Buffers
+
+AVAILABLE = sys.platform == "linux" and hasattr(os, "memfd_create")
+ALIGNMENT = 64
+MAX_PIECES = 1000  # buffers a system call writes at once (IOV_MAX is 1,024)
+
+
+class Block:
+    """One open block. `buffers` names it to others for as long as it is open here."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.buffers = Buffers(os.getpid(), descriptor, size)
+
+    @classmethod
+    def write(cls, buffers: Sequence[PickleBuffer]) -> Block:
+        """A new block with the buffers one after the other, each aligned."""
+        descriptor = os.memfd_create("upswell", os.MFD_CLOEXEC)
+        try:
+            position = 0
+            for buffer in buffers:
+                # Written and not mapped: the kernel fills whole pages, without clearing them or faulting them in first.
+                view = buffer.raw()
+                while len(view):
+                    written = os.pwrite(descriptor, view, position)
+                    view, position = view[written:], position + written
+                position = aligned(position)
+            os.ftruncate(descriptor, position)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor, position)
+
+    @classmethod
+    def adopt(cls, buffers: Buffers) -> Block:
+        """Open another process's block; `ConnectionError` when the process is gone or the block is not as described."""
+        path = f"/proc/{buffers.process}/fd/{buffers.descriptor}"
+        try:
+            if not os.readlink(path).startswith("/memfd:upswell"):
+                raise ConnectionError(f"{path} is no block of shared memory")
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConnectionError(f"the process {buffers.process} took its shared memory with it: {error}") from None
+        if os.fstat(descriptor).st_size < buffers.size:
+            os.close(descriptor)
+            raise ConnectionError(f"{path} is shorter than the {buffers.size:,} bytes it should have")
+        return cls(descriptor, buffers.size)
+
+    def map(self, sizes: Sequence[int]) -> list[memoryview]:
+        """The buffers of these sizes, writable and private to this process; they keep the memory, not the block."""
+        if not self.buffers.size:
+            return [memoryview(b"") for _ in sizes]
+        whole = memoryview(mmap.mmap(self.buffers.descriptor, self.buffers.size, flags=mmap.MAP_PRIVATE))
+        views, position = [], 0
+        for size in sizes:
+            views.append(whole[position : position + size])
+            position = aligned(position + size)
+        return views
+
+    def close(self) -> None:
+        """Let go of the block; those who have it open or mapped keep it."""
+        if self.buffers.descriptor >= 0:
+            os.close(self.buffers.descriptor)
+            self.buffers = Buffers(0, -1, 0)
+
+
+def aligned(position: int) -> int:
+    """The next multiple of the alignment."""
+    return -(-position // ALIGNMENT) * ALIGNMENT

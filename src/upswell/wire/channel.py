@@ -1,0 +1,84 @@
+"""A blocking connection that carries frames: what the SDK and containers speak to the server through."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+from ..errors import ConnectionError
+from .codec import Bytes, Decoder, Frame, encode_parts
+from .messages import Message
+
+RECEIVE_BYTES = 256 << 10
+
+
+def dial(address: str, timeout: float = 5.0) -> Channel:
+    """Connect to `unix:@name` (abstract) or `unix:/path`; `ConnectionError` after `timeout` seconds or when refused."""
+    kind, _, name = address.partition(":")
+    if kind != "unix" or not name:
+        raise ConnectionError(f"{address!r} is no server address: use unix:/path or unix:@name")
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    stream.settimeout(timeout)
+    try:
+        stream.connect("\0" + name[1:] if name.startswith("@") else name)
+    except OSError as error:
+        stream.close()
+        raise ConnectionError(f"no server answers at {address}: {error.strerror or error}") from None
+    stream.settimeout(None)
+    return Channel(stream)
+
+
+class Channel:
+    """Frames over a connected socket. Any thread may send; one thread receives."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self._decoder = Decoder()
+        self._sending = threading.Lock()
+
+    def send(self, message: Message, payload: Bytes = b"") -> None:
+        """Write one whole frame; `OSError` when the connection is gone."""
+        parts = encode_parts(message, payload)
+        with self._sending:
+            for part in parts:
+                self._stream.sendall(part)
+
+    def send_bytes(self, frames: Bytes) -> None:
+        """Write frames that are encoded already."""
+        with self._sending:
+            self._stream.sendall(frames)
+
+    def receive(self) -> list[Frame]:
+        """Wait for at least one frame; an empty list says that the peer has closed."""
+        while True:
+            try:
+                data = self._stream.recv(RECEIVE_BYTES)
+            except (ConnectionResetError, BrokenPipeError):
+                return []
+            if not data:
+                return []
+            if frames := self._decoder.feed(data):
+                return frames
+
+    def fileno(self) -> int:
+        """The descriptor, for those that wait for more than one thing."""
+        return self._stream.fileno()
+
+    def shutdown(self) -> None:
+        """End the connection in both directions; a `receive` that waits returns."""
+        try:
+            self._stream.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        self._stream.close()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the descriptor, without a word to the peer."""
+        try:
+            os.close(self._stream.detach())
+        except OSError:
+            pass

@@ -1,0 +1,100 @@
+"""Frames: how a message and its payload become bytes on a stream, and back.
+
+A frame is `u32 length of what follows · u32 length of the message · message (msgpack) · payload`, little endian. Bytes
+from a peer are never trusted: every length has a limit and every message a schema; what fits neither is a `ProtocolError`.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from ..errors import Error
+from .messages import AnyMessage, Message
+
+MAX_FRAME_BYTES = 256 << 20
+MAX_MESSAGE_BYTES = 16 << 20
+LARGE_PAYLOAD_BYTES = 64 << 10  # from here on a payload is not copied to stand behind its message
+
+_HEADER = struct.Struct("<II")
+_LENGTH = struct.Struct("<I")
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(AnyMessage).decode
+
+Frame = tuple[Message, memoryview]
+Bytes = bytes | bytearray | memoryview
+
+
+class ProtocolError(Error):
+    """The peer sent what is no frame; the connection can't go on."""
+
+
+def encode(message: Message, payload: Bytes = b"") -> bytes:
+    """The frame as one piece."""
+    return b"".join(_parts(message, payload))
+
+
+def encode_parts(message: Message, payload: Bytes = b"") -> list[Bytes]:
+    """The frame in pieces: a large payload stands alone and is not copied."""
+    parts = _parts(message, payload)
+    return parts if len(payload) >= LARGE_PAYLOAD_BYTES else [b"".join(parts)]
+
+
+def _parts(message: Message, payload: Bytes) -> list[Bytes]:
+    body = _encode(message)
+    length = 4 + len(body) + len(payload)
+    if length > MAX_FRAME_BYTES or len(body) > MAX_MESSAGE_BYTES:
+        name = type(message).__name__
+        raise ProtocolError(f"{name} of {length:,} bytes exceeds the limit of {MAX_FRAME_BYTES:,} bytes a frame")
+    return [_HEADER.pack(length, len(body)), body, payload]
+
+
+class Decoder:
+    """Bytes of a stream in, whole frames out. Payloads stay valid after the next `feed`."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Bytes] = []  # of an unfinished frame
+        self._have = 0  # bytes in them
+        self._need = 4  # bytes of them at which a look is worth it
+
+    def feed(self, data: Bytes) -> list[Frame]:
+        """Take what came, and return the frames it completes."""
+        if self._pieces:
+            self._pieces.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+        return self._split(memoryview(data))
+
+    def _split(self, view: memoryview) -> list[Frame]:
+        frames: list[Frame] = []
+        position, end = 0, len(view)
+        while end - position >= 4:
+            (length,) = _LENGTH.unpack_from(view, position)
+            if not 4 <= length <= MAX_FRAME_BYTES:
+                raise ProtocolError(f"a frame of {length:,} bytes, and the limit is {MAX_FRAME_BYTES:,}")
+            if end - position < 4 + length:
+                self._need = 4 + length
+                break
+            frames.append(_frame(view[position + 4 : position + 4 + length]))
+            position += 4 + length
+        else:
+            self._need = 4
+        self._have = end - position
+        if self._have:
+            # A copy, so that a small rest does not keep the large chunk it came with.
+            self._pieces.append(bytes(view[position:]))
+        return frames
+
+
+def _frame(view: memoryview) -> Frame:
+    (length,) = _LENGTH.unpack_from(view)
+    if length > len(view) - 4 or length > MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"a message of {length:,} bytes in a frame of {len(view):,}")
+    try:
+        return _decode(view[4 : 4 + length]), view[4 + length :]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"not a message of protocol 1: {error}") from None

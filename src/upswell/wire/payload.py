@@ -1,0 +1,245 @@
+"""Payloads: how Python values become the opaque bytes of a frame, many at once and yet each for itself.
+
+A list whose values are all of exact plain types can't fail on loading and is one pickle (TOGETHER). Any other list is a
+table of pickles, one a value (SINGLY), so that a value that can't be loaded fails alone. The first byte says which, the
+second what the values mean. Large buffers travel beside the bytes in a block of shared memory.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..errors import DeserializationError, RemoteError, SerializationError
+from . import buffers as shared
+from .buffers import Block
+from .messages import Buffers, ErrorRecord
+
+OUT_OF_BAND_BYTES = 64 << 10  # buffers from here on travel in shared memory
+
+TOGETHER, SINGLY = 1, 2
+VALUES, BARE, POSITIONAL, FULL = 0, 1, 2, 3  # outputs · inputs x for f(x) · args for f(*args) · (args, kwargs)
+
+_SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
+_NESTED = frozenset({tuple, list, dict})
+_PLAIN = _SCALARS | _NESTED
+_PLAIN_DEPTH = 4
+_TABLE = struct.Struct("<BBII")
+
+Values = Sequence[Any]
+
+
+class PackError(SerializationError):
+    """The value at `index` can't be pickled."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
+
+
+class Unreadable(NamedTuple):
+    """Stands for a value that could not be loaded."""
+
+    error: DeserializationError
+
+
+@dataclass(slots=True)
+class Packed:
+    """The bytes of some values. The block, where there is one, must stay open until the reader has taken it over."""
+
+    data: bytes
+    block: Block | None = None
+
+    @property
+    def buffers(self) -> Buffers | None:
+        return self.block.buffers if self.block else None
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Inputs as a container gets them: `values` are what `shape` says, or `Unreadable`."""
+
+    shape: int
+    values: list[Any]
+
+    def arguments(self, index: int) -> tuple[Sequence[Any], dict[str, Any]]:
+        """The arguments of one input; raises its `DeserializationError`."""
+        value = self.values[index]
+        if isinstance(value, Unreadable):
+            raise value.error
+        if self.shape == BARE:
+            return (value,), {}
+        return (value, {}) if self.shape == POSITIONAL else value
+
+
+def pack(values: Values, *, shape: int = VALUES, by_value: bool = False) -> Packed:
+    """The values as bytes; `PackError` names the first that can't be pickled.
+
+    With `by_value`, functions and classes of `__main__` travel whole, for programs that can't be imported elsewhere.
+    """
+    if not by_value and _is_plain(values, _PLAIN_DEPTH):
+        return Packed(bytes((TOGETHER, shape)) + pickle.dumps(values if type(values) is list else list(values), 5))
+    large: list[pickle.PickleBuffer] = []
+    pieces: list[bytes] = []
+    counts: list[int] = []
+    keep = large.append if shared.AVAILABLE else None
+    for index, value in enumerate(values):
+        before = len(large)
+        pieces.append(_dump(value, index, keep, by_value))
+        counts.append(len(large) - before)
+    head = _TABLE.pack(SINGLY, shape, len(pieces), len(large))
+    lengths = struct.pack(f"<{len(pieces)}Q{len(counts)}I", *map(len, pieces), *counts)
+    sizes = struct.pack(f"<{len(large)}Q", *(buffer.raw().nbytes for buffer in large))
+    block = Block.write(large) if large else None
+    return Packed(b"".join((head, lengths, sizes, *pieces)), block)
+
+
+def pack_inputs(inputs: Sequence[tuple[Any, ...]], kwargs: dict[str, Any], *, by_value: bool = False) -> Packed:
+    """Inputs as argument tuples, with keyword arguments common to all of them."""
+    if kwargs:
+        return pack([(args, kwargs) for args in inputs], shape=FULL, by_value=by_value)
+    if all(len(args) == 1 for args in inputs):
+        return pack([args[0] for args in inputs], shape=BARE, by_value=by_value)
+    return pack(inputs, shape=POSITIONAL, by_value=by_value)
+
+
+def unpack(data: bytes | memoryview, buffers: Buffers | None = None) -> list[Any]:
+    """The values; one that can't be loaded is an `Unreadable` in its place."""
+    view = memoryview(data)
+    if view[0] == TOGETHER:
+        return pickle.loads(view[2:])  # type: ignore[no-any-return]
+    _, _, count, large = _TABLE.unpack_from(view)
+    position = _TABLE.size
+    table = struct.unpack_from(f"<{count}Q{count}I", view, position)
+    position += 12 * count
+    sizes = struct.unpack_from(f"<{large}Q", view, position)
+    position += 8 * large
+    mapped = _map(buffers, sizes)
+    values: list[Any] = []
+    taken = 0
+    for length, uses in zip(table[:count], table[count:], strict=True):
+        piece = view[position : position + length]
+        values.append(_load(piece, mapped[taken : taken + uses], len(values)))
+        position += length
+        taken += uses
+    return values
+
+
+def unpack_inputs(data: bytes | memoryview, buffers: Buffers | None = None) -> Inputs:
+    """Inputs of a segment, for a container to run."""
+    return Inputs(data[1], unpack(data, buffers))
+
+
+def _map(buffers: Buffers | None, sizes: Sequence[int]) -> list[memoryview]:
+    if buffers is None:
+        return []
+    block = Block.adopt(buffers)
+    try:
+        return block.map(sizes)
+    finally:
+        block.close()
+
+
+def _is_plain(values: Iterable[Any], depth: int) -> bool:
+    """Whether every value is of an exact type whose pickle always loads."""
+    types = set(map(type, values))
+    if types <= _SCALARS:
+        return True
+    if not types <= _PLAIN or not depth:
+        return False
+    return all(
+        _is_plain(value, depth - 1) and (type(value) is not dict or _is_plain(value.values(), depth - 1))
+        for value in values
+        if type(value) in _NESTED
+    )
+
+
+def _dump(value: Any, index: int, keep: Any, by_value: bool) -> bytes:
+    def callback(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            size = buffer.raw().nbytes
+        except BufferError:  # not contiguous
+            return True
+        if size < OUT_OF_BAND_BYTES:
+            return True
+        keep(buffer)
+        return False
+
+    chosen = callback if keep else None
+    if not by_value:
+        try:
+            return pickle.dumps(value, 5, buffer_callback=chosen)
+        except Exception:
+            pass
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(value, 5, buffer_callback=chosen)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise PackError(index, f"{_describe(value)} can't be pickled: {error}") from None
+
+
+def _load(piece: memoryview, buffers: Sequence[memoryview], index: int) -> Any:
+    try:
+        return pickle.loads(piece, buffers=buffers)
+    except Exception as error:
+        reason = f"the value at {index} can't be unpickled here: {type(error).__name__}: {error}"
+        return Unreadable(DeserializationError(reason))
+
+
+def _describe(value: Any) -> str:
+    text = repr(value) if type(value) in _PLAIN else object.__repr__(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# -- exceptions ------------------------------------------------------------------------------------
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception as it stood where it was raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def pack_exception(error: BaseException, *, own: str = "\0") -> tuple[ErrorRecord, bytes]:
+    """An exception as data, with its pickle where it has one. Leading frames of files under `own` are left out."""
+    import traceback
+
+    trace = error.__traceback__
+    while trace and trace.tb_frame.f_code.co_filename.startswith(own):
+        trace = trace.tb_next
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    try:
+        data = _dump(error, 0, None, False)
+        pickle.loads(data)
+    except Exception:
+        data = b""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message can't be shown)"
+    return ErrorRecord("user", name, message, text), data
+
+
+def unpack_exception(record: ErrorRecord, payload: bytes | memoryview) -> BaseException:
+    """The user's own exception with its remote traceback as its cause, or `RemoteError` where it can't be loaded here."""
+    error: BaseException | None = None
+    if len(payload):
+        try:
+            error = pickle.loads(payload)
+        except Exception:
+            error = None
+    if not isinstance(error, BaseException):
+        error = RemoteError(f"{record.type}: {record.message}")
+    if record.traceback:
+        error.__cause__ = RemoteTraceback(record.traceback)
+    return error

@@ -1,0 +1,127 @@
+"""Runs programs as a user would, and looks at what they leave behind.
+
+Each program gets a folder and a mark in its environment, which every process it starts inherits: that is how those are
+found, whoever their parent is by then.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+MARK = "UPSWELL_TEST_PROGRAM"
+SECONDS_TO_LEAVE = 2.0  # in which everything must be gone after the program has ended, however it ended
+SECONDS_TO_RUN = 30.0
+UPSWELL = [sys.executable, "-P", "-m", "upswell"]  # as the installed script: the folder is not on its import path
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a program ended, and all it printed."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+@dataclass
+class Program:
+    """A folder with a user's files, and what runs in it."""
+
+    folder: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def write(self, text: str, name: str = "program.py") -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text).lstrip("\n"))
+        return path
+
+    def environment(self) -> dict[str, str]:
+        temporary = self.folder / "temporary"
+        temporary.mkdir(exist_ok=True)
+        return {**os.environ, MARK: self.mark, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+
+    def run(self, *command: str, given: str | None = None) -> Done:
+        """Run to the end; nothing may be left, neither processes nor files."""
+        before = self.files()
+        ended = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_TO_RUN,
+            check=False,
+        )
+        self.assert_all_gone()
+        assert self.files() - before == set(), "files were left behind"
+        return Done(ended.returncode, ended.stdout, ended.stderr)
+
+    def upswell(self, *arguments: str, given: str | None = None) -> Done:
+        return self.run(*UPSWELL, *arguments, given=given)
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[str]:
+        """Start in a process group of its own, as a shell does."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def files(self) -> set[Path]:
+        """Return what is in the folder, less what Python itself keeps of imported modules."""
+        paths = (path for path in self.folder.rglob("*") if path.name != "kept" and "kept" not in path.parts)
+        return {path for path in paths if not (path.name == "__pycache__" or path.suffix == ".pyc")}
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the living processes of the program."""
+        return [process for process in psutil.process_iter() if _has(process, self.mark)]
+
+    def assert_all_gone(self) -> None:
+        assert until(lambda: not self.processes(), SECONDS_TO_LEAVE), f"still there: {_named(self.processes())}"
+
+
+def until(condition: Callable[[], object], seconds: float) -> bool:
+    """Wait for the condition; return whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _has(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False
+
+
+def _named(processes: list[psutil.Process]) -> str:
+    words = []
+    for process in processes:
+        try:
+            words.append(f"{process.pid} {process.cmdline()} {process.status()}")
+        except psutil.Error:
+            continue
+    return "; ".join(words)

@@ -1,0 +1,212 @@
+"""When user code, a container or an input goes wrong: who is told, what exactly, and that everything else goes on."""
+
+import time
+
+from .processes import Program
+
+FAILURES = """
+    import os, pathlib, signal, sys, time, traceback
+    import upswell
+    from upswell.exception import FunctionTimeoutError, RemoteError
+
+    app = upswell.App("failures")
+
+    class Broken(Exception):
+        def __init__(self, part):
+            super().__init__(f"{part} is broken")
+            self.part = part
+
+    @app.function()
+    def check(x):
+        if x == 3:
+            inspect_part(x)
+        return x
+
+    def inspect_part(x):
+        raise Broken(x)
+
+    @app.function(max_containers=2)
+    def exit_once(x, folder):
+        first = pathlib.Path(folder, f"{x}")
+        if x % 20 == 5 and not first.exists():
+            first.touch()
+            if x == 5:
+                os._exit(3)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    @app.function(max_containers=2)
+    def poison(x):
+        if x == 7:
+            os._exit(9)
+        return x
+
+    @app.function(timeout=1)
+    def sleepy(x):
+        time.sleep(x)
+        return x
+
+    @app.function(memory=200, max_containers=1)
+    def hungry(mebibytes):
+        return len(bytearray(mebibytes << 20))
+
+    @app.function(retries=upswell.Retries(max_retries=2, initial_delay=0.0))
+    def flaky(folder):
+        tries = len(os.listdir(folder))
+        pathlib.Path(folder, f"try{tries}").touch()
+        if tries < 2:
+            raise OSError("again")
+        return tries
+
+    @app.local_entrypoint()
+    def raises():
+        results = []
+        try:
+            for result in check.map(range(10)):
+                results.append(result)
+        except Broken as error:
+            shown = traceback.format_exc()
+            print(results, error, error.part, "in inspect_part" in shown, shown.count("in check"))
+        mixed = list(check.map(range(5), return_exceptions=True))
+        print([type(one).__name__ for one in mixed])
+        wrapped = list(check.map([3], return_exceptions=True, wrap_returned_exceptions=True))[0]
+        print(type(wrapped).__name__, type(wrapped.exc).__name__)
+
+    @app.local_entrypoint()
+    def unhandled():
+        print(list(check.map(range(5))))
+
+    @app.local_entrypoint()
+    def dies(folder: str):
+        os.makedirs(folder)
+        print(list(exit_once.map(range(60), kwargs={"folder": folder})) == list(range(60)))
+
+    @app.local_entrypoint()
+    def poisoned():
+        results = list(poison.map(range(20), return_exceptions=True))
+        errors = [one for one in results if isinstance(one, Exception)]
+        print(len(results) - len(errors), type(results[7]).__name__)
+        print(results[7])
+
+    @app.local_entrypoint()
+    def late():
+        results = list(sleepy.map([0, 30, 0], return_exceptions=True))
+        print([one if isinstance(one, int) else type(one).__name__ for one in results])
+
+    @app.local_entrypoint()
+    def memory():
+        for mebibytes in (10, 1000, 10):
+            try:
+                print(hungry.remote(mebibytes) >> 20)
+            except RemoteError as error:
+                print(error)
+
+    @app.local_entrypoint()
+    def retried(folder: str):
+        os.makedirs(folder)
+        print(flaky.remote(folder))
+"""
+
+
+def out(program: Program, name: str, *arguments: str) -> list[str]:
+    program.write(FAILURES)
+    done = program.upswell("run", f"program.py::{name}", *arguments)
+    assert (done.status, done.err) == (0, "")
+    return done.lines
+
+
+def test_the_users_own_exception_with_its_remote_traceback(program: Program) -> None:
+    assert out(program, "raises") == [
+        "[0, 1, 2] 3 is broken 3 True 1",
+        "['int', 'int', 'int', 'Broken', 'int']",
+        "UserCodeException Broken",
+    ]
+
+
+def test_an_unhandled_one_shows_both_sides_and_only_the_users_frames(program: Program) -> None:
+    program.write(FAILURES)
+    done = program.upswell("run", "program.py::unhandled")
+    assert (done.status, done.out) == (1, "")
+    assert "in inspect_part" in done.err and "in unhandled" in done.err
+    assert done.err.endswith("Broken: 3 is broken\n")
+    files = {line.split('"')[1].rpartition("/")[2] for line in done.err.splitlines() if line.startswith("  File")}
+    assert files == {"program.py"}, done.err
+
+
+def test_a_container_that_dies_gives_its_inputs_back(program: Program) -> None:
+    assert out(program, "dies", "--folder", "kept") == ["True"]
+
+
+def test_an_input_that_kills_three_containers_fails_alone(program: Program) -> None:
+    counts, message = out(program, "poisoned")
+    assert counts == "19 RemoteError"
+    assert "3" in message and "status 9" in message
+
+
+def test_an_input_that_takes_too_long(program: Program) -> None:
+    assert out(program, "late") == ["[0, 'FunctionTimeoutError', 0]"]
+
+
+def test_a_container_over_its_memory_limit(program: Program) -> None:
+    first, message, last = out(program, "memory")
+    assert (first, last) == ("10", "10")
+    assert "memory" in message and "200 MiB" in message
+
+
+def test_retries(program: Program) -> None:
+    assert out(program, "retried", "--folder", "kept") == ["2"]
+
+
+def test_an_error_at_start_up_arrives_at_once(program: Program) -> None:
+    program.write("""
+        import upswell
+
+        app = upswell.App()
+
+        def connect():
+            raise LookupError("no database")
+
+        if not upswell.is_local():
+            connect()
+
+        @app.function()
+        def work(x):
+            return x
+
+        @app.local_entrypoint()
+        def main():
+            list(work.map(range(10)))
+    """)
+    began = time.monotonic()
+    done = program.upswell("run", "program.py")
+    assert time.monotonic() - began < 5
+    assert done.status == 1
+    assert "in connect" in done.err and "LookupError: no database" in done.err
+    assert "start" in done.err, "it says that it happened at start-up"
+
+
+def test_what_cannot_be_pickled_is_named(program: Program) -> None:
+    program.write("""
+        import threading, upswell
+
+        app = upswell.App()
+
+        @app.function()
+        def same(x):
+            return threading.Lock() if x == 2 else x
+
+        @app.local_entrypoint()
+        def inputs():
+            print(list(same.map([0, 1, threading.Lock(), 3])))
+
+        @app.local_entrypoint()
+        def outputs():
+            print(same.remote(2))
+    """)
+    done = program.upswell("run", "program.py::inputs")
+    assert done.status == 1
+    last = done.err.splitlines()[-1]
+    assert "SerializationError" in last and "2" in last and "lock" in last
+    done = program.upswell("run", "program.py::outputs")
+    assert done.status == 1
+    assert "SerializationError" in done.err and "lock" in done.err
