@@ -49,17 +49,18 @@ class Program:
         return path
 
     def environment(self) -> dict[str, str]:
+        """What the program's processes get; temporary files go where they are looked for."""
         temporary = self.folder / "temporary"
         temporary.mkdir(exist_ok=True)
-        return {**os.environ, MARK: self.mark, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+        return {**os.environ, MARK: self.mark, "TMPDIR": str(temporary)}
 
     def run(self, *command: str, given: str | None = None) -> Done:
         """Run to the end; nothing may be left, neither processes nor files."""
-        before = self.files()
+        environment, before = self.environment(), self.files()
         ended = subprocess.run(
             command,
             cwd=self.folder,
-            env=self.environment(),
+            env=environment,
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,
             capture_output=True,
@@ -68,7 +69,7 @@ class Program:
             check=False,
         )
         self.assert_all_gone()
-        assert self.files() - before == set(), "files were left behind"
+        assert not (left := self.files() - before), f"files were left behind: {left}"
         return Done(ended.returncode, ended.stdout, ended.stderr)
 
     def upswell(self, *arguments: str, given: str | None = None) -> Done:

@@ -3,8 +3,9 @@
 import shlex
 import shutil
 import subprocess
-import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -18,9 +19,9 @@ WIDTH, HEIGHT = 120, 30
 class Tmux:
     """One terminal, in a tmux server of its own."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, folder: Path) -> None:
         self._program = program
-        self._socket = f"upswell-{uuid.uuid4().hex}"
+        self._socket = str(folder / "tmux")
 
     def type(self, *command: str) -> None:
         size = ("-x", str(WIDTH), "-y", str(HEIGHT))
@@ -38,9 +39,8 @@ class Tmux:
         self._tmux("kill-server")
 
     def _tmux(self, *arguments: str) -> str:
-        command = ["tmux", "-L", self._socket, *arguments]
+        command = ["tmux", "-S", self._socket, *arguments]
         environment = self._program.environment()
-        environment["TMUX_TMPDIR"] = environment["TMPDIR"]
         done = subprocess.run(command, cwd=self._program.folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -48,9 +48,10 @@ class Tmux:
 
 @pytest.fixture
 def terminal(program: Program) -> Iterator[Tmux]:
-    made = Tmux(program)
-    yield made
-    made.close()
+    with TemporaryDirectory(prefix="upswell-") as folder:  # the path of a socket must be short
+        made = Tmux(program, Path(folder))
+        yield made
+        made.close()
 
 
 PROGRAM = """
