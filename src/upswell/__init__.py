@@ -1,4 +1,4 @@
-"""upswell scales Python functions out on your own machines: decorate a function, `.map` it, and containers come and go."""
+"""upswell scales Python functions out on your own machines: decorate one, `.map` it, and containers come and go."""
 
 from . import exception
 from .sdk.app import App

@@ -66,7 +66,7 @@ FAILURES = """
                 results.append(result)
         except Broken as error:
             shown = traceback.format_exc()
-            print(results, error, error.part, "in inspect_part" in shown, shown.count("in check"))
+            print(results, error, error.part, "in inspect_part" in shown, shown.count("in check\\n"))
         mixed = list(check.map(range(5), return_exceptions=True))
         print([type(one).__name__ for one in mixed])
         wrapped = list(check.map([3], return_exceptions=True, wrap_returned_exceptions=True))[0]

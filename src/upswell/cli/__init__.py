@@ -76,10 +76,11 @@ def _interrupted() -> int:
 def _reader_is_gone() -> bool:
     """Whether who read our output has left, as `head` does; then also keep the interpreter from flushing at exit."""
     import os
+    import select
 
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    poller = select.poll()
+    poller.register(1, 0)
+    gone = any(event & select.POLLERR for _, event in poller.poll(0))
+    if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return True
-    return False
+    return gone

@@ -219,9 +219,10 @@ def choose(module: ModuleType, target: Target) -> Chosen:
         return Chosen(app, None, functions[0])
     if not entrypoints and not functions:
         raise click.UsageError(f"the app in {target.place} has no function and no local entrypoint")
-    kind, names = ("local entrypoints", app.registered_entrypoints) if entrypoints else ("functions", app.functions)
-    example = f"{target.place}::{next(iter(names))}"
-    raise click.UsageError(f"{target.place} has {len(names)} {kind} ({', '.join(names)}): name one, as in {example}")
+    kind = "local entrypoints" if entrypoints else "functions"
+    there = list(app.registered_entrypoints if entrypoints else app.functions)
+    example = f"{target.place}::{there[0]}"
+    raise click.UsageError(f"{target.place} has {len(there)} {kind} ({', '.join(there)}): name one, as in {example}")
 
 
 def _apps(module: ModuleType) -> list[App]:

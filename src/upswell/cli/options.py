@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Union
 import click
 from click.core import ParameterSource
 
-PLAIN: dict[type, click.ParamType] = {
+PLAIN: dict[type, click.ParamType[Any]] = {
     str: click.STRING,
     int: click.INT,
     float: click.FLOAT,
@@ -32,7 +32,7 @@ SETTINGS = {"help_option_names": ["--help"]}
 class Kind:
     """What one option accepts; `values` maps the words of a Literal to its values."""
 
-    type: click.ParamType
+    type: click.ParamType[Any]
     flag: bool = False
     values: dict[str, object] | None = None
 

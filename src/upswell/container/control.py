@@ -12,34 +12,34 @@ class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Base of all packets."""
 
 
-class Launch(Packet, tag=1):
+class Launch(Packet, tag=1, frozen=True):
     """engine → zygote: fork a container."""
 
     container: str
     token: str
 
 
-class End(Packet, tag=2):
+class End(Packet, tag=2, frozen=True):
     """engine → zygote: kill the container and its children."""
 
     container: str
 
 
-class Launched(Packet, tag=3):
+class Launched(Packet, tag=3, frozen=True):
     """zygote → engine: the container's process."""
 
     container: str
     process: int
 
 
-class Ended(Packet, tag=4):
+class Ended(Packet, tag=4, frozen=True):
     """zygote → engine: the process is gone, and all it wrote was sent. Status as `os.waitstatus_to_exitcode`."""
 
     container: str
     status: int
 
 
-class Wrote(Packet, tag=5):
+class Wrote(Packet, tag=5, frozen=True):
     """zygote → engine: whole lines of a container's output."""
 
     container: str

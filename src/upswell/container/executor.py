@@ -1,8 +1,8 @@
 """Runs the inputs of ranges in user code and sends what comes of them, input by input, in as few frames as is timely.
 
-Synchronous functions run in runner threads (the first is the main thread, so that signals reach user code), asynchronous
-ones as tasks of one loop. What must not happen here: a result that waits for the next input, an input that is run twice,
-or one whose end nobody hears of.
+Synchronous functions run in runner threads (the first is the main thread, so that signals reach user code), and
+asynchronous ones as tasks of one loop. What must not happen here: a result that waits for the next input, an input that
+is run twice, or one whose end nobody hears of.
 """
 
 from __future__ import annotations
@@ -63,12 +63,17 @@ class Executor:
             return
         with self._counting:
             self._queued += 1
-            busy = len(self.held) - self._suspended
-            idle = self._runners - self._suspended - (busy - self._queued)
-            if idle <= 0 and self._runners - self._suspended < self.record.spec.concurrency.max_inputs:
-                self._runners += 1
-                threading.Thread(target=self._run_ranges, name=f"runner-{self._runners}", daemon=True).start()
+            self._see_to_runners()
         self._queue.put(work)
+
+    def _see_to_runners(self) -> None:
+        """Start a runner where a range is queued and all runners are busy or wait. Called with `_counting` held."""
+        busy = len(self.held) - self._suspended
+        idle = self._runners - self._suspended - (busy - self._queued)
+        places = self.record.spec.concurrency.max_inputs
+        if self._queued and idle <= 0 and self._runners - self._suspended < places:
+            self._runners += 1
+            threading.Thread(target=self._run_ranges, name=f"runner-{self._runners}", daemon=True).start()
 
     def drain(self) -> None:
         """No more ranges come: end `run`."""
@@ -263,6 +268,8 @@ class Executor:
         self._send(Returned(work.range, work.give_back()))
         with self._counting:
             self._suspended += 1
+            if self._loop is None:
+                self._see_to_runners()  # for what was granted ahead of this moment
         self._send(Suspended(work.range))
         if self._loop is None:
             self._places.release()

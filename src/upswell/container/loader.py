@@ -5,7 +5,6 @@ What fails here is the user's to mend, so it is kept as an exception with a trac
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import inspect
 import linecache
@@ -13,11 +12,13 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 from ..errors import InvalidError, NotFoundError
 from ..sdk.app import App
+from ..sdk.context import ImportEnds
 from ..spec import Environment, FunctionRecord
 
 
@@ -32,27 +33,37 @@ def enter_environment(environment: Environment) -> None:
 
 
 def import_user_code(environment: Environment) -> None:
-    """Import what the environment names, under the name that the client knows it by."""
+    """Import what the environment names, under the name that the client knows it by, as far as its `app.run()`."""
     if not environment.origin:
         return
-    match environment.kind:
-        case "module":
-            module = importlib.import_module(environment.origin)
-        case "script":
-            specification = importlib.util.spec_from_file_location(environment.module, environment.origin)
-            if specification is None or specification.loader is None:
-                raise NotFoundError(f"{environment.origin} is no Python source file")
-            module = importlib.util.module_from_spec(specification)
-            sys.modules[environment.module] = module
-            specification.loader.exec_module(module)
-        case "text":
-            module = ModuleType(environment.module)
-            sys.modules[environment.module] = module
-            name = f"<{environment.module}>"
-            linecache.cache[name] = (len(environment.origin), None, environment.origin.splitlines(True), name)
-            exec(compile(environment.origin, name, "exec"), module.__dict__)
+    try:
+        match environment.kind:
+            case "module":
+                _execute(environment, importlib.util.find_spec(environment.origin))
+            case "script":
+                _execute(environment, importlib.util.spec_from_file_location(environment.module, environment.origin))
+            case "text":
+                module = sys.modules[environment.module] = ModuleType(environment.module)
+                name = f"<{environment.module}>"
+                linecache.cache[name] = (len(environment.origin), None, environment.origin.splitlines(True), name)
+                exec(compile(environment.origin, name, "exec"), module.__dict__)
+    except ImportEnds:
+        pass
     if environment.main:
-        sys.modules["__main__"] = module
+        sys.modules["__main__"] = sys.modules[environment.module]
+
+
+def _execute(environment: Environment, specification: ModuleSpec | None) -> None:
+    """Run a module's code. Unlike an import, what was defined stays where the code does not come to its end."""
+    if environment.module in sys.modules:
+        return  # its package has imported it already
+    if specification is None or specification.loader is None:
+        raise NotFoundError(f"{environment.origin} is no Python module or source file")
+    module = sys.modules[environment.module] = importlib.util.module_from_spec(specification)
+    parent, _, name = environment.module.rpartition(".")
+    if parent in sys.modules:
+        setattr(sys.modules[parent], name, module)
+    specification.loader.exec_module(module)
 
 
 def find_function(record: FunctionRecord) -> tuple[Callable[..., Any], bool]:

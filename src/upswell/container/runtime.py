@@ -1,7 +1,7 @@
 """A container from its first breath to its last: it calls home, loads its function, serves ranges, and exits.
 
-The main thread runs user code. The attendant thread reads the connection, so that work can be taken back and time limits
-hold while user code is busy. When the server is gone the process ends at once: nobody waits for it any more.
+The main thread runs user code. The attendant thread reads the connection, so that work can be taken back and time
+limits hold while user code is busy. When the server is gone the process ends at once: nobody waits for it any more.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from .runtime import run_container
 PR_SET_PDEATHSIG = 1
 READ_BYTES = 64 << 10
 LONGEST_LINE_BYTES = 64 << 10  # an unfinished line is sent in pieces of this size
-UNFINISHED_LINE_SECONDS = 0.1
+UNFINISHED_LINE_SECONDS = 0.5  # a line without its end is shown after this long without more of it
 
 
 class Seed(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ def _run_guarded(zygote: Zygote) -> NoReturn:
     try:
         zygote.run()
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     os._exit(1)
 
 
@@ -150,8 +150,8 @@ class Zygote:
         if threading.active_count() > 1:
             names = ", ".join(thread.name for thread in threading.enumerate()[1:])
             self._failed = InvalidError(
-                f"importing {self._seed.environment.origin} started threads ({names}), and a process with threads can't "
-                "be forked safely: start them on first use, inside a function"
+                f"importing {self._seed.environment.origin} started threads ({names}), and a process with threads "
+                "can't be forked safely: start them on first use, inside a function"
             )
         gc.collect()
         gc.freeze()
@@ -178,7 +178,7 @@ class Zygote:
                 self._become_container(out_write, err_write)
                 run_container(self._seed.address, token, self._failed)
             except BaseException:
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
         os.close(out_write)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -22,7 +22,8 @@ R = TypeVar("R")
 CLOSE_SECONDS = 5.0  # how long the end of an app waits for its containers' last words
 WITHOUT_EFFECT = (
     "cloud region proxy allow_cross_region_volumes network_file_systems ephemeral_disk enable_memory_snapshot "
-    "image secrets gpu volumes nonpreemptible block_network experimental_options include_source i6pn rdma scheduler_placement"
+    "image secrets gpu volumes nonpreemptible block_network experimental_options include_source i6pn rdma "
+    "scheduler_placement"
 ).split()
 NOT_YET = "a server that keeps apps is not part of this version: use app.run() or `upswell run`"
 
@@ -97,11 +98,12 @@ class App:
     ) -> Callable[[Callable[P, R]], Function[P, R]]:
         """Declare a function of the app.
 
-        Scaling: `min_containers` are kept warm, `max_containers` never exceeded, `buffer_containers` idle extra ones while
-        the function is active, `scaledown_window` (2..3600 s) the longest a surplus one idles. Failures: `retries` (a
-        count, 1 s apart, or `Retries`), `timeout` in seconds for each attempt, `startup_timeout` for loading user code.
-        Resources of a container: `cpu` cores reserved, `memory` MiB reserved and enforced, `env` variables. A function that
-        is not at the top level of a module needs `serialized=True`. Raises `InvalidError` for what can't be.
+        Scaling: `min_containers` are kept warm, `max_containers` never exceeded, `buffer_containers` idle extra ones
+        while the function is active, `scaledown_window` (2..3600 s) the longest a surplus one idles. Failures:
+        `retries` (a count, 1 s apart, or `Retries`), `timeout` in seconds for each attempt, `startup_timeout` for
+        loading user code. Resources of a container: `cpu` cores reserved, `memory` MiB reserved and enforced, `env`
+        variables. A function that is not at the top level of a module needs `serialized=True`. Raises `InvalidError`
+        for what can't be.
         """
         if _function is not None:
             raise InvalidError("@app.function needs parentheses: write @app.function()")
@@ -151,8 +153,8 @@ class App:
         chosen = check_name("function", name if name is not None else raw.__name__)
         if "." in getattr(raw, "__qualname__", "") and not serialized:
             raise InvalidError(
-                f"@app.function: {raw.__qualname__} is not at the top level of its module, so containers can't import it: "
-                "move it there, or declare it with serialized=True"
+                f"@app.function: {raw.__qualname__} is not at the top level of its module, so containers can't import "
+                "it: move it there, or declare it with serialized=True"
             )
         generator = inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw)
         generator = generator if is_generator is None else is_generator
@@ -236,11 +238,9 @@ class Running:
 
     async def _open(self) -> None:
         app = self._app
-        if context.importing or context.server is not None:
-            raise InvalidError(
-                "app.run() was reached while a container imported this module: put it under "
-                '`if __name__ == "__main__":`, which containers skip'
-            )
+        if context.importing:
+            raise context.ImportEnds
+        require(context.server is None, "app.run() is for the program outside: inside a container its app runs already")
         require(app.app_id is None, f"{app!r} is running already")
         app_id = new_id("ap")
         # The server boots while the rest is made ready.
@@ -297,7 +297,8 @@ class Running:
 
 
 def _checked_variables(env: dict[str, str] | None) -> dict[str, str]:
-    for name, value in (env or {}).items():
+    given: Mapping[Any, object] = env or {}
+    for name, value in given.items():
         require(isinstance(name, str) and isinstance(value, str), f"env must map text to text, not {name!r}: {value!r}")
     return dict(env or {})
 

@@ -42,7 +42,7 @@ class FunctionCall(Generic[R]):
     async def _get(self, timeout: float | None = None, *, index: int = 0) -> R:
         """The output of input `index`, once it is there.
 
-        Raises the input's own exception, and the builtin `TimeoutError` when `timeout` seconds pass first (0: only look).
+        Raises the input's own exception, and the builtin `TimeoutError` when `timeout` seconds pass first (0: look).
         """
         await self._until(lambda: index in self._results or self._is_past(index), timeout)
         if index not in self._results:

@@ -21,6 +21,10 @@ class RunningInput:
         return f"in-{self.call_id.removeprefix('fc-')}-{self.position()}"
 
 
+class ImportEnds(BaseException):
+    """A module that a container imports came to its `app.run()`: what follows is the program's, not the container's."""
+
+
 running: ContextVar[RunningInput | None] = ContextVar("running", default=None)
 importing = False  # a zygote is importing the user's module
 server: tuple[str, str] | None = None  # inside a container: the server's address and the container's token

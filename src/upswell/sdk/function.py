@@ -79,8 +79,8 @@ class Function(Generic[P, R]):
 
     def __call__(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(
-            f"{self.name} is a function of an app and is not called directly: use {self.name}.remote(...) to run it in a "
-            f"container, {self.name}.local(...) to run it here, or {self.name}.map(inputs) for many inputs"
+            f"{self.name} is a function of an app and is not called directly: use {self.name}.remote(...) to run it in "
+            f"a container, {self.name}.local(...) to run it here, or {self.name}.map(inputs) for many inputs"
         )
 
     def __repr__(self) -> str:
@@ -233,9 +233,9 @@ class Map(Generic[R]):
         """Run the function once for each input, on as many containers as that deserves.
 
         `iterables` are zipped to the shortest (for starmap: one iterable of argument tuples), plain or asynchronous;
-        `kwargs` go to every input. Outputs come in the order of inputs, or with `order_outputs=False` as they are ready.
-        An exception surfaces at its input's turn; with `return_exceptions` it stands in the output's place, and with
-        `wrap_returned_exceptions` inside a `UserCodeException`. Lazy: nothing runs before it is iterated.
+        `kwargs` go to every input. Outputs come in the order of inputs, or with `order_outputs=False` as they are
+        ready. An exception surfaces at its input's turn; with `return_exceptions` it stands in the output's place, and
+        with `wrap_returned_exceptions` inside a `UserCodeException`. Lazy: nothing runs before it is iterated.
         """
         return Mapped(self.start(iterables, kwargs, order_outputs, return_exceptions, wrap_returned_exceptions))
 

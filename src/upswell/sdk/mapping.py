@@ -97,12 +97,13 @@ class Mapping:
         self._inbox: Inbox | None = None
         self._iterator: Iterator[Any] | Pump | None = None
         self._exhausted = False
+        self._input_error: Exception | None = None  # the iterator's own; it comes after the outputs of what came before
         self._segment = 0  # index into SEGMENTS
         self._largest = MAP_WINDOW  # inputs that make a segment of SEGMENT_BYTES
         self._window = MAP_WINDOW
         self._consumed = 0  # outputs handed to the consumer, all of them eaten when it asks for more
         self._next = 0  # the position whose output comes next, in order
-        self._arrived: dict[int, list[Any] | m.Failed | tuple[m.Failed, Any]] = {}
+        self._arrived: dict[int, list[Any] | tuple[m.Failed, Any]] = {}
         self._error: BaseException | None = None
         self._finished = False
 
@@ -114,16 +115,17 @@ class Mapping:
             self._begin(asynchronous)
         assert self._submission is not None and self._inbox is not None
         while True:
+            if self._error is None:
+                self._receive(self._inbox.take())
+                self._send_inputs()
+                if batch := self._emit():
+                    self._consumed += len(batch)
+                    return batch
             if self._error is not None:
                 raise self._error
-            self._receive(self._inbox.take())
-            self._send_inputs()
-            if batch := self._emit():
-                self._consumed += len(batch)
-                return batch
-            if self._error is not None:
-                continue
             if self._exhausted and self._consumed == self._submission.submitted:
+                if self._input_error is not None:
+                    raise self._input_error
                 self._submission.end()
                 self._finished = True
                 return None
@@ -177,30 +179,33 @@ class Mapping:
 
     def _pull(self, size: int, began: float) -> list[Any]:
         """Up to `size` inputs; fewer from a slow iterator, or at its end."""
-        iterator = self._iterator
-        if isinstance(iterator, Pump):
-            pulled, self._exhausted = iterator.take(size)
-            return pulled
+        pulled: list[Any] = []
+        iterator, chunk = self._iterator, 1
         assert iterator is not None
-        pulled, chunk = [], 1
-        while len(pulled) < size:
-            wanted = min(chunk, size - len(pulled))
-            more = list(islice(iterator, wanted))
-            pulled += more
-            if len(more) < wanted:
-                self._exhausted = True
-                break
-            passed = perf_counter() - began
-            if passed > PULL_SECONDS:
-                break
-            chunk = 4 * chunk if passed < PULL_SECONDS / 8 else 1
+        try:
+            if isinstance(iterator, Pump):
+                pulled, self._exhausted = iterator.take(size)
+                return pulled
+            while len(pulled) < size:
+                wanted = min(size, len(pulled) + chunk)
+                pulled.extend(islice(iterator, wanted - len(pulled)))  # keeps what came before an exception
+                if len(pulled) < wanted:
+                    self._exhausted = True
+                    break
+                passed = perf_counter() - began
+                if passed > PULL_SECONDS:
+                    break
+                chunk = 4 * chunk if passed < PULL_SECONDS / 8 else 1
+        except Exception as error:
+            self._input_error, self._exhausted = error, True
         return pulled
 
     def _send_segment(self, inputs: list[Any]) -> None:
         submission = self._submission
         assert submission is not None
         if not inputs:
-            submission.end()
+            if self._input_error is None:
+                submission.end()
             return
         if self._starred or self._kwargs:
             arguments = [tuple(one) for one in inputs] if self._starred else [(one,) for one in inputs]

@@ -9,19 +9,25 @@ from contextlib import contextmanager
 
 from ..wire.messages import Log
 
+Speaker = tuple[str, str]  # function and container
+
 _writing = threading.Lock()
-_speakers: set[tuple[str, str]] = set()
+_speakers: set[Speaker] = set()
+_unfinished: dict[int, Speaker] = {}  # stream → whose line there has no end yet
 
 
 def show(log: Log) -> None:
     """Write a container's lines to this program's own streams."""
     stream = sys.stdout if log.stream == 1 else sys.stderr
-    text = log.text
+    speaker = (log.function, log.container)
+    lines = log.text.splitlines(keepends=True)
     with _writing:
-        _speakers.add((log.function, log.container))
-        if len(_speakers) > 1:
-            label = f"[{log.function} {log.container}] "
-            text = "".join(label + line for line in text.splitlines(keepends=True))
+        _speakers.add(speaker)
+        label = f"[{log.function} {log.container}] " if len(_speakers) > 1 else ""
+        before = _unfinished.pop(log.stream, None)
+        text = label.join(lines) if before == speaker else "\n" * (before is not None) + label + label.join(lines)
+        if not log.text.endswith("\n"):
+            _unfinished[log.stream] = speaker
         try:
             stream.write(text)
             stream.flush()

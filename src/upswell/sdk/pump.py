@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..spec import MAP_WINDOW
 from .client import Inbox
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Pump:
@@ -45,10 +47,14 @@ class Pump:
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     def _start(self, iterator: AsyncIterator[Any]) -> None:
+        import asyncio
+
         self._room = asyncio.Event()
         self._task = self._loop.create_task(self._advance(iterator))
 
     async def _advance(self, iterator: AsyncIterator[Any]) -> None:
+        import asyncio
+
         assert self._room is not None
         try:
             async for item in iterator:
@@ -71,6 +77,8 @@ _background: asyncio.AbstractEventLoop | None = None
 
 def background_loop() -> asyncio.AbstractEventLoop:
     """A loop in a thread of its own, for asynchronous iterators given to plain code; made when first needed."""
+    import asyncio
+
     global _background
     if _background is None:
         _background = asyncio.new_event_loop()
@@ -79,7 +87,7 @@ def background_loop() -> asyncio.AbstractEventLoop:
 
 
 class Inputs:
-    """The input iterables of a map: one, or several that are zipped to the shortest; plain and asynchronous ones mix."""
+    """The input iterables of a map: one, or several zipped to the shortest; plain and asynchronous ones mix."""
 
     def __init__(self, iterables: tuple[Any, ...]) -> None:
         for iterable in iterables:
@@ -91,6 +99,8 @@ class Inputs:
         """Something that yields inputs: argument tuples where there are several iterables."""
         if not any(hasattr(iterable, "__aiter__") for iterable in self._iterables):
             return iter(self._iterables[0]) if len(self._iterables) == 1 else zip(*self._iterables, strict=False)
+        import asyncio
+
         loop = asyncio.get_running_loop() if asynchronous else background_loop()
         return Pump(self._zipped(), inbox, loop)
 

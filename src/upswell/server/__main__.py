@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m upswell.server", description=__doc__)
     parser.add_argument("--client-fd", type=int, required=True, help="descriptor of the socket of the first client")
     arguments = parser.parse_args()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Forked before anything here starts a thread or a loop: see engines/local.py.
     engine = LocalEngine()

@@ -114,7 +114,8 @@ class Connection(asyncio.Protocol):
             raise ProtocolError(f"the first frame must be Hello, not {type(message).__name__}")
         if message.protocol != m.PROTOCOL:
             raise ProtocolError(
-                f"you speak protocol {message.protocol}, this server speaks {m.PROTOCOL}: use the same upswell on both sides"
+                f"you speak protocol {message.protocol}, this server speaks {m.PROTOCOL}: "
+                "use the same upswell on both sides"
             )
         self._peer = self._greet(self, message)
         if self._peer is None:

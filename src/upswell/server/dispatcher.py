@@ -242,7 +242,8 @@ class Dispatcher:
 
     def close_if_empty(self, app: App) -> None:
         """A closing app whose containers are gone is closed."""
-        if app.closing and not app.containers and self.apps.pop(app.id, None):
+        if app.closing and not app.containers and app.id in self.apps:
+            del self.apps[app.id]
             app.opener.send(m.AppClosed(app.id))
             for call in [name for name, caller in self.calls.items() if caller.app == app.id]:
                 del self.calls[call]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..core import events as e
 from ..errors import ConnectionError, InvalidError
+from ..spec import AutoscalerSettings
 from ..store import Kept
 from ..wire import messages as m
 from ..wire.buffers import Block
@@ -38,7 +39,7 @@ class ContainerPeer:
                 happened(e.ResultsReceived(name, number, start, count, seconds, cpu), kept)
             case m.Failure(range=number, position=position, seconds=seconds, cpu_seconds=cpu, error=error):
                 kind = error.kind if error.kind in ("timeout", "memory", "cancelled", "unreadable") else "user"
-                event = e.FailureReceived(name, number, position, seconds, cpu, kind, message.fatal)  # type: ignore[arg-type]
+                event = e.FailureReceived(name, number, position, seconds, cpu, kind, message.fatal)
                 happened(event, Kept(payload), error)
             case m.Returned(range=number, stop=stop):
                 happened(e.RangeReturned(name, number, stop))
@@ -171,7 +172,7 @@ class ClientPeer:
             except InvalidError as refused:
                 error = str(refused)
         if statistics is None:
-            self._connection.send(m.Statistics(message.request, 0, 0, 0, 0, m.AutoscalerSettings(), "", error))
+            self._connection.send(m.Statistics(message.request, 0, 0, 0, 0, AutoscalerSettings(), "", error))
             return
         self._connection.send(
             m.Statistics(

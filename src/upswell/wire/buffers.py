@@ -1,8 +1,8 @@
 """Blocks of shared memory that carry the large buffers of a payload past the server, without a copy and without a name.
 
 A block is a memfd of the process that wrote it. Others open it through `/proc/PID/fd/FD`, so nothing stands in a file
-system and nothing outlives the processes; who forwards a block adopts it first. Where there is no memfd or /proc, nothing
-is packed out of band.
+system and nothing outlives the processes; who forwards a block adopts it first. Where there is no memfd or /proc,
+nothing is packed out of band.
 """
 
 from __future__ import annotations

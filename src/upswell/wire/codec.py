@@ -1,7 +1,8 @@
 """Frames: how a message and its payload become bytes on a stream, and back.
 
 A frame is `u32 length of what follows · u32 length of the message · message (msgpack) · payload`, little endian. Bytes
-from a peer are never trusted: every length has a limit and every message a schema; what fits neither is a `ProtocolError`.
+from a peer are never trusted: every length has a limit and every message a schema; what fits neither is a
+`ProtocolError`.
 """
 
 from __future__ import annotations

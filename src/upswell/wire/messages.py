@@ -50,7 +50,7 @@ class ErrorRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 # -- both ways -------------------------------------------------------------------------------------
 
 
-class Hello(Message, tag=1):
+class Hello(Message, tag=1, frozen=True):
     """The first frame of every connection. `token` of a container is what the engine gave it."""
 
     protocol: int
@@ -59,7 +59,7 @@ class Hello(Message, tag=1):
     process: int
 
 
-class Welcome(Message, tag=2):
+class Welcome(Message, tag=2, frozen=True):
     """The answer to a good `Hello`; `address` is where others reach the server, such as "unix:@name"."""
 
     protocol: int
@@ -67,7 +67,7 @@ class Welcome(Message, tag=2):
     address: str
 
 
-class Bye(Message, tag=3):
+class Bye(Message, tag=3, frozen=True):
     """The sender closes this connection, and why."""
 
     reason: str
@@ -76,7 +76,7 @@ class Bye(Message, tag=3):
 # -- client → server -------------------------------------------------------------------------------
 
 
-class OpenApp(Message, tag=10):
+class OpenApp(Message, tag=10, frozen=True):
     """Declare an app. It is closed, and its calls cancelled, when the connection ends (ephemeral)."""
 
     app: str
@@ -84,13 +84,13 @@ class OpenApp(Message, tag=10):
     functions: list[FunctionRecord]
 
 
-class CloseApp(Message, tag=11):
+class CloseApp(Message, tag=11, frozen=True):
     """Stop the app: its calls are cancelled, its containers stopped, its logs flushed; the answer is `AppClosed`."""
 
     app: str
 
 
-class Submit(Message, tag=12):
+class Submit(Message, tag=12, frozen=True):
     """Inputs `first .. first + count` of a call; the first such frame of a call makes it. Payload: the inputs."""
 
     call: str
@@ -103,14 +103,14 @@ class Submit(Message, tag=12):
     buffers: Buffers | None = None
 
 
-class EndInputs(Message, tag=13):
+class EndInputs(Message, tag=13, frozen=True):
     """The call has `total` inputs and no more come (where the last `Submit` could not say so)."""
 
     call: str
     total: int
 
 
-class Cancel(Message, tag=14):
+class Cancel(Message, tag=14, frozen=True):
     """Cancel what is left of the call: what has not started, with `running` also what has, with `terminate` by killing
     its containers.
     """
@@ -120,7 +120,7 @@ class Cancel(Message, tag=14):
     terminate: bool = False
 
 
-class Collect(Message, tag=15):
+class Collect(Message, tag=15, frozen=True):
     """Send the outputs `first .. stop` (-1: all) of a spawned call as they come, to this connection. Idempotent.
 
     The answer begins with `CallDescribed`, or is `Failed` with kind `missing`.
@@ -131,13 +131,13 @@ class Collect(Message, tag=15):
     stop: int
 
 
-class Uncollect(Message, tag=16):
+class Uncollect(Message, tag=16, frozen=True):
     """Stop sending outputs of the call here."""
 
     call: str
 
 
-class Inquire(Message, tag=17):
+class Inquire(Message, tag=17, frozen=True):
     """Ask for a function's statistics, or with `update` set change its settings; answered by `Statistics`."""
 
     request: int
@@ -145,13 +145,13 @@ class Inquire(Message, tag=17):
     update: AutoscalerSettings | None = None
 
 
-class Release(Message, tag=19):
+class Release(Message, tag=19, frozen=True):
     """The sender has taken over the block of shared memory `descriptor` of the receiver, which may close it."""
 
     descriptor: int
 
 
-class Watch(Message, tag=18):
+class Watch(Message, tag=18, frozen=True):
     """Send `Progress` of the app's functions to this connection a few times a second while anything changes."""
 
     app: str
@@ -160,19 +160,19 @@ class Watch(Message, tag=18):
 # -- server → client -------------------------------------------------------------------------------
 
 
-class AppOpened(Message, tag=30):
+class AppOpened(Message, tag=30, frozen=True):
     """The app is declared; its functions take inputs."""
 
     app: str
 
 
-class AppClosed(Message, tag=31):
+class AppClosed(Message, tag=31, frozen=True):
     """The app is stopped, and everything its containers wrote was sent."""
 
     app: str
 
 
-class Accepted(Message, tag=32):
+class Accepted(Message, tag=32, frozen=True):
     """The inputs are taken, and will be settled whatever happens."""
 
     call: str
@@ -180,7 +180,7 @@ class Accepted(Message, tag=32):
     count: int
 
 
-class Refused(Message, tag=33):
+class Refused(Message, tag=33, frozen=True):
     """The inputs are not taken: a limit is reached. Maps and spawn_maps offer them again after `Invited`."""
 
     call: str
@@ -189,13 +189,13 @@ class Refused(Message, tag=33):
     error: ErrorRecord
 
 
-class Invited(Message, tag=34):
+class Invited(Message, tag=34, frozen=True):
     """There is room again for the call whose inputs were refused."""
 
     call: str
 
 
-class Outputs(Message, tag=35):
+class Outputs(Message, tag=35, frozen=True):
     """The outputs `first .. first + count` of a call. Payload: the values."""
 
     call: str
@@ -204,7 +204,7 @@ class Outputs(Message, tag=35):
     buffers: Buffers | None = None
 
 
-class Failed(Message, tag=36):
+class Failed(Message, tag=36, frozen=True):
     """The inputs `first .. first + count` failed for good. Payload: the pickled exception, if it is the user's."""
 
     call: str
@@ -213,14 +213,14 @@ class Failed(Message, tag=36):
     error: ErrorRecord
 
 
-class CallDescribed(Message, tag=37):
+class CallDescribed(Message, tag=37, frozen=True):
     """What is known of a spawned call: `total` is -1 while inputs still come."""
 
     call: str
     total: int
 
 
-class Log(Message, tag=38):
+class Log(Message, tag=38, frozen=True):
     """Whole lines that a container wrote: stream 1 or 2; `container` is a short label."""
 
     app: str
@@ -242,14 +242,14 @@ class FunctionProgress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ready: int
 
 
-class Progress(Message, tag=39):
+class Progress(Message, tag=39, frozen=True):
     """The state of an app's functions, for people."""
 
     app: str
     functions: list[FunctionProgress]
 
 
-class Statistics(Message, tag=40):
+class Statistics(Message, tag=40, frozen=True):
     """Answer to `Inquire`; `error` is empty or why it was refused."""
 
     request: int
@@ -265,13 +265,13 @@ class Statistics(Message, tag=40):
 # -- server → container ----------------------------------------------------------------------------
 
 
-class Load(Message, tag=49):
+class Load(Message, tag=49, frozen=True):
     """The answer to a container's `Hello`: the function it is for. It answers with `Ready` or `StartFailed`."""
 
     function: FunctionRecord
 
 
-class Assign(Message, tag=50):
+class Assign(Message, tag=50, frozen=True):
     """Run the inputs `start .. stop` of a segment (`first .. first + count` of `call`), one after the other.
 
     Payload: the whole segment, or nothing where this container has it already. Every output goes back under `range`.
@@ -286,26 +286,26 @@ class Assign(Message, tag=50):
     buffers: Buffers | None = None
 
 
-class TakeBack(Message, tag=51):
+class TakeBack(Message, tag=51, frozen=True):
     """Give back what has not been started of the range; answered by `Returned` (also when nothing is left)."""
 
     range: int
 
 
-class CancelRange(Message, tag=52):
+class CancelRange(Message, tag=52, frozen=True):
     """Cancel what is running and drop what is not started of the range; answered by `Returned` with what it dropped."""
 
     range: int
 
 
-class Forget(Message, tag=53):
+class Forget(Message, tag=53, frozen=True):
     """The segment is settled: drop its payload."""
 
     call: str
     first: int
 
 
-class Drain(Message, tag=54):
+class Drain(Message, tag=54, frozen=True):
     """No more work comes: run the exit hooks, send what is left, and exit with status 0."""
 
     reason: str
@@ -314,19 +314,19 @@ class Drain(Message, tag=54):
 # -- container → server ----------------------------------------------------------------------------
 
 
-class Ready(Message, tag=70):
+class Ready(Message, tag=70, frozen=True):
     """User code is loaded and its start-up hooks have run."""
 
     startup_seconds: float
 
 
-class StartFailed(Message, tag=71):
+class StartFailed(Message, tag=71, frozen=True):
     """User code could not be loaded. Payload: the pickled exception, or nothing."""
 
     error: ErrorRecord
 
 
-class Results(Message, tag=72):
+class Results(Message, tag=72, frozen=True):
     """Outputs of `start .. start + count` of a range; spans of time summed over them. Payload: the values."""
 
     range: int
@@ -337,7 +337,7 @@ class Results(Message, tag=72):
     buffers: Buffers | None = None
 
 
-class Failure(Message, tag=73):
+class Failure(Message, tag=73, frozen=True):
     """The input at `position` failed. Payload: the pickled exception, or nothing. `fatal`: the container exits now."""
 
     range: int
@@ -348,20 +348,20 @@ class Failure(Message, tag=73):
     fatal: bool = False
 
 
-class Returned(Message, tag=74):
+class Returned(Message, tag=74, frozen=True):
     """The inputs from `stop` on of the range are not started and will not be."""
 
     range: int
     stop: int
 
 
-class Suspended(Message, tag=75):
+class Suspended(Message, tag=75, frozen=True):
     """The input that the range is at waits for a nested call and lends its place; its tail was `Returned` before."""
 
     range: int
 
 
-class Resumed(Message, tag=76):
+class Resumed(Message, tag=76, frozen=True):
     """The input has its place back."""
 
     range: int

@@ -209,6 +209,26 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
+class _Exactly:
+    """Pickles an exception as what it is: its class may take other arguments than those it hands to `Exception`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        error = self._error
+        if type(error).__reduce__ is not BaseException.__reduce__:
+            return error.__reduce__()
+        return _exactly, (type(error), error.args, error.__dict__)
+
+
+def _exactly(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
 def pack_exception(error: BaseException, *, own: str = "\0") -> tuple[ErrorRecord, bytes]:
     """An exception as data, with its pickle where it has one. Leading frames of files under `own` are left out."""
     import traceback
@@ -219,7 +239,7 @@ def pack_exception(error: BaseException, *, own: str = "\0") -> tuple[ErrorRecor
     text = "".join(traceback.format_exception(type(error), error, trace))
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     try:
-        data = _dump(error, 0, None, False)
+        data = _dump(_Exactly(error), 0, None, False)
         pickle.loads(data)
     except Exception:
         data = b""
@@ -231,7 +251,7 @@ def pack_exception(error: BaseException, *, own: str = "\0") -> tuple[ErrorRecor
 
 
 def unpack_exception(record: ErrorRecord, payload: bytes | memoryview) -> BaseException:
-    """The user's own exception with its remote traceback as its cause, or `RemoteError` where it can't be loaded here."""
+    """The user's own exception with its remote traceback as its cause, or `RemoteError` where it can't be loaded."""
     error: BaseException | None = None
     if len(payload):
         try:
