@@ -25,7 +25,8 @@ class Tmux:
 
     def type(self, *command: str) -> None:
         size = ("-x", str(WIDTH), "-y", str(HEIGHT))
-        line = f"{shlex.join(command)}; echo status=$?; sleep 60"
+        # The shell lives on after Ctrl-C, to tell the status.
+        line = f"trap : INT; {shlex.join(command)}; echo status=$?; sleep 60"
         self._tmux("-f", "/dev/null", "new-session", "-d", *size, f"sh -c {shlex.quote(line)}")
 
     def screen(self) -> list[str]:
