@@ -200,6 +200,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     main: bool
     sys_path: tuple[str, ...]
     directory: str
+    arguments: tuple[str, ...] = ()  # `sys.argv`, which user code may read while it is imported
     variables: tuple[tuple[str, str], ...] = ()
 
 

@@ -23,13 +23,14 @@ from ..spec import Environment, FunctionRecord
 
 
 def enter_environment(environment: Environment) -> None:
-    """Make this process what the environment asks for: directory, variables, import path."""
+    """Make this process what the environment asks for: directory, variables, import path, arguments."""
     os.environ.update(dict(environment.variables))
     try:
         os.chdir(environment.directory)
     except OSError as error:
         raise InvalidError(f"the working directory {environment.directory} can't be entered: {error}") from None
     sys.path[:] = environment.sys_path
+    sys.argv[:] = environment.arguments
 
 
 def import_user_code(environment: Environment) -> None:

@@ -98,10 +98,11 @@ class Attendant:
         match message:
             case m.Assign():
                 segment = (message.call, message.first)
-                if len(payload):
-                    self._segments[segment] = unpack_inputs(payload, message.buffers)
+                inputs = unpack_inputs(payload, message.buffers) if len(payload) else self._segments[segment]
+                if len(payload) and not message.is_whole:
+                    self._segments[segment] = inputs
                 self._quiet = 0
-                self._executor.submit(Work(message, self._segments[segment]))
+                self._executor.submit(Work(message, inputs))
             case m.TakeBack(range=number):
                 self._give_back(number)
             case m.CancelRange(range=number):

@@ -75,6 +75,7 @@ def _environment(
         main=main,
         sys_path=tuple(os.path.abspath(entry) if entry else os.getcwd() for entry in sys.path),
         directory=os.getcwd(),
+        arguments=tuple(sys.argv),
         variables=tuple(sorted(variables.items())),
     )
 

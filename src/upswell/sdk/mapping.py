@@ -1,7 +1,7 @@
 """`map`: inputs pulled lazily, sent in segments, outputs in order, in bounded memory.
 
 At most `MAP_WINDOW` inputs are between the input iterator and the consumer. The first leaves at once, later ones travel
-in segments of a quarter of the window; a slow iterator's inputs leave after a few milliseconds. Sync iterators are
+in segments of half the window; a slow iterator's inputs leave after a few milliseconds. Sync iterators are
 advanced on the consumer's own thread. Leaving early cancels what has not started, in silence.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-SEGMENTS = (1, 8, 64, MAP_WINDOW // 4)  # inputs in the first, second … and every later segment
+SEGMENTS = (1, 8, 64, MAP_WINDOW // 2)  # inputs in the first, second … and every later segment
 SEGMENT_BYTES = 256 << 10
 WINDOW_BYTES = 64 << 20  # of inputs between iterator and consumer
 PULL_SECONDS = 0.003  # what was pulled from a slow iterator leaves after this
@@ -223,6 +223,8 @@ class Mapping:
     def _receive(self, frames: list[Frame]) -> None:
         assert self._submission is not None
         for message, payload in frames:
+            if isinstance(message, m.Outputs | m.Failed):
+                self._submission.accepted(message.first)
             if isinstance(message, m.Outputs):
                 self._arrived[message.first] = values_of(self._submission.client, message, payload)
             elif isinstance(message, m.Failed):

@@ -67,16 +67,19 @@ class Submission:
         """Say that no more inputs come, where the last segment could not."""
         if not self.ended:
             self.ended = True
-            if not self._unaccepted:
+            if not self._refused:
                 self.client.send(m.EndInputs(self.call, self.submitted))
+
+    def accepted(self, position: int) -> None:
+        """The server has taken every segment up to the one with the input at `position`: it takes them in order."""
+        while self._unaccepted and next(iter(self._unaccepted)) <= position:
+            del self._unaccepted[next(iter(self._unaccepted))]
 
     def answered(self, message: m.Message) -> None:
         """Take what the server says of the segments; `ResourceExhaustedError` and the like for what can't be mended."""
         match message:
             case m.Accepted(first=first):
-                submit, _ = self._unaccepted.pop(first)
-                if not self._unaccepted and self.ended and not submit.last:
-                    self.client.send(m.EndInputs(self.call, self.submitted))
+                self.accepted(first)
             case m.Refused(first=first, error=error) if first == next(iter(self._unaccepted), -1):
                 if error.kind != "exhausted":
                     raise failure(error)
@@ -85,6 +88,8 @@ class Submission:
                 self._refused = False
                 for submit, packed in self._unaccepted.values():
                     self.client.submit(submit, packed)
+                if self.ended:
+                    self.client.send(m.EndInputs(self.call, self.submitted))
 
 
 def failure(error: m.ErrorRecord) -> Exception:

@@ -140,7 +140,6 @@ class Dispatcher:
         kept = self.store.inputs(command.call, command.first)
         segment = (command.call, command.first)
         known = segment in served.segments
-        served.segments.add(segment)
         assign = m.Assign(
             command.range,
             command.call,
@@ -150,6 +149,8 @@ class Dispatcher:
             command.stop,
             None if known or kept.block is None else kept.block.buffers,
         )
+        if not assign.is_whole:
+            served.segments.add(segment)
         if served.connection is not None:
             served.connection.send(assign, b"" if known else kept.payload)
 
@@ -164,7 +165,7 @@ class Dispatcher:
     def _accept(self, call: str, first: int, count: int) -> None:
         self.store.put_inputs(call, first, self._arrived)
         caller = self.calls[call]
-        if caller.kind != "remote":
+        if caller.kind == "spawn":
             caller.connection.send(m.Accepted(call, first, count))
 
     def _refuse(self, command: c.Refuse) -> None:

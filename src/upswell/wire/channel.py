@@ -10,7 +10,8 @@ from ..errors import ConnectionError
 from .codec import Bytes, Decoder, Frame, encode_parts
 from .messages import Message
 
-RECEIVE_BYTES = 256 << 10
+RECEIVE_BYTES = 256 << 10  # at once, into a buffer that is used again
+REST_BYTES = 4 << 20  # at once, of a frame known to be larger than that buffer
 
 
 def dial(address: str, timeout: float = 5.0) -> Channel:
@@ -35,6 +36,7 @@ class Channel:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self._decoder = Decoder()
+        self._received = memoryview(bytearray(RECEIVE_BYTES))
         self._sending = threading.Lock()
 
     def send(self, message: Message, payload: Bytes = b"") -> None:
@@ -53,13 +55,20 @@ class Channel:
         """Wait for at least one frame; an empty list says that the peer has closed."""
         while True:
             try:
-                data = self._stream.recv(RECEIVE_BYTES)
+                data = self._receive_some()
             except (ConnectionResetError, BrokenPipeError):
                 return []
             if not data:
                 return []
             if frames := self._decoder.feed(data):
                 return frames
+
+    def _receive_some(self) -> bytes:
+        missing = self._decoder.missing
+        if missing > RECEIVE_BYTES:
+            return self._stream.recv(min(missing, REST_BYTES))
+        # A fresh object of the full size for each call would be mapped, faulted in and unmapped each time.
+        return bytes(self._received[: self._stream.recv_into(self._received)])
 
     def fileno(self) -> int:
         """The descriptor, for those that wait for more than one thing."""

@@ -59,6 +59,11 @@ class Decoder:
         self._have = 0  # bytes in them
         self._need = 4  # bytes of them at which a look is worth it
 
+    @property
+    def missing(self) -> int:
+        """Bytes that the unfinished frame still needs, as far as that is known."""
+        return self._need - self._have
+
     def feed(self, data: Bytes) -> list[Frame]:
         """Take what came, and return the frames it completes."""
         if self._pieces:

@@ -173,7 +173,7 @@ class AppClosed(Message, tag=31, frozen=True):
 
 
 class Accepted(Message, tag=32, frozen=True):
-    """The inputs are taken, and will be settled whatever happens."""
+    """The inputs of a spawned call are taken, and will be settled whatever happens. Other calls learn it by outputs."""
 
     call: str
     first: int
@@ -284,6 +284,11 @@ class Assign(Message, tag=50, frozen=True):
     start: int
     stop: int
     buffers: Buffers | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the whole segment, so that the container need not keep the payload for another range of it."""
+        return self.start == self.first and self.stop == self.first + self.count
 
 
 class TakeBack(Message, tag=51, frozen=True):
