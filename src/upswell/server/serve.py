@@ -40,9 +40,13 @@ class Server:
             loop.add_signal_handler(number, self.ended.set)
         listener, self._address = listen_abstract()
         await self._engine.open(self._address, self._dispatcher.report)
-        await loop.create_unix_server(lambda: Connection(self._greet_stranger), sock=listener, backlog=BACKLOG)
+        # Held in a name: a listening server that nobody refers to is closed by the garbage collector.
+        listening = await loop.create_unix_server(
+            lambda: Connection(self._greet_stranger), sock=listener, backlog=BACKLOG
+        )
         await loop.connect_accepted_socket(lambda: Connection(self._greet_first), first_client)
         await self.ended.wait()
+        listening.close()
         await self._engine.close()
         self._store.close()
 
