@@ -120,3 +120,22 @@ def test_serialized_closures(program: Program) -> None:
 def test_the_import_is_light(program: Program) -> None:
     done = program.run(sys.executable, "-c", "import upswell.cli, sys; print('click' in sys.modules)")
     assert done.out == "False\n"
+
+
+def test_a_file_beside_the_program_is_not_taken_for_a_module_of_the_server(program: Program) -> None:
+    program.write("raise SystemExit('this is not the argparse that was meant')", "argparse.py")
+    program.write("""
+        import upswell
+
+        app = upswell.App("shadows")
+
+        @app.function()
+        def f(x):
+            return x
+
+        if __name__ == "__main__":
+            with app.run():
+                print(f.remote(1))
+    """)
+    done = program.run(sys.executable, "program.py")
+    assert (done.status, done.err, done.lines) == (0, "", ["1"])

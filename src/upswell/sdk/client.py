@@ -219,7 +219,8 @@ def close_client() -> None:
 def start_private_server() -> Client:
     """Start a server as a child of this process, and connect to it before it has booted."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "upswell.server", "--client-fd", str(theirs.fileno())]
+    # -P: a file in the user's folder that is named like a module of the standard library is none of the server's.
+    command = [sys.executable, "-P", "-m", "upswell.server", "--client-fd", str(theirs.fileno())]
     environment = dict(os.environ)
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
