@@ -18,6 +18,7 @@ FACADE = "upswell"  # the public names: upswell/__init__.py and what it is made 
 RANKS = {
     "errors": 0,
     "spec": 1,
+    "operations": 1,
     "core": 2,
     "wire": 3,
     "engine": 4,

@@ -4,16 +4,20 @@ from . import exception
 from .sdk.app import App
 from .sdk.call import FunctionCall
 from .sdk.context import current_function_call_id, current_input_id, is_local
+from .sdk.dict import Dict
 from .sdk.function import Function
 from .sdk.output import enable_output
+from .sdk.queue import Queue
 from .spec import Retries
 
 __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "Dict",
     "Function",
     "FunctionCall",
+    "Queue",
     "Retries",
     "__version__",
     "current_function_call_id",

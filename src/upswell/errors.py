@@ -56,6 +56,10 @@ class ResourceExhaustedError(Error):
     """A limit of the server's configuration is reached; the message names it and what to do."""
 
 
+class RequestSizeError(Error):
+    """A value is larger than a Dict or a Queue takes; the message names both sizes."""
+
+
 class TimeoutError(Error):
     """Base of the errors about time that is up."""
 

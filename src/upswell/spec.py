@@ -167,6 +167,21 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     spawned_pending: int = 1_000_000
 
 
+class ObjectLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the Dicts and Queues on one server; sizes are those of pickles."""
+
+    kept_bytes: int = 1 << 30  # all keys and values together, also of puts that wait for room
+    objects: int = 10_000
+    entries: int = 1_000_000  # of a Dict
+    keys_bytes: int = 64 << 20  # of all keys of a Dict
+    value_bytes: int = 100 << 20  # of one value of a Dict
+    partitions: int = 100_000  # of a Queue
+    partition_items: int = 5_000
+    partition_bytes: int = 64 << 20
+    item_bytes: int = 1 << 20  # of one value in a Queue
+    answer_bytes: int = 8 << 20  # of values that one answer brings, unless one alone is larger
+
+
 class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A function's declaration, as the control plane needs it."""
 

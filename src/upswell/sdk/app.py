@@ -12,7 +12,7 @@ from ..errors import InvalidError
 from ..spec import AutoscalerSettings, FunctionSpec, Resources, Retries, check_name, require
 from ..wire import messages as m
 from . import context
-from .client import close_client, get_client, new_id
+from .client import get_client, join_client, leave_client, new_id
 from .dual import run_async, run_sync
 from .function import Function
 
@@ -244,15 +244,14 @@ class Running:
         require(app.app_id is None, f"{app!r} is running already")
         app_id = new_id("ap")
         # The server boots while the rest is made ready.
-        client = get_client()
-        client.users += 1
+        client = join_client()
         try:
             records = [function.record(app_id) for function in app.functions.values()]
             app.bind(app_id)
             client.send(m.OpenApp(app_id, app.name or "", records))
         except BaseException:
             app.unbind()
-            self._leave()
+            leave_client()
             raise
 
     async def _close(self, failed: bool) -> None:
@@ -268,14 +267,7 @@ class Running:
         finally:
             client.close_inbox(app_id)
             app.unbind()
-            self._leave()
-
-    @staticmethod
-    def _leave() -> None:
-        client = get_client()
-        client.users -= 1
-        if not client.users:
-            close_client()
+            leave_client()
 
     def __enter__(self) -> App:
         run_sync(self._open())

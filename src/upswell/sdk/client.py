@@ -6,6 +6,8 @@ a configured server gets a private one as a child process, which ends with this 
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import os
 import secrets
 import socket
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConnectionError
@@ -25,34 +28,54 @@ from .dual import Wait
 
 SERVER_EXIT_SECONDS = 3.0  # a private server that takes longer to end is killed
 
+_requests = itertools.count(1)
+
 
 def new_id(kind: str) -> str:
     """A fresh id such as "fc-5f3a…"."""
     return f"{kind}-{secrets.token_hex(10)}"
 
 
+def new_request() -> int:
+    """A number for a request and its answer, whose inbox is named after it."""
+    return next(_requests)
+
+
 class Inbox:
     """Frames for one call, in the order they came."""
 
-    __slots__ = ("_frames", "_wait")
+    __slots__ = ("_diverted", "_frames", "_wait")
 
     def __init__(self) -> None:
         self._frames: deque[Frame | ConnectionError] = deque()
         self._wait: Wait | None = None
+        self._diverted: Callable[[Frame | ConnectionError], None] | None = None
 
     def put(self, frame: Frame | ConnectionError) -> None:
         """Called by the reader."""
         self._frames.append(frame)
+        if self._diverted is not None:
+            self.divert(self._diverted)
         self.wake()
+
+    def divert(self, callback: Callable[[Frame | ConnectionError], None]) -> None:
+        """Nobody will wait here any more: hand what is here and what comes to `callback`, in whatever thread."""
+        self._diverted = callback  # before looking, as `put` appends before it looks here
+        while self._frames:
+            try:
+                frame = self._frames.popleft()
+            except IndexError:
+                return  # the other thread had it
+            callback(frame)
 
     def wake(self) -> None:
         """Let whoever waits look again."""
         if (wait := self._wait) is not None and not wait.done:
             wait.set()
 
-    async def sleep(self, timeout: float | None = None) -> bool:
+    async def sleep(self, timeout: float | None = None, *, lends: bool = True) -> bool:
         """Wait until there are frames or somebody calls `wake`; false when `timeout` seconds passed first."""
-        self._wait = wait = Wait(timeout)
+        self._wait = wait = Wait(timeout, lends=lends)
         if not self._frames:
             await wait
         self._wait = None
@@ -157,7 +180,7 @@ class Client:
                 pass
             case m.AppOpened(app=name) | m.AppClosed(app=name):
                 pass
-            case m.Statistics(request=request):
+            case m.Statistics(request=request) | m.ObjectAnswer(request=request):
                 name = str(request)
             case m.Release(descriptor=descriptor):
                 if (packed := self._lent.pop(descriptor, None)) and packed.block:
@@ -205,6 +228,35 @@ def get_client() -> Client:
 def current_client() -> Client | None:
     """The connection of this process, if there is one."""
     return _client
+
+
+def join_client() -> Client:
+    """The connection of this process, which stays until as many have left it as have joined."""
+    client = get_client()
+    client.users += 1
+    return client
+
+
+def leave_client() -> None:
+    """One who joined does not need the connection any more; with the last it ends, and a private server with it."""
+    if _client is not None:
+        _client.users -= 1
+        if not _client.users and context.server is None:  # a container's inputs share one, whoever joined it
+            close_client()
+
+
+_kept: Client | None = None
+
+
+def keep_client() -> Client:
+    """The connection of this process, kept until the program ends, as what it stored at the server may be wanted."""
+    global _kept
+    client = get_client()
+    if client is not _kept and context.server is None:
+        if _kept is None:
+            atexit.register(leave_client)
+        _kept = join_client()
+    return client
 
 
 def close_client() -> None:

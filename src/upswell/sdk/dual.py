@@ -7,8 +7,8 @@ Such a coroutine awaits nothing but a `Wait`. The plain face drives it in the ca
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from . import context
 
@@ -20,13 +20,17 @@ R = TypeVar("R")
 
 
 class Wait:
-    """Something that will happen once. Await it for at most `timeout` seconds; then look at `done`."""
+    """Something that will happen once. Await it for at most `timeout` seconds; then look at `done`.
 
-    __slots__ = ("_future", "_lock", "done", "timeout")
+    Inside a container, who waits lends its place to another input, but not for what happens at once (`lends` false).
+    """
 
-    def __init__(self, timeout: float | None = None) -> None:
+    __slots__ = ("_future", "_lock", "done", "lends", "timeout")
+
+    def __init__(self, timeout: float | None = None, *, lends: bool = True) -> None:
         self.done = False
         self.timeout = timeout
+        self.lends = lends
         self._lock: threading.Lock | None = None
         self._future: asyncio.Future[None] | None = None
 
@@ -74,7 +78,7 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
         wait: Wait = coroutine.send(None)
         while True:
             try:
-                with _lent_place():
+                with _lent_place(wait):
                     wait.block()
             except BaseException as error:
                 wait = coroutine.throw(error)
@@ -90,7 +94,7 @@ async def run_async(coroutine: Coroutine[Any, Any, R]) -> R:
         wait: Wait = coroutine.send(None)
         while True:
             try:
-                with _lent_place():
+                with _lent_place(wait):
                     await wait.wait()
             except BaseException as error:
                 wait = coroutine.throw(error)
@@ -105,8 +109,10 @@ class _lent_place:
 
     __slots__ = ("_running",)
 
+    def __init__(self, wait: Wait) -> None:
+        self._running = context.running.get() if wait.lends else None
+
     def __enter__(self) -> None:
-        self._running = context.running.get()
         if self._running is not None:
             self._running.suspend()
 
@@ -128,3 +134,49 @@ class Dual(Generic[P, R]):
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The same, for asynchronous code."""
         return await run_async(self._method(*args, **kwargs))
+
+
+class dual(Generic[P, R]):
+    """Decorates a coroutine method, so that `thing.method(...)` blocks and `thing.method.aio(...)` is awaited."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, instance: object, owner: type) -> Dual[P, R]:
+        return Dual(self._method.__get__(instance, owner))
+
+
+class DualIteration(Generic[P, R]):
+    """A method that gives an iterator when called, and an asynchronous one as `.aio`; it is written in pages."""
+
+    def __init__(self, method: Callable[P, AsyncIterator[list[R]]]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+        pages = self._method(*args, **kwargs)
+        while (page := run_sync(_next_page(pages))) is not None:
+            yield from page
+
+    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
+        """The same, for asynchronous code."""
+        pages = self._method(*args, **kwargs)
+        while (page := await run_async(_next_page(pages))) is not None:
+            for item in page:
+                yield item
+
+
+async def _next_page(pages: AsyncIterator[list[R]]) -> list[R] | None:
+    return await anext(pages, None)
+
+
+class dual_iteration(Generic[P, R]):
+    """Decorates an asynchronous generator method that yields pages, for the two faces of `DualIteration`."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], AsyncIterator[list[R]]]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, instance: object, owner: type) -> DualIteration[P, R]:
+        return DualIteration(self._method.__get__(instance, owner))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar
 
@@ -13,7 +12,7 @@ from ..wire.payload import PackError, pack_inputs
 from . import call as calls
 from . import context
 from .call import FunctionCall
-from .client import Client, get_client, new_id
+from .client import Client, get_client, new_id, new_request
 from .dual import Dual
 from .environment import environment_of, is_by_value, serialize
 from .mapping import Mapped, Mapping
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_requests = itertools.count(1)
 
 
 class FunctionStats(NamedTuple):
@@ -190,7 +188,7 @@ class Function(Generic[P, R]):
 
     async def _inquire(self, update: AutoscalerSettings | None) -> m.Statistics:
         client, function_id = self.connect()
-        request = next(_requests)
+        request = new_request()
         inbox = client.open_inbox(str(request))
         try:
             client.send(m.Inquire(request, function_id, update))

@@ -14,6 +14,7 @@ from ..wire.buffers import Block
 from ..wire.codec import ProtocolError
 from .connections import Connection
 from .dispatcher import App, Caller, Dispatcher, Served, send_outcome
+from .objects import ObjectService
 from .runtime import Runtime
 
 PROGRESS_SECONDS = 0.1
@@ -63,11 +64,17 @@ class ClientPeer:
     """A program that uses the SDK: a user's, or one inside a container."""
 
     def __init__(
-        self, connection: Connection, dispatcher: Dispatcher, runtime: Runtime, left: Callable[[], None] | None
+        self,
+        connection: Connection,
+        dispatcher: Dispatcher,
+        runtime: Runtime,
+        objects: ObjectService,
+        left: Callable[[], None] | None,
     ) -> None:
         self._connection = connection
         self._dispatcher = dispatcher
         self._runtime = runtime
+        self._objects = objects
         self._left = left
         self._progress: dict[str, m.Progress] = {}
 
@@ -98,6 +105,10 @@ class ClientPeer:
                 self._inquire(message)
             case m.Watch(app=app):
                 self._watch(app)
+            case m.UseObject():
+                self._objects.use(self._connection, message, payload)
+            case m.Withdraw(request=request):
+                self._objects.withdraw(self._connection, request)
             case m.Bye():
                 pass
             case _:
@@ -211,6 +222,7 @@ class ClientPeer:
     def lost(self) -> None:
         """The client is gone: what it owned ends."""
         self._dispatcher.happened(e.OwnerLeft(self._connection.name))
+        self._objects.client_left(self._connection)
         for caller in self._dispatcher.calls.values():
             if self._connection in caller.collectors:
                 caller.collectors.remove(self._connection)

@@ -10,6 +10,7 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Callable
+from typing import NoReturn
 
 from ..core import commands as c
 from ..core import events as e
@@ -51,7 +52,7 @@ class Runtime:
                 for command in self.plane.handle(self._events.popleft(), self._loop.time()):
                     self._do(command)
         except Exception:
-            self._give_up()
+            give_up()
         self._busy = False
         self._arm()
 
@@ -62,7 +63,7 @@ class Runtime:
             for command in self.plane.wake(self._loop.time()):
                 self._do(command)
         except Exception:
-            self._give_up()
+            give_up()
         self._run()
 
     def _do(self, command: c.Command) -> None:
@@ -90,6 +91,8 @@ class Runtime:
         self._timer_at = moment
         self._timer = None if moment is None else self._loop.call_at(moment, self._wake)
 
-    def _give_up(self) -> None:
-        traceback.print_exc()
-        os._exit(70)  # EX_SOFTWARE; containers die with this process, clients see the connection end
+
+def give_up() -> NoReturn:
+    """The core has a defect, which is being handled: end the process with its traceback."""
+    traceback.print_exc()
+    os._exit(70)  # EX_SOFTWARE; containers die with this process, clients see the connection end

@@ -10,11 +10,12 @@ import socket
 
 from ..engine import Engine
 from ..errors import Error
-from ..spec import Limits
+from ..spec import Limits, ObjectLimits
 from ..store import Store
 from ..wire import messages as m
 from .connections import Connection, Peer
 from .dispatcher import Dispatcher
+from .objects import ObjectService
 from .peers import ClientPeer, ContainerPeer
 from .runtime import Runtime
 
@@ -31,6 +32,7 @@ class Server:
         self._runtime = Runtime(engine, limits)
         self._dispatcher = Dispatcher(self._runtime, engine, store)
         self._runtime.begin(self._dispatcher.perform)
+        self._objects = ObjectService(ObjectLimits())
         self._address = ""
 
     async def run(self, first_client: socket.socket) -> None:
@@ -52,7 +54,7 @@ class Server:
 
     def _greet_first(self, connection: Connection, hello: m.Hello) -> Peer | None:
         connection.send(m.Welcome(m.PROTOCOL, os.getpid(), self._address))
-        return ClientPeer(connection, self._dispatcher, self._runtime, self.ended.set)
+        return ClientPeer(connection, self._dispatcher, self._runtime, self._objects, self.ended.set)
 
     def _greet_stranger(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Containers, and clients inside them: both have the token that was made for the container."""
@@ -64,7 +66,7 @@ class Server:
         if hello.role == "container":
             return None if served.connection else ContainerPeer(connection, served, self._dispatcher)
         connection.send(m.Welcome(m.PROTOCOL, os.getpid(), self._address))
-        return ClientPeer(connection, self._dispatcher, self._runtime, None)
+        return ClientPeer(connection, self._dispatcher, self._runtime, self._objects, None)
 
 
 def listen_abstract() -> tuple[socket.socket, str]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from ..operations import AnyOperation, Problem
 from ..spec import AutoscalerSettings, FunctionRecord
 
 PROTOCOL = 1
@@ -157,6 +158,24 @@ class Watch(Message, tag=18, frozen=True):
     app: str
 
 
+class UseObject(Message, tag=20, frozen=True):
+    """Do something with a Dict or a Queue; answered by `ObjectAnswer`, which waits where the operation does.
+
+    Payload: the values, one after the other, each of its size in `sizes`.
+    """
+
+    request: int
+    object: str
+    operation: AnyOperation
+    sizes: tuple[int, ...] = ()
+
+
+class Withdraw(Message, tag=21, frozen=True):
+    """Nobody waits for the answer to that `UseObject` any more: it is an empty one, if it is not under way yet."""
+
+    request: int
+
+
 # -- server → client -------------------------------------------------------------------------------
 
 
@@ -260,6 +279,17 @@ class Statistics(Message, tag=40, frozen=True):
     settings: AutoscalerSettings
     decision: str = ""  # the autoscaler's last decision, in words
     error: str = ""
+
+
+class ObjectAnswer(Message, tag=41, frozen=True):
+    """Answer to `UseObject`. Payload: values, or keys, each of its size in `sizes`; -1 says that there is none."""
+
+    request: int
+    sizes: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+    count: int = 0
+    problem: Problem = ""
+    reason: str = ""
 
 
 # -- server → container ----------------------------------------------------------------------------
@@ -375,8 +405,9 @@ class Resumed(Message, tag=76, frozen=True):
 AnyMessage = (
     Hello | Welcome | Bye
     | OpenApp | CloseApp | Submit | EndInputs | Cancel | Collect | Uncollect | Inquire | Watch | Release
+    | UseObject | Withdraw
     | AppOpened | AppClosed | Accepted | Refused | Invited | Outputs | Failed | CallDescribed
-    | Log | Progress | Statistics
+    | Log | Progress | Statistics | ObjectAnswer
     | Load | Assign | TakeBack | CancelRange | Forget | Drain
     | Ready | StartFailed | Results | Failure | Returned | Suspended | Resumed
 )  # fmt: skip

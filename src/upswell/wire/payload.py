@@ -106,6 +106,11 @@ def pack_inputs(inputs: Sequence[tuple[Any, ...]], kwargs: dict[str, Any], *, by
     return pack(inputs, shape=POSITIONAL, by_value=by_value)
 
 
+def dump(value: Any, *, by_value: bool = False) -> bytes:
+    """One value as one pickle with everything in it, for what is kept longer than the process that sends it lives."""
+    return _dump(value, 0, None, by_value)
+
+
 def unpack(data: bytes | memoryview, buffers: Buffers | None = None) -> list[Any]:
     """The values; one that can't be loaded is an `Unreadable` in its place."""
     view = memoryview(data)
