@@ -6,8 +6,11 @@ from .sdk.call import FunctionCall
 from .sdk.context import current_function_call_id, current_input_id, is_local
 from .sdk.dict import Dict
 from .sdk.function import Function
+from .sdk.image import Image
 from .sdk.output import enable_output
 from .sdk.queue import Queue
+from .sdk.secret import Secret
+from .sdk.volume import Volume
 from .spec import Retries
 
 __version__ = "0.1.0"
@@ -17,8 +20,11 @@ __all__ = [
     "Dict",
     "Function",
     "FunctionCall",
+    "Image",
     "Queue",
     "Retries",
+    "Secret",
+    "Volume",
     "__version__",
     "current_function_call_id",
     "current_input_id",

@@ -20,6 +20,7 @@ DEFAULT_TIMEOUT_SECONDS = 300
 MAX_TIMEOUT_SECONDS = 24 * 3600
 MAX_BATCH_SIZE, MAX_BATCH_WAIT_MS = 1000, 600_000
 MAX_ATTEMPTS_LOST = 3  # an input whose container died that often fails alone
+MAX_VARIABLES_BYTES = 64 << 10  # of names and values in the environment of a container
 MAP_WINDOW = 1000  # inputs of one map between the input iterator and the consumer
 
 
@@ -217,6 +218,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     arguments: tuple[str, ...] = ()  # `sys.argv`, which user code may read while it is imported
     variables: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        # Values of variables may be secret.
+        names = ", ".join(name for name, _ in self.variables)
+        return f"Environment({self.kind} {self.module!r} in {self.directory!r}, variables: {names or 'none'})"
 
 
 class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,6 +81,8 @@ def find_function(record: FunctionRecord) -> tuple[Callable[..., Any], bool]:
         return raw, inspect.iscoroutinefunction(raw)
     for app in reversed(apps):
         if function := app.functions.get(record.name):
+            if function.variables.image is not None:
+                function.variables.image.check_imports()
             return function.raw, function.is_async
     raise NotFoundError(
         f"the module of {record.name} was imported, but has no function {record.name!r} on an app named "

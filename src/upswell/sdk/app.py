@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,6 +14,9 @@ from . import context
 from .client import get_client, join_client, leave_client, new_id
 from .dual import run_async, run_sync
 from .function import Function
+from .image import Image
+from .secret import Secret
+from .variables import Variables, say_of_gpus, say_of_volumes, say_once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,12 +24,10 @@ R = TypeVar("R")
 CLOSE_SECONDS = 5.0  # how long the end of an app waits for its containers' last words
 WITHOUT_EFFECT = (
     "cloud region proxy allow_cross_region_volumes network_file_systems ephemeral_disk enable_memory_snapshot "
-    "image secrets gpu volumes nonpreemptible block_network experimental_options include_source i6pn rdma "
+    "nonpreemptible block_network experimental_options include_source i6pn rdma "
     "scheduler_placement"
 ).split()
 NOT_YET = "a server that keeps apps is not part of this version: use app.run() or `upswell run`"
-
-_said: set[str] = set()
 
 
 class LocalEntrypoint:
@@ -50,12 +50,24 @@ class App:
     """A group of functions that run together.
 
     `name` is of letters, digits, `-`, `_`, `.`, at most 64 characters (`InvalidError` otherwise); it may be left out.
+    `image`, `secrets` and `volumes` are those of every function; what a function names itself comes on top.
     """
 
     _all: list[App] = []  # noqa: RUF012 - every app of this process, in the order they were made
 
-    def __init__(self, name: str | None = None, *, tags: dict[str, str] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        tags: dict[str, str] | None = None,
+        image: Image | None = None,
+        secrets: Collection[Secret] = (),
+        volumes: Mapping[Any, Any] | None = None,
+        **options: Any,
+    ) -> None:
         _say_without_effect("App", options)
+        say_of_volumes(volumes)
+        self.variables = Variables().over(image, secrets, None)
         self.name = None if name is None else check_name("app", name)
         self.tags = dict(tags or {})
         self.app_id: str | None = None
@@ -88,7 +100,11 @@ class App:
         startup_timeout: float | None = None,
         cpu: float | None = None,
         memory: int | None = None,
-        env: dict[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
+        image: Image | None = None,
+        secrets: Collection[Secret] = (),
+        volumes: Mapping[Any, Any] | None = None,
+        gpu: str | list[str] | None = None,
         name: str | None = None,
         serialized: bool = False,
         is_generator: bool | None = None,
@@ -101,13 +117,15 @@ class App:
         Scaling: `min_containers` are kept warm, `max_containers` never exceeded, `buffer_containers` idle extra ones
         while the function is active, `scaledown_window` (2..3600 s) the longest a surplus one idles. Failures:
         `retries` (a count, 1 s apart, or `Retries`), `timeout` in seconds for each attempt, `startup_timeout` for
-        loading user code. Resources of a container: `cpu` cores reserved, `memory` MiB reserved and enforced, `env`
-        variables. A function that is not at the top level of a module needs `serialized=True`. Raises `InvalidError`
-        for what can't be.
+        loading user code. Resources of a container: `cpu` cores reserved, `memory` MiB reserved and enforced. Variables
+        of its environment: those of `image`, then of `secrets`, then of `env`. A function that is not at the top level
+        of a module needs `serialized=True`. Raises `InvalidError` for what can't be.
         """
         if _function is not None:
             raise InvalidError("@app.function needs parentheses: write @app.function()")
         _say_without_effect("@app.function", options)
+        say_of_volumes(volumes)
+        say_of_gpus(gpu)
         if schedule is not None:
             raise InvalidError(f"@app.function: schedule needs a deployed app, and {NOT_YET}")
         try:
@@ -124,7 +142,7 @@ class App:
                 startup_timeout=startup_timeout if startup_timeout is not None else max(timeout, 300),
                 single_use=single_use_containers,
             )
-            variables = _checked_variables(env)
+            variables = self.variables.over(image, secrets, env)
         except InvalidError as error:
             raise InvalidError(f"@app.function: {error}") from None
 
@@ -138,7 +156,7 @@ class App:
         raw: Callable[P, R],
         name: str | None,
         spec: FunctionSpec,
-        variables: dict[str, str],
+        variables: Variables,
         serialized: bool,
         is_generator: bool | None,
     ) -> Function[P, R]:
@@ -288,18 +306,10 @@ class Running:
         await run_async(self._close(kind is not None))
 
 
-def _checked_variables(env: dict[str, str] | None) -> dict[str, str]:
-    given: Mapping[Any, object] = env or {}
-    for name, value in given.items():
-        require(isinstance(name, str) and isinstance(value, str), f"env must map text to text, not {name!r}: {value!r}")
-    return dict(env or {})
-
-
 def _say_without_effect(where: str, options: dict[str, Any]) -> None:
     """Options of Modal's SDK that a self-hosted system has no use for are accepted, and said once."""
     for name, value in options.items():
         if name not in WITHOUT_EFFECT:
             raise TypeError(f"{where} has no parameter {name!r}")
-        if value and name not in _said:
-            _said.add(name)
-            print(f"upswell: {name}= has no effect here", file=sys.stderr)
+        if value:
+            say_once(f"{name}= has no effect here")

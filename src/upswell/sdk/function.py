@@ -18,6 +18,7 @@ from .environment import environment_of, is_by_value, serialize
 from .mapping import Mapped, Mapping
 from .outcomes import error_of, values_of
 from .pump import Inputs
+from .variables import Variables
 
 if TYPE_CHECKING:
     from .app import App
@@ -44,7 +45,7 @@ class Function(Generic[P, R]):
         raw: Callable[P, R],
         name: str,
         spec: FunctionSpec,
-        variables: dict[str, str],
+        variables: Variables,
         *,
         serialized: bool,
         is_generator: bool,
@@ -102,7 +103,7 @@ class Function(Generic[P, R]):
             app_name=self.app.name or "",
             name=self.name,
             spec=self.spec,
-            environment=environment_of(self.raw, self.variables, self.serialized),
+            environment=environment_of(self.raw, self.variables.resolve(), self.serialized),
             serialized=serialize(self.raw) if self.serialized else b"",
         )
 

@@ -1,0 +1,82 @@
+"""What a container finds in its environment beside user code: the variables of its image, its secrets and its `env`.
+
+Values of secrets are read as the app runs, and never before, so that nothing that is declared holds them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..spec import MAX_VARIABLES_BYTES, require
+from . import context
+from .image import Image
+from .secret import Secret
+
+_said: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """Where variables come from; a later source wins over an earlier one: image, secrets in their order, `env`."""
+
+    image: Image | None = None
+    secrets: tuple[Secret, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+
+    def over(self, image: Any, secrets: Any, env: Any) -> Variables:
+        """These sources with what is given over them; `InvalidError` for what can't be."""
+        require(image is None or isinstance(image, Image), f"image must be an upswell.Image, not {image!r}")
+        secrets = tuple(secrets or ())
+        for secret in secrets:
+            require(
+                isinstance(secret, Secret), f"secrets must be a list of upswell.Secret, not of {type(secret).__name__}"
+            )
+        if image is not None:
+            say_once("image= is recorded, not built: containers run in this program's own Python environment")
+        given = {**dict(self.env), **checked_variables(env)}
+        return Variables(image or self.image, (*self.secrets, *secrets), tuple(given.items()))
+
+    def resolve(self) -> dict[str, str]:
+        """The names and values. Raises what a secret raises that can't be read."""
+        resolved = dict(self.image.variables) if self.image else {}
+        for secret in self.secrets:
+            resolved.update(secret.variables())
+        resolved.update(self.env)
+        size = sum(len(name.encode()) + len(value.encode()) for name, value in resolved.items())
+        require(
+            size <= MAX_VARIABLES_BYTES,
+            f"env and secrets have {size:,} bytes, and a container takes {MAX_VARIABLES_BYTES:,}: pass files instead",
+        )
+        return resolved
+
+
+def checked_variables(env: Mapping[str, str | None] | None) -> dict[str, str]:
+    """The environment variables, if they map text to text; else `InvalidError`. `None` leaves one out."""
+    given: dict[Any, Any] = {name: value for name, value in dict(env or {}).items() if value is not None}
+    for name, value in given.items():
+        require(isinstance(name, str) and isinstance(value, str), f"env must map text to text, not {name!r}: {value!r}")
+    return given
+
+
+def say_of_volumes(volumes: Mapping[Any, Any] | None) -> None:
+    """Say once that nothing is mounted, and what containers find in its place."""
+    for path in volumes or {}:
+        there = "" if os.path.isdir(path) else ", where this directory does not exist"
+        say_once(f"volumes= are not mounted: {os.fspath(path)!r} is this machine's own{there}")
+
+
+def say_of_gpus(gpu: str | Collection[str] | None) -> None:
+    """Say once what a container has of them."""
+    if gpu:
+        say_once("gpu= reserves nothing: containers see what this machine has")
+
+
+def say_once(words: str) -> None:
+    """Tell the user of the program something about an option, once a program and not again in its containers."""
+    if words not in _said and context.is_local():
+        _said.add(words)
+        print(f"upswell: {words}", file=sys.stderr)
