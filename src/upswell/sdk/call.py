@@ -11,7 +11,7 @@ from ..errors import NotFoundError
 from ..wire import messages as m
 from ..wire.codec import Frame
 from .client import Inbox, get_client, new_id
-from .dual import Dual, run_async, run_sync
+from .dual import Dual, dual, run_async, run_sync
 from .outcomes import error_of, values_of
 from .submission import Submission, pack_arguments
 
@@ -19,6 +19,11 @@ R = TypeVar("R")
 
 SPAWN_SEGMENT = 1000  # inputs of a spawn_map in one segment
 SPAWN_UNACCEPTED = 8  # segments on their way at once
+
+
+async def _gather(*calls: FunctionCall[Any]) -> list[Any]:
+    """The outputs of these spawned calls, in their order; raises the first failure among them."""
+    return [await call._get() for call in calls]
 
 
 class FunctionCall(Generic[R]):
@@ -30,9 +35,6 @@ class FunctionCall(Generic[R]):
         self._total: int | None = None
         self._missing: BaseException | None = None
         self._inbox: Inbox | None = None
-        self.get: Dual[..., R] = Dual(self._get)
-        self.num_inputs = Dual(self._num_inputs)
-        self.cancel = Dual(self._cancel)
 
     @classmethod
     def from_id(cls, object_id: str) -> FunctionCall[Any]:
@@ -49,23 +51,25 @@ class FunctionCall(Generic[R]):
             raise IndexError(f"{self.object_id} has {self._total} inputs, and none at {index}")
         return self._result(index)  # type: ignore[no-any-return]
 
+    get = dual(_get)
+
     def iter(self, *, start: int = 0, end: int | None = None) -> Results[R]:
         """The outputs of inputs `start .. end` in order, plainly or asynchronously iterable."""
         return Results(self, start, end)
 
-    async def _num_inputs(self) -> int:
+    @dual
+    async def num_inputs(self) -> int:
         """How many inputs the call has, once that is known."""
         await self._until(lambda: self._total is not None, None)
         assert self._total is not None
         return self._total
 
-    async def _cancel(self, terminate_containers: bool = False) -> None:
+    @dual
+    async def cancel(self, terminate_containers: bool = False) -> None:
         """Cancel what has not ended; with `terminate_containers`, kill the containers that run it."""
         get_client().send(m.Cancel(self.object_id, True, terminate_containers))
 
-    @staticmethod
-    async def _gather(*calls: FunctionCall[Any]) -> list[Any]:
-        return [await call._get() for call in calls]
+    gather = Dual(_gather)
 
     def __repr__(self) -> str:
         return f"FunctionCall({self.object_id!r}, {len(self._results)} results here)"
@@ -114,9 +118,6 @@ class FunctionCall(Generic[R]):
                     self._missing = NotFoundError(error.message)
                 case m.CallDescribed(total=total) if total >= 0:
                     self._total = total
-
-
-FunctionCall.gather = Dual(FunctionCall._gather)  # type: ignore[attr-defined]
 
 
 class Results(Generic[R]):

@@ -28,6 +28,7 @@ class Dict(SharedObject):
     `d[key]`, `del` and `in` block. `Dict.delete(name)` deletes a named one with all it holds.
     """
 
+    _kind = "Dict"
     __iter__ = None  # no loop by index; there is `keys()`
 
     @dual

@@ -10,10 +10,10 @@ from ..spec import AutoscalerSettings, FunctionRecord, FunctionSpec
 from ..wire import messages as m
 from ..wire.payload import PackError, pack_inputs
 from . import call as calls
-from . import context
+from . import context, verbs
 from .call import FunctionCall
 from .client import Client, get_client, new_id, new_request
-from .dual import Dual
+from .dual import Dual, dual
 from .environment import environment_of, is_by_value, serialize
 from .mapping import Mapped, Mapping
 from .outcomes import error_of, values_of
@@ -63,14 +63,12 @@ class Function(Generic[P, R]):
         self.id = ""  # while the app runs
         self.__name__, self.__doc__, self.__wrapped__ = name, raw.__doc__, raw
         self.__module__, self.__qualname__ = raw.__module__, getattr(raw, "__qualname__", name)
-        self.remote: Dual[P, R] = Dual(self._remote)
-        self.spawn: Dual[P, FunctionCall[R]] = Dual(self._spawn)
-        self.spawn_map = Dual(self._spawn_map)
-        self.map = Map[R](self, starred=False)
-        self.starmap = Map[R](self, starred=True)
-        self.for_each = Dual(self._for_each)
-        self.get_current_stats = Dual(self._get_current_stats)
-        self.update_autoscaler = Dual(self._update_autoscaler)
+
+    remote = verbs.Outcome(lambda function: Dual(function._remote))
+    spawn = verbs.Spawned(lambda function: Dual(function._spawn))
+    spawn_map = verbs.SpawnedMap(lambda function: Dual(function._spawn_map))
+    map = verbs.Maps(lambda function: Map(function, starred=False))
+    starmap = verbs.Maps(lambda function: Map(function, starred=True))
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here, in this process; an async function gives a coroutine, as it would undecorated."""
@@ -151,7 +149,8 @@ class Function(Generic[P, R]):
         inputs = zip(*iterables, strict=False) if starred else iterables[0]
         return await calls.spawn(self, inputs, starred, kwargs or {})
 
-    async def _for_each(
+    @dual
+    async def for_each(
         self, *iterables: Any, kwargs: dict[str, Any] | None = None, ignore_exceptions: bool = False
     ) -> None:
         """Run the function once for each input, for its effects; with `ignore_exceptions` failures are passed over."""
@@ -165,12 +164,14 @@ class Function(Generic[P, R]):
 
     # -- scaling -----------------------------------------------------------------------------------
 
-    async def _get_current_stats(self) -> FunctionStats:
+    @dual
+    async def get_current_stats(self) -> FunctionStats:
         """The function's backlog, containers, running inputs and free places, now."""
         now = await self._inquire(None)
         return FunctionStats(now.backlog, now.containers, now.running, now.headroom)
 
-    async def _update_autoscaler(
+    @dual
+    async def update_autoscaler(
         self,
         *,
         min_containers: int | None = None,

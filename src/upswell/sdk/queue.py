@@ -29,6 +29,8 @@ class Queue(SharedObject):
     twin for asynchronous code (`await q.get.aio()`). `Queue.delete(name)` deletes a named one with all it holds.
     """
 
+    _kind = "Queue"
+
     @dual
     async def get(self, block: bool = True, timeout: float | None = None, *, partition: str | None = None) -> Any:
         """Remove and return the next item.

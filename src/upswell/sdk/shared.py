@@ -6,6 +6,7 @@ object keeps its server until it ends.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -28,17 +29,52 @@ T = TypeVar("T", bound="SharedObject")
 Unwanted = Callable[[Client, m.ObjectAnswer, memoryview], None]
 
 
+class Named(Generic[T]):
+    """`Dict.objects` and `Queue.objects`: the named ones, as a whole."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._kind = kind
+
+    @dual
+    async def create(self, name: str, *, allow_existing: bool = False) -> None:
+        """Make one of that name; `AlreadyExistsError` where there is one, unless that is allowed."""
+        kind = self._kind._kind
+        operation = o.Open(kind, check_name(kind, name), new_id(kind[:2].lower()), True, not allow_existing)
+        await request(keep_client(), "", operation)
+
+    @dual
+    async def list(self, *, max_objects: int | None = None) -> builtins.list[T]:
+        """Handles on all, the newest first, or on the first `max_objects` of them."""
+        require(max_objects is None or max_objects >= 0, f"max_objects must not be negative, as {max_objects} is")
+        answer, _ = await request(keep_client(), "", o.Names(self._kind._kind))
+        return [self._kind.from_name(name) for name in answer.texts[:max_objects]]
+
+    @dual
+    async def delete(self, name: str, *, allow_missing: bool = False) -> None:
+        """Delete the one of that name with all it holds; `NotFoundError` for none, unless that is allowed."""
+        try:
+            await self._kind.from_name(name)._ask(o.Delete())
+        except errors.NotFoundError:
+            if not allow_missing:
+                raise
+
+
+class _Objects:
+    def __get__(self, instance: object, owner: type[T]) -> Named[T]:
+        return Named(owner)
+
+
+class _Delete:
+    def __get__(self, instance: object, owner: type[T]) -> Dual[..., None]:
+        return Named(owner).delete
+
+
 class SharedObject:
     """A handle on something that lives at the server; it can be passed to functions, and found there by its name."""
 
-    objects: ClassVar[Named[Any]]
-    delete: ClassVar[Dual[..., None]]
+    objects = _Objects()
+    delete = _Delete()
     _kind: ClassVar[o.ObjectKind]
-
-    def __init_subclass__(cls) -> None:
-        cls._kind = cls.__name__  # type: ignore[assignment]
-        cls.objects = Named(cls)
-        cls.delete = cls.objects.delete
 
     def __init__(self, *, name: str = "", object_id: str = "", create: bool = False) -> None:
         kind = self._kind
@@ -164,36 +200,6 @@ class Ephemeral(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await run_async(self._close())
-
-
-class Named(Generic[T]):
-    """`Dict.objects` and `Queue.objects`: the named ones, as a whole."""
-
-    def __init__(self, kind: type[T]) -> None:
-        self._kind = kind
-        self.create = Dual(self._create)
-        self.list = Dual(self._list)
-        self.delete = Dual(self._delete)
-
-    async def _create(self, name: str, *, allow_existing: bool = False) -> None:
-        """Make one of that name; `AlreadyExistsError` where there is one, unless that is allowed."""
-        kind = self._kind._kind
-        operation = o.Open(kind, check_name(kind, name), new_id(kind[:2].lower()), True, not allow_existing)
-        await request(keep_client(), "", operation)
-
-    async def _list(self, *, max_objects: int | None = None) -> list[T]:
-        """Handles on all, the newest first, or on the first `max_objects` of them."""
-        require(max_objects is None or max_objects >= 0, f"max_objects must not be negative, as {max_objects} is")
-        answer, _ = await request(keep_client(), "", o.Names(self._kind._kind))
-        return [self._kind.from_name(name) for name in answer.texts[:max_objects]]
-
-    async def _delete(self, name: str, *, allow_missing: bool = False) -> None:
-        """Delete the one of that name with all it holds; `NotFoundError` for none, unless that is allowed."""
-        try:
-            await self._kind.from_name(name)._ask(o.Delete())
-        except errors.NotFoundError:
-            if not allow_missing:
-                raise
 
 
 async def request(
