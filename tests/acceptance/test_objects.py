@@ -171,6 +171,15 @@ OBJECTS = """
                     print(type(error).__name__, "-", error)
         Queue.objects.create("made")
         print([one.name for one in Queue.objects.list()], [one.name for one in Dict.objects.list()])
+        made = Queue.from_name("made")
+        made.put(1)
+        Queue.delete("made")
+        try:
+            made.put(2)
+        except NotFoundError as error:
+            print(error)
+        Queue.from_name("made", create_if_missing=True).put(3)
+        print(made.get())
         Queue.delete("made")
         Queue.objects.delete("made", allow_missing=True)
         print(Queue.objects.list())
@@ -238,7 +247,12 @@ def test_misuse_is_named(program: Program) -> None:
     ]
     for line, beginning in zip(lines, expected, strict=False):
         assert line.startswith(beginning)
-    assert lines[len(expected) :] == ["['made'] ['results']", "[]"]
+    assert lines[len(expected) :] == [
+        "['made'] ['results']",
+        "Queue.from_name('made') was deleted, or belongs to another server",
+        "3",
+        "[]",
+    ]
 
 
 def test_named_objects_live_as_long_as_the_program(program: Program) -> None:

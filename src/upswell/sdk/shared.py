@@ -145,7 +145,11 @@ class SharedObject:
         self, operation: o.AnyOperation, values: Sequence[bytes] = (), *, unwanted: Unwanted | None = None
     ) -> tuple[m.ObjectAnswer, memoryview]:
         client, object_id = await self._find()
-        return await request(client, object_id, operation, values, unwanted=unwanted)
+        try:
+            return await request(client, object_id, operation, values, unwanted=unwanted)
+        except errors.NotFoundError:
+            self._found = None  # another one may have the name by the next time
+            raise errors.NotFoundError(f"{self!r} was deleted, or belongs to another server") from None
 
     def _dump(self, value: Any, what: str) -> bytes:
         try:

@@ -32,7 +32,7 @@ class ObjectService:
 
     def use(self, connection: Connection, message: m.UseObject, payload: memoryview) -> None:
         """A client wants something of an object."""
-        _check(message, payload)
+        check(message, payload)
         self._clients[connection.name] = connection
         values = []
         position = 0
@@ -97,7 +97,7 @@ class ObjectService:
         connection.send(message, b"".join(piece for piece in pieces if piece is not None))
 
 
-def _check(message: m.UseObject, payload: memoryview) -> None:
+def check(message: m.UseObject, payload: memoryview) -> None:
     """`ProtocolError` unless values and operation belong together."""
     if any(size < 0 for size in message.sizes) or sum(message.sizes) != len(payload):
         raise ProtocolError(f"values of other sizes than the {len(payload):,} bytes that came")
