@@ -1,17 +1,21 @@
 """upswell scales Python functions out on your own machines: decorate one, `.map` it, and containers come and go."""
 
+from typing import TYPE_CHECKING
+
 from . import exception
 from .sdk.app import App
 from .sdk.call import FunctionCall
 from .sdk.context import current_function_call_id, current_input_id, is_local
-from .sdk.dict import Dict
 from .sdk.function import Function
-from .sdk.image import Image
 from .sdk.output import enable_output
-from .sdk.queue import Queue
-from .sdk.secret import Secret
-from .sdk.volume import Volume
 from .spec import Retries
+
+if TYPE_CHECKING:
+    from .sdk.dict import Dict
+    from .sdk.image import Image
+    from .sdk.queue import Queue
+    from .sdk.secret import Secret
+    from .sdk.volume import Volume
 
 __version__ = "0.1.0"
 
@@ -32,3 +36,19 @@ __all__ = [
     "exception",
     "is_local",
 ]
+
+# Imported when they are first named: a program that has no use for them starts without them.
+_ON_DEMAND = {"Dict": "dict", "Image": "image", "Queue": "queue", "Secret": "secret", "Volume": "volume"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    globals()[name] = found = getattr(import_module(f".sdk.{_ON_DEMAND[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 from mypy import api
 
 HERE = Path(__file__).parent
@@ -13,6 +14,7 @@ EXPECTED = re.compile(r"# (is|error): (.*)$")
 MODULE = re.compile(r"\b(?:[a-z_]\w*\.)+(?=[A-Za-z])")  # builtins. typing. upswell.sdk.function. and the like
 
 
+@pytest.mark.timeout(240)  # nothing is cached: mypy reads the standard library's types first
 def test_types_pass_through(tmp_path: Path) -> None:
     options = [
         "--strict",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..errors import InvalidError
 from ..spec import AutoscalerSettings, FunctionSpec, Resources, Retries, check_name, require
@@ -14,9 +14,11 @@ from . import context
 from .client import get_client, join_client, leave_client, new_id
 from .dual import run_async, run_sync
 from .function import Function
-from .image import Image
-from .secret import Secret
 from .variables import Variables, say_of_gpus, say_of_volumes, say_once
+
+if TYPE_CHECKING:
+    from .image import Image
+    from .secret import Secret
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -8,19 +8,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..spec import MAX_VARIABLES_BYTES, require
 from . import context
-from .image import Image
-from .secret import Secret
+
+if TYPE_CHECKING:
+    from .image import Image
+    from .secret import Secret
 
 _said: set[str] = set()
 
 
-@dataclass(frozen=True, slots=True)
-class Variables:
+class Variables(NamedTuple):
     """Where variables come from; a later source wins over an earlier one: image, secrets in their order, `env`."""
 
     image: Image | None = None
@@ -29,16 +29,20 @@ class Variables:
 
     def over(self, image: Any, secrets: Any, env: Any) -> Variables:
         """These sources with what is given over them; `InvalidError` for what can't be."""
-        require(image is None or isinstance(image, Image), f"image must be an upswell.Image, not {image!r}")
-        secrets = tuple(secrets or ())
-        for secret in secrets:
-            require(
-                isinstance(secret, Secret), f"secrets must be a list of upswell.Secret, not of {type(secret).__name__}"
-            )
         if image is not None:
+            from .image import Image
+
+            require(isinstance(image, Image), f"image must be an upswell.Image, not {image!r}")
             say_once("image= is recorded, not built: containers run in this program's own Python environment")
+        if secrets:
+            from .secret import Secret
+
+            for one in secrets:
+                require(
+                    isinstance(one, Secret), f"secrets must be a list of upswell.Secret, not of {type(one).__name__}"
+                )
         given = {**dict(self.env), **checked_variables(env)}
-        return Variables(image or self.image, (*self.secrets, *secrets), tuple(given.items()))
+        return Variables(image or self.image, (*self.secrets, *(secrets or ())), tuple(given.items()))
 
     def resolve(self) -> dict[str, str]:
         """The names and values. Raises what a secret raises that can't be read."""
