@@ -126,7 +126,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
 
     def delay_seconds(self, retry: int) -> float:
         """How long retry number `retry` (from 1) waits."""
-        return min(self.max_delay, self.initial_delay * self.backoff_coefficient ** (retry - 1))
+        return min(self.max_delay, self.initial_delay * self.backoff_coefficient ** min(retry - 1, 300))  # no overflow
 
 
 class Concurrency(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import socket
 import struct
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from ..clock import Alarm, Clock
 from ..store import Kept
 from ..wire import messages as m
 from ..wire.codec import Bytes, Decoder, ProtocolError, encode_parts
 
 MAX_UNREAD_BYTES = 1 << 30  # written and not taken by the peer; beyond it the connection is closed
 HELLO_SECONDS = 5.0  # a peer that has not said who it is by then is sent away
+MAX_HELLO_BYTES = 64 << 10  # of one that has not
+FAREWELL_SECONDS = 1.0  # a peer that is sent away has this long to read why
 
 log = logging.getLogger("upswell.server")
 _numbers = itertools.count(1)
@@ -34,7 +38,7 @@ class Peer(Protocol):
 class Connection(asyncio.Protocol):
     """One stream of frames. Frames sent in one turn of the loop leave in one write."""
 
-    def __init__(self, greet: Callable[[Connection, m.Hello], Peer | None]) -> None:
+    def __init__(self, greet: Callable[[Connection, m.Hello], Peer | None], clock: Clock) -> None:
         self.name = f"cx-{next(_numbers)}"
         self.blocks: dict[int, Kept] = {}  # shared memory that this peer has yet to take over, by descriptor
         self._greet = greet
@@ -43,24 +47,29 @@ class Connection(asyncio.Protocol):
         self._outgoing: list[Bytes] = []
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
-        self._patience: asyncio.TimerHandle | None = None
+        self._clock = clock
+        self._patience: Alarm | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether frames can still be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def peer_user(self) -> int:
-        """The user id of the process at the other end, as the kernel knows it."""
+    def peer_process(self) -> int:
+        """The process at the other end, as the kernel knows it."""
+        return self._credentials()[0]
+
+    def _credentials(self) -> tuple[int, int]:
+        """Process and user at the other end; none of ours when it can't be known."""
         stream = self._transport.get_extra_info("socket") if self._transport else None
         if stream is None:
-            return -1
-        credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return int(struct.unpack("3i", credentials)[1])
+            return -1, -1
+        process, user, _ = struct.unpack("3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return process, user
 
     def send(self, message: m.Message, payload: Bytes = b"") -> None:
         """Send a frame, soon; nothing happens when the connection is gone."""
-        if self._transport is None:
+        if not self.is_open:
             return
         if not self._outgoing:
             self._loop.call_soon(self._flush)
@@ -72,12 +81,12 @@ class Connection(asyncio.Protocol):
             self.blocks[kept.block.buffers.descriptor] = kept
 
     def close(self, reason: str) -> None:
-        """Say why, and close when what was written has left."""
-        if self._transport is not None:
+        """Say why, and close when what was written has left, or soon."""
+        if self._transport is not None and self.is_open:
             self.send(m.Bye(reason))
             self._flush()
-            if self._transport is not None:
-                self._transport.close()
+            self._transport.close()
+            self._patience = self._clock.call_later(FAREWELL_SECONDS, self._transport.abort)
 
     def _flush(self) -> None:
         if self._transport is None or not self._outgoing:
@@ -93,19 +102,25 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A stream is there; its peer has a moment to say who it is."""
         self._transport = cast(asyncio.Transport, transport)
-        self._patience = self._loop.call_later(HELLO_SECONDS, self._refuse, "no Hello within 5 seconds")
+        if self._credentials()[1] != os.getuid():
+            self._refuse("this server belongs to another user")
+            return
+        words = f"no Hello within {HELLO_SECONDS:g} seconds"
+        self._patience = self._clock.call_later(HELLO_SECONDS, self._refuse, words)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: hand on the frames they complete."""
         try:
             for message, payload in self._decoder.feed(data):
-                if isinstance(message, m.Release):
+                if self._peer is None:
+                    self._meet(message)
+                elif isinstance(message, m.Release):
                     if kept := self.blocks.pop(message.descriptor, None):
                         kept.close()
-                elif self._peer is not None:
-                    self._peer.receive(message, payload)
                 else:
-                    self._meet(message)
+                    self._peer.receive(message, payload)
+            if self._peer is None and self._decoder.unfinished > MAX_HELLO_BYTES:
+                raise ProtocolError(f"the first frame has more than {MAX_HELLO_BYTES:,} bytes, so it is no Hello")
         except ProtocolError as error:
             self._refuse(str(error))
 
@@ -124,8 +139,9 @@ class Connection(asyncio.Protocol):
             self._patience.cancel()
 
     def _refuse(self, reason: str) -> None:
-        if self._peer is None or self.is_open:
-            log.warning("%s: closed, %s", self.name, reason)
+        if self.is_open:
+            # Of strangers only who looks for it hears: one may be a container that was killed while it called home.
+            log.log(logging.WARNING if self._peer else logging.INFO, "%s: closed, %s", self.name, reason)
             self.close(reason)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -27,6 +27,8 @@ class Caller:
     connection: Connection
     kind: m.CallKind
     app: str
+    function: str
+    accepted: int = 0  # inputs taken so far
     total: int = -1
     collectors: list[Connection] = field(default_factory=list)  # who fetches a spawned call's outcomes
 
@@ -74,6 +76,12 @@ class Dispatcher:
         """An event, with the payload or the error it came with."""
         self._arrived, self._error = arrived or Kept(b""), error
         self._runtime.happened(event)
+        self._take().close()  # nobody wanted it
+
+    def _take(self) -> Kept:
+        """What just came; from now on the caller's to close."""
+        arrived, self._arrived = self._arrived, Kept(b"")
+        return arrived
 
     def prepare(self, record: FunctionRecord) -> None:
         """Containers of the function may soon be wanted."""
@@ -98,7 +106,7 @@ class Dispatcher:
             case c.Grant():
                 self._grant(command)
             case c.Deliver(call=call, start=start, count=count):
-                self._settle(call, Outcome(start, count, self._arrived))
+                self._settle(call, Outcome(start, count, self._take()))
             case c.Fail():
                 self._fail(command)
             case c.ForgetSegment(call=call, first=first, containers=holders):
@@ -163,17 +171,19 @@ class Dispatcher:
                 self._tell(holder, m.Forget(call, first))
 
     def _accept(self, call: str, first: int, count: int) -> None:
-        self.store.put_inputs(call, first, self._arrived)
+        self.store.put_inputs(call, first, self._take())
         caller = self.calls[call]
+        caller.accepted = first + count
         if caller.kind == "spawn":
             caller.connection.send(m.Accepted(call, first, count))
 
     def _refuse(self, command: c.Refuse) -> None:
-        self._arrived.close()
         kind: m.ErrorKind = "missing" if command.missing else "exhausted"
         error = m.ErrorRecord(kind, "", command.reason)
         if caller := self.calls.get(command.call):
             caller.connection.send(m.Refused(command.call, command.first, command.count, error))
+            if not command.first and not caller.accepted and (command.missing or caller.kind == "remote"):
+                del self.calls[command.call]
 
     # -- outcomes ----------------------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ Nothing is decided here. The bytes of a value are a copy of their own, so that n
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 
+from ..clock import Alarm, Clock
 from ..core.objects import Objects
 from ..core.requests import Answer, Asked, ClientLeft, Command, Event, Value, Withdrawn
 from ..operations import DictPut, QueuePut
@@ -19,15 +19,15 @@ from .runtime import give_up
 
 
 class ObjectService:
-    """All Dicts and Queues of this server. Made on the loop it works on."""
+    """All Dicts and Queues of this server."""
 
-    def __init__(self, limits: ObjectLimits) -> None:
+    def __init__(self, limits: ObjectLimits, clock: Clock) -> None:
         self._objects = Objects(limits)
         self._bytes: dict[int, bytes] = {}  # by handle
         self._next_handle = 1
         self._clients: dict[str, Connection] = {}
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._clock = clock
+        self._timer: Alarm | None = None
         self._timer_at: float | None = None
 
     def use(self, connection: Connection, message: m.UseObject, payload: memoryview) -> None:
@@ -56,7 +56,7 @@ class ObjectService:
 
     def _happened(self, event: Event) -> None:
         try:
-            self._perform(self._objects.handle(event, self._loop.time()))
+            self._perform(self._objects.handle(event, self._clock.time()))
         except Exception:
             give_up()
         self._arm()
@@ -64,7 +64,7 @@ class ObjectService:
     def _wake(self) -> None:
         self._timer_at = None
         try:
-            self._perform(self._objects.wake(self._loop.time()))
+            self._perform(self._objects.wake(self._clock.time()))
         except Exception:
             give_up()
         self._arm()
@@ -77,7 +77,7 @@ class ObjectService:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = moment
-        self._timer = None if moment is None else self._loop.call_at(moment, self._wake)
+        self._timer = None if moment is None else self._clock.call_at(moment, self._wake)
 
     def _perform(self, commands: Iterable[Command]) -> None:
         for command in commands:

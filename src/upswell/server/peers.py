@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from ..core import events as e
@@ -16,6 +15,7 @@ from .connections import Connection
 from .dispatcher import App, Caller, Dispatcher, Served, send_outcome
 from .objects import ObjectService
 from .runtime import Runtime
+from .validation import check_client, check_container
 
 PROGRESS_SECONDS = 0.1
 CLOSE_GRACE_SECONDS = 1.0  # containers of a closing app that have not exited by then are killed
@@ -33,6 +33,7 @@ class ContainerPeer:
 
     def receive(self, message: m.Message, payload: memoryview) -> None:
         """What a container says."""
+        check_container(message, self._connection)
         name, happened = self._served.id, self._dispatcher.happened
         match message:
             case m.Results(range=number, start=start, count=count, seconds=seconds, cpu_seconds=cpu):
@@ -52,6 +53,8 @@ class ContainerPeer:
                 happened(e.ContainerReady(name, seconds))
             case m.StartFailed(error=error):
                 self._dispatcher.start_failed(self._served, error, payload)
+            case m.Bye():
+                pass
             case _:
                 raise ProtocolError(f"a container does not send {type(message).__name__}")
 
@@ -80,6 +83,7 @@ class ClientPeer:
 
     def receive(self, message: m.Message, payload: memoryview) -> None:
         """What a client says."""
+        check_client(message, self._connection, self._dispatcher)
         match message:
             case m.Submit():
                 self._submit(message, payload)
@@ -119,7 +123,7 @@ class ClientPeer:
         owned = message.kind != "spawn"
         if message.first == 0 and message.call not in dispatcher.calls:
             app = message.function.rpartition("/")[0]
-            dispatcher.calls[message.call] = Caller(self._connection, message.kind, app)
+            dispatcher.calls[message.call] = Caller(self._connection, message.kind, app, message.function)
         caller = dispatcher.calls.get(message.call)
         if caller is not None and message.last:
             caller.total = message.first + message.count
@@ -153,7 +157,7 @@ class ClientPeer:
         app.closing = True
         for function in app.functions:
             self._dispatcher.happened(e.FunctionRemoved(function))
-        asyncio.get_running_loop().call_later(CLOSE_GRACE_SECONDS, self._dispatcher.kill_all_of, app)
+        self._runtime.clock.call_later(CLOSE_GRACE_SECONDS, self._dispatcher.kill_all_of, app)
         self._dispatcher.close_if_empty(app)
 
     def _collect(self, message: m.Collect) -> None:
@@ -199,7 +203,8 @@ class ClientPeer:
         )
 
     def _watch(self, name: str) -> None:
-        if app := self._dispatcher.apps.get(name):
+        app = self._dispatcher.apps.get(name)
+        if app is not None and self._connection not in app.watchers:
             app.watchers.append(self._connection)
             self._send_progress(app)
 
@@ -217,15 +222,17 @@ class ClientPeer:
         if progress != self._progress.get(app.id):
             self._progress[app.id] = progress
             self._connection.send(progress)
-        asyncio.get_running_loop().call_later(PROGRESS_SECONDS, self._send_progress, app)
+        self._runtime.clock.call_later(PROGRESS_SECONDS, self._send_progress, app)
 
     def lost(self) -> None:
         """The client is gone: what it owned ends."""
         self._dispatcher.happened(e.OwnerLeft(self._connection.name))
         self._objects.client_left(self._connection)
-        for caller in self._dispatcher.calls.values():
+        for name, caller in list(self._dispatcher.calls.items()):
             if self._connection in caller.collectors:
                 caller.collectors.remove(self._connection)
+            if caller.connection is self._connection and not caller.accepted:
+                del self._dispatcher.calls[name]  # the core never knew it
         for app in list(self._dispatcher.apps.values()):
             if app.opener is self._connection:
                 self._close(app.id)

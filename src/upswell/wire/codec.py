@@ -11,11 +11,12 @@ import struct
 
 import msgspec
 
-from ..errors import Error
-from .messages import AnyMessage, Message
+from ..errors import Error, InvalidError
+from .messages import PROTOCOL, AnyMessage, Message
 
-MAX_FRAME_BYTES = 256 << 20
 MAX_MESSAGE_BYTES = 16 << 20
+MAX_PAYLOAD_BYTES = 384 << 20  # a payload goes from peer to peer inside other messages, so it has a limit of its own
+MAX_FRAME_BYTES = 4 + MAX_MESSAGE_BYTES + MAX_PAYLOAD_BYTES
 LARGE_PAYLOAD_BYTES = 64 << 10  # from here on a payload is not copied to stand behind its message
 
 _HEADER = struct.Struct("<II")
@@ -44,11 +45,11 @@ def encode_parts(message: Message, payload: Bytes = b"") -> list[Bytes]:
 
 def _parts(message: Message, payload: Bytes) -> list[Bytes]:
     body = _encode(message)
-    length = 4 + len(body) + len(payload)
-    if length > MAX_FRAME_BYTES or len(body) > MAX_MESSAGE_BYTES:
-        name = type(message).__name__
-        raise ProtocolError(f"{name} of {length:,} bytes exceeds the limit of {MAX_FRAME_BYTES:,} bytes a frame")
-    return [_HEADER.pack(length, len(body)), body, payload]
+    for what, size, limit in (("", len(body), MAX_MESSAGE_BYTES), ("'s payload", len(payload), MAX_PAYLOAD_BYTES)):
+        if size > limit:
+            name = type(message).__name__
+            raise ProtocolError(f"{name}{what} has {size:,} bytes, and the limit is {limit:,}: send less at once")
+    return [_HEADER.pack(4 + len(body) + len(payload), len(body)), body, payload]
 
 
 class Decoder:
@@ -63,6 +64,11 @@ class Decoder:
     def missing(self) -> int:
         """Bytes that the unfinished frame still needs, as far as that is known."""
         return self._need - self._have
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a frame that has not come whole yet."""
+        return self._have if self._pieces else 0
 
     def feed(self, data: Bytes) -> list[Frame]:
         """Take what came, and return the frames it completes."""
@@ -98,9 +104,9 @@ class Decoder:
 
 def _frame(view: memoryview) -> Frame:
     (length,) = _LENGTH.unpack_from(view)
-    if length > len(view) - 4 or length > MAX_MESSAGE_BYTES:
+    if length > len(view) - 4 or length > MAX_MESSAGE_BYTES or len(view) - 4 - length > MAX_PAYLOAD_BYTES:
         raise ProtocolError(f"a message of {length:,} bytes in a frame of {len(view):,}")
     try:
         return _decode(view[4 : 4 + length]), view[4 + length :]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"not a message of protocol 1: {error}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidError) as error:
+        raise ProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from None

@@ -1,0 +1,154 @@
+"""What a peer may say: every rule about the content of a message, in this one place.
+
+The codec has held each frame to its limits and each message to its schema. Here its values are held to what the core
+and the dispatcher rely on, before either sees them. What breaks a rule is a `ProtocolError` and ends that connection;
+what is merely late, such as the result of a range that was taken back, passes, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ..wire import messages as m
+from ..wire.codec import ProtocolError
+
+if TYPE_CHECKING:
+    from .connections import Connection
+    from .dispatcher import Dispatcher
+
+MAX_ID_CHARACTERS = 300
+MAX_TEXT_CHARACTERS = 1 << 20  # of a message or a traceback, which travel on inside other messages
+MAX_POSITION = 1 << 48  # of an input in its call
+MAX_SEGMENT_INPUTS = 1 << 20
+MAX_FUNCTIONS = 10_000  # of one app
+MAX_SECONDS = 1e9
+MAX_BUFFER_BYTES = 1 << 40
+
+
+def check_client(message: m.Message, connection: Connection, dispatcher: Dispatcher) -> None:
+    """Raise `ProtocolError` where a client may not say this, or not now."""
+    match message:
+        case m.Submit():
+            _check_submit(message, connection, dispatcher)
+        case m.EndInputs(call=call, total=total):
+            _check_id("call", call)
+            _check_whole("total", total, 0, MAX_POSITION)
+            if caller := dispatcher.calls.get(call):
+                _require(caller.connection is connection, f"the call {call} belongs to another connection")
+                _require(total >= caller.accepted, f"the call {call} has {caller.accepted} inputs already, not {total}")
+                _require(caller.total in (-1, total), f"the call {call} ended with {caller.total} inputs, not {total}")
+        case m.OpenApp():
+            _check_open(message, dispatcher)
+        case m.CloseApp(app=name):
+            _check_id("app", name)
+            if app := dispatcher.apps.get(name):
+                _require(app.opener is connection, f"the app {name} belongs to another connection")
+        case m.Collect(call=call, first=first, stop=stop):
+            _check_id("call", call)
+            _check_whole("first", first, 0, MAX_POSITION)
+            _check_whole("stop", stop, -1, MAX_POSITION)
+        case m.Cancel(call=name) | m.Uncollect(call=name) | m.Watch(app=name):
+            _check_id("call or app", name)
+        case m.UseObject(request=request, object=name, operation=operation):
+            _check_whole("request", request, 0, 1 << 62)
+            _require(len(name) <= MAX_ID_CHARACTERS, f"{name[:40]!r} is no object id")
+            spans = (getattr(operation, field, None) for field in ("wait", "lifetime"))
+            _check_seconds(*(span for span in spans if span is not None))
+        case m.Inquire(request=request, function=function):
+            _check_whole("request", request, 0, 1 << 62)
+            _check_id("function", function)
+
+
+def check_container(message: m.Message, connection: Connection) -> None:
+    """Raise `ProtocolError` where a container may not say this."""
+    match message:
+        case m.Results():
+            _check_whole("range", message.range, 0, 1 << 62)
+            _check_whole("start", message.start, 0, MAX_POSITION)
+            _check_whole("count", message.count, 1, MAX_SEGMENT_INPUTS)
+            _check_seconds(message.seconds, message.cpu_seconds)
+            _check_buffers(message.buffers, connection)
+        case m.Failure():
+            _check_whole("range", message.range, 0, 1 << 62)
+            _check_whole("position", message.position, 0, MAX_POSITION)
+            _check_seconds(message.seconds, message.cpu_seconds)
+            _check_error(message.error)
+        case m.Returned(range=number, stop=stop):
+            _check_whole("range", number, 0, 1 << 62)
+            _check_whole("stop", stop, 0, 1 << 62)
+        case m.Suspended(range=number) | m.Resumed(range=number):
+            _check_whole("range", number, 0, 1 << 62)
+        case m.Ready(startup_seconds=seconds):
+            _check_seconds(seconds)
+        case m.StartFailed(error=error):
+            _check_error(error)
+
+
+def _check_submit(message: m.Submit, connection: Connection, dispatcher: Dispatcher) -> None:
+    call = message.call
+    _check_id("call", call)
+    _check_id("function", message.function)
+    _check_whole("first", message.first, 0, MAX_POSITION)
+    _check_whole("count", message.count, 1, MAX_SEGMENT_INPUTS)
+    _check_buffers(message.buffers, connection)
+    caller = dispatcher.calls.get(call)
+    if caller is None:
+        return
+    _require(caller.connection is connection, f"the call {call} belongs to another connection")
+    _require(
+        (caller.kind, caller.function) == (message.kind, message.function),
+        f"the call {call} is a {caller.kind} of {caller.function}, not a {message.kind} of {message.function}",
+    )
+    stop = message.first + message.count
+    _require(message.first >= caller.accepted, f"the call {call} has its input {message.first} already")
+    _require(caller.total in (-1, stop) or stop < caller.total, f"the call {call} ended with {caller.total} inputs")
+
+
+def _check_open(message: m.OpenApp, dispatcher: Dispatcher) -> None:
+    app = message.app
+    _check_id("app", app)
+    _require("/" not in app, f"the app id {app!r} has a slash")
+    _require(app not in dispatcher.apps, f"the app {app} is open already")
+    _require(len(message.functions) <= MAX_FUNCTIONS, f"an app has at most {MAX_FUNCTIONS:,} functions")
+    seen = set()
+    for record in message.functions:
+        _check_id("function", record.id)
+        _require(record.id == f"{app}/{record.name}", f"the function {record.id} does not belong to the app {app}")
+        _require(record.id not in seen, f"the function {record.id} is declared twice")
+        seen.add(record.id)
+
+
+def _check_error(error: m.ErrorRecord) -> None:
+    _require(
+        max(len(error.type), len(error.message), len(error.traceback)) <= MAX_TEXT_CHARACTERS,
+        f"a text of an error has more than {MAX_TEXT_CHARACTERS:,} characters",
+    )
+
+
+def _check_buffers(buffers: m.Buffers | None, connection: Connection) -> None:
+    """The block must be the peer's own, or it could have us open any other process's."""
+    if buffers is not None:
+        process = connection.peer_process()
+        _require(buffers.process == process, f"shared memory of process {buffers.process} from process {process}")
+        _check_whole("descriptor", buffers.descriptor, 0, 1 << 31)
+        _check_whole("size of shared memory", buffers.size, 0, MAX_BUFFER_BYTES)
+
+
+def _check_id(what: str, value: str) -> None:
+    good = 0 < len(value) <= MAX_ID_CHARACTERS and value.isprintable()
+    _require(good, f"{value[:40]!r} is no {what} id")
+
+
+def _check_whole(what: str, value: int, least: int, most: int) -> None:
+    _require(least <= value <= most, f"{what} must be from {least} to {most:,}, not {value:,}")
+
+
+def _check_seconds(*values: float) -> None:
+    for value in values:
+        _require(math.isfinite(value) and 0 <= value <= MAX_SECONDS, f"{value} is no span of seconds")
+
+
+def _require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise ProtocolError(reason)

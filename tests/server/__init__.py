@@ -1,0 +1,1 @@
+"""The shell around the core: connections, peers, and the loop."""

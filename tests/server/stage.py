@@ -1,0 +1,207 @@
+"""A real server on the test's loop, whose containers the test plays: over the wire, with the tokens they are given."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from upswell.clock import ManualClock
+from upswell.engine import Capacity, ContainerExit, Report
+from upswell.server.serve import Server
+from upswell.spec import AutoscalerSettings, Environment, FunctionRecord, FunctionSpec, Limits, Retries
+from upswell.stores.memory import MemoryStore
+from upswell.wire import messages as m
+from upswell.wire.codec import Decoder, encode
+
+HERE = Environment(kind="module", origin="", module="", main=False, sys_path=(), directory="/")
+PATIENCE_SECONDS = 10.0
+AnyM = TypeVar("AnyM", bound=m.Message)
+
+
+def record(
+    name: str, app: str = "ap-1", settings: AutoscalerSettings | None = None, retries: Retries | None = None
+) -> FunctionRecord:
+    spec = FunctionSpec(settings=settings or AutoscalerSettings(), retries=retries)
+    return FunctionRecord(id=f"{app}/{name}", app_name="app", name=name, spec=spec, environment=HERE)
+
+
+@dataclass
+class PlayedEngine:
+    """Starts nothing: who holds the token is the container."""
+
+    tokens: dict[str, str] = field(default_factory=dict)  # of containers that were started and have not ended
+    functions: dict[str, str] = field(default_factory=dict)
+    killed: list[str] = field(default_factory=list)
+    address: str = ""
+
+    async def open(self, address: str, report: Report) -> None:
+        self.address, self._report = address, report
+        self._loop = asyncio.get_running_loop()
+
+    def prepare(self, function: FunctionRecord) -> None:
+        pass
+
+    def start(self, container: str, token: str, function: FunctionRecord) -> None:
+        self.tokens[container] = token
+        self.functions[container] = function.id
+
+    def kill(self, container: str) -> None:
+        self.killed.append(container)
+        self._loop.call_soon(self.end, container, -9)
+
+    def end(self, container: str, status: int) -> None:
+        """The container's process ends."""
+        if self.tokens.pop(container, None):
+            self._report(ContainerExit(container, status, f"status {status}"))
+
+    def cpu_seconds(self, container: str) -> float | None:
+        return None
+
+    def memory_bytes(self, container: str) -> int | None:
+        return None
+
+    def capacity(self) -> Capacity:
+        return Capacity(2.0, 1 << 40)
+
+    async def close(self) -> None:
+        for container in list(self.tokens):
+            self.end(container, -9)
+
+
+class Peer:
+    """One end of a connection to the server."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self.stream = stream
+        self.closed = False
+        self._decoder = Decoder()
+        self._frames: list[tuple[m.Message, bytes]] = []
+        stream.setblocking(False)
+
+    async def send(self, *messages: m.Message, payload: bytes = b"") -> None:
+        await self.send_bytes(b"".join(encode(message, payload) for message in messages))
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send, unless the server has closed meanwhile."""
+        try:
+            await asyncio.get_running_loop().sock_sendall(self.stream, data)
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+
+    async def receive(self) -> tuple[m.Message, bytes] | None:
+        """The next frame; `None` when the server has closed."""
+        while not self._frames and not self.closed:
+            try:
+                data = await asyncio.get_running_loop().sock_recv(self.stream, 1 << 16)
+            except ConnectionResetError:
+                data = b""
+            self.closed = not data
+            self._frames += [(message, bytes(payload)) for message, payload in self._decoder.feed(data)]
+        return self._frames.pop(0) if self._frames else None
+
+    async def expect(self, kind: type[AnyM]) -> tuple[AnyM, bytes]:
+        """The next frame of this kind; others are passed over."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while frame := await self.receive():
+                if isinstance(frame[0], kind):
+                    return frame[0], frame[1]
+        raise AssertionError(f"the server closed before it sent {kind.__name__}")
+
+    async def dismissed(self) -> str:
+        """Why the server closes the connection; "" where it was closed without a word."""
+        reason = ""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while frame := await self.receive():
+                if isinstance(frame[0], m.Bye):
+                    reason = frame[0].reason
+        return reason
+
+    def is_dismissed(self) -> bool:
+        """Whether the server has closed, as far as can be read now; what it says is dropped."""
+        while not self.closed:
+            try:
+                data = self.stream.recv(1 << 16)
+            except BlockingIOError:
+                return False
+            except ConnectionResetError:
+                data = b""
+            self.closed = not data
+            self._decoder.feed(data)
+        return True
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+class Stage:
+    """A server, its first client, and whoever else the test wants to be."""
+
+    def __init__(self, server: Server, engine: PlayedEngine, clock: ManualClock, client: Peer) -> None:
+        self.server = server
+        self.engine = engine
+        self.clock = clock
+        self.client = client
+        self.peers = [client]
+        self.played: set[str] = set()  # containers that have called home
+
+    async def stranger(self) -> Peer:
+        """Somebody who has dialled and said nothing."""
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stream.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(stream, "\0" + self.engine.address.removeprefix("unix:@"))
+        self.peers.append(Peer(stream))
+        return self.peers[-1]
+
+    async def container(self, name: str) -> Peer:
+        """The container, loaded and ready."""
+        self.played.add(name)
+        peer = await self.stranger()
+        await peer.send(m.Hello(m.PROTOCOL, "container", self.engine.tokens[name], os.getpid()))
+        await peer.expect(m.Load)
+        await peer.send(m.Ready(0.001))
+        return peer
+
+    async def client_inside(self, name: str) -> Peer:
+        """A client that has the token of the container, as user code in it has."""
+        peer = await self.stranger()
+        await peer.send(m.Hello(m.PROTOCOL, "client", self.engine.tokens[name], os.getpid()))
+        await peer.expect(m.Welcome)
+        return peer
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let the server's loop run until the condition is true."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not condition():
+                await asyncio.sleep(0)
+
+    async def started(self, function: str) -> str:
+        """A container of the function, once the server has had it started."""
+
+        def there() -> list[str]:
+            return [name for name in self.engine.tokens if self.engine.functions[name] == function]
+
+        await self.until(there)
+        return there()[-1]
+
+
+@asynccontextmanager
+async def stage(limits: Limits | None = None) -> AsyncIterator[Stage]:
+    """A server that has greeted its first client."""
+    ours, theirs = socket.socketpair()
+    engine, clock = PlayedEngine(), ManualClock()
+    server = Server(engine, MemoryStore(), limits or Limits(), clock)
+    running = asyncio.create_task(server.run(theirs))
+    client = Peer(ours)
+    await client.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))
+    await client.expect(m.Welcome)
+    on_stage = Stage(server, engine, clock, client)
+    try:
+        yield on_stage
+    finally:
+        for peer in on_stage.peers:
+            peer.close()
+        server.ended.set()
+        await running
