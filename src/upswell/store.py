@@ -39,7 +39,7 @@ class Store(Protocol):
     """Segments of inputs until they are settled, and outcomes of calls that are fetched later."""
 
     def put_inputs(self, call: str, first: int, kept: Kept) -> None:
-        """Keep the segment of the call that begins at `first`."""
+        """Keep the segment of the call that begins at `first`, in place of any that is there."""
 
     def inputs(self, call: str, first: int) -> Kept:
         """The segment; `KeyError` when it was dropped."""

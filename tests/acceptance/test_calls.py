@@ -224,3 +224,31 @@ def test_a_single_container_needs_no_label(program: Program) -> None:
     """)
     done = program.upswell("run", "program.py")
     assert (done.out, done.err) == ("hello\n", "")
+
+
+def test_maps_that_meet_the_limit_together(program: Program) -> None:
+    program.write("""
+        import threading, time, upswell
+
+        app = upswell.App()
+
+        @app.function(max_containers=2)
+        def slow(x):
+            time.sleep(0.001)
+            return x
+
+        @app.local_entrypoint()
+        def main():
+            def go(number):
+                results[number] = list(slow.map(range(900)))
+
+            results = {}
+            threads = [threading.Thread(target=go, args=(number,)) for number in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            print([results.get(number) == list(range(900)) for number in range(4)])
+    """)
+    done = program.upswell("run", "program.py")
+    assert (done.status, done.out, done.err) == (0, f"{[True] * 4}\n", "")

@@ -29,8 +29,10 @@ QUIET_LOOKS = 4  # ... until so many looks found nothing
 LONGEST_LOOK_SECONDS, SHORTEST_LOOK_SECONDS = 1.0, 0.01
 
 
-def run_container(address: str, token: str, failed: BaseException | None) -> NoReturn:
-    """Be a container, in a process just forked. `failed` is what importing the user's code raised."""
+def run_container(address: str, token: str, failed: BaseException | None, *, in_group: bool = False) -> NoReturn:
+    """Be a container, in a process of its own. `failed` is what importing the user's code raised; `in_group`, that the
+    kernel counts its memory and that of what it starts.
+    """
     began = perf_counter()
     try:
         channel = dial(address)
@@ -45,7 +47,7 @@ def run_container(address: str, token: str, failed: BaseException | None) -> NoR
         if failed is not None:
             raise failed
         function, is_async = find_function(record)
-        limit_memory(record.spec.resources)
+        limit_memory(record.spec.resources, in_group)
     except BaseException as error:
         described, data = pack_exception(error, own=PACKAGE)
         channel.send(m.StartFailed(described), data)
@@ -71,14 +73,21 @@ class Attendant:
         self._quiet = 0
 
     def attend(self) -> None:
-        """Serve until the connection ends, and the process with it."""
+        """Serve until the connection ends, and the process with it; nothing would go on without this thread."""
+        try:
+            self._attend()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        os._exit(1)
+
+    def _attend(self) -> None:
         poller = select.poll()
         poller.register(self._channel.fileno(), select.POLLIN)
         while True:
             if poller.poll(self._patience_ms()):
                 frames = self._channel.receive()
                 if not frames:
-                    os._exit(1)
+                    return
                 for message, payload in frames:
                     self._handle(message, payload)
             else:
@@ -98,8 +107,10 @@ class Attendant:
         match message:
             case m.Assign():
                 segment = (message.call, message.first)
-                inputs = unpack_inputs(payload, message.buffers) if len(payload) else self._segments[segment]
-                if len(payload) and not message.is_whole:
+                inputs = None if len(payload) else self._segments.get(segment)
+                if inputs is None:
+                    inputs = unpack_inputs(payload, message.buffers, message.count)
+                if not message.is_whole:
                     self._segments[segment] = inputs
                 self._quiet = 0
                 self._executor.submit(Work(message, inputs))

@@ -80,10 +80,12 @@ class Submission:
         match message:
             case m.Accepted(first=first):
                 self.accepted(first)
-            case m.Refused(first=first, error=error) if first == next(iter(self._unaccepted), -1):
-                if error.kind != "exhausted":
-                    raise failure(error)
+            case m.Refused(first=first, error=error) if error.kind == "exhausted":
+                self.accepted(first - 1)
                 self._refused = True
+            case m.Refused(first=first, error=error) if first == next(iter(self._unaccepted), -1):
+                if not self._refused:  # otherwise it followed the one that met the limit, and is offered again with it
+                    raise failure(error)
             case m.Invited():
                 self._refused = False
                 for submit, packed in self._unaccepted.values():

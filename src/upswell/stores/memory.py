@@ -15,6 +15,7 @@ class MemoryStore:
         self._outcomes: dict[str, list[Outcome]] = {}
 
     def put_inputs(self, call: str, first: int, kept: Kept) -> None:
+        self.drop_inputs(call, first)
         self._inputs[call, first] = kept
 
     def inputs(self, call: str, first: int) -> Kept:

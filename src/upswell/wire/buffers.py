@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import weakref
 from collections.abc import Sequence
 from pickle import PickleBuffer
 
@@ -65,7 +66,7 @@ class Block:
         """The buffers of these sizes, writable and private to this process; they keep the memory, not the block."""
         if not self.buffers.size:
             return [memoryview(b"") for _ in sizes]
-        whole = memoryview(mmap.mmap(self.buffers.descriptor, self.buffers.size, flags=mmap.MAP_PRIVATE))
+        whole = _mapped(self.buffers.descriptor, self.buffers.size)
         views, position = [], 0
         for size in sizes:
             views.append(whole[position : position + size])
@@ -82,3 +83,22 @@ class Block:
 def aligned(position: int) -> int:
     """The next multiple of the alignment."""
     return -(-position // ALIGNMENT) * ALIGNMENT
+
+
+def _mapped(descriptor: int, size: int) -> memoryview:
+    """Pages of the block, private and writable, unmapped when nobody looks at them any more.
+
+    A `mmap.mmap` would hold a descriptor open for as long (before Python 3.13), and a program may keep many arrays.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
+    if address == ctypes.c_void_p(-1).value:
+        raise MemoryError(f"{size:,} bytes of shared memory can't be mapped: {os.strerror(ctypes.get_errno())}")
+    pages = (ctypes.c_char * size).from_address(address)
+    weakref.finalize(pages, libc.munmap, address, size).atexit = False  # whoever runs at exit may still look
+    return memoryview(pages).cast("B")

@@ -68,7 +68,7 @@ class Decoder:
     @property
     def unfinished(self) -> int:
         """Bytes of a frame that has not come whole yet."""
-        return self._have if self._pieces else 0
+        return self._have
 
     def feed(self, data: Bytes) -> list[Frame]:
         """Take what came, and return the frames it completes."""

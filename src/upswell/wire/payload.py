@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 from ..errors import DeserializationError, RemoteError, SerializationError
 from . import buffers as shared
 from .buffers import Block
+from .codec import MAX_PAYLOAD_BYTES
 from .messages import Buffers, ErrorRecord
 
 OUT_OF_BAND_BYTES = 64 << 10  # buffers from here on travel in shared memory
+MAX_EXCEPTION_BYTES = 16 << 20  # a larger pickle of an exception stays where it is; its text travels
+MAX_TEXT_CHARACTERS = 64 << 10  # of a message or a traceback
 
 TOGETHER, SINGLY = 1, 2
 VALUES, BARE, POSITIONAL, FULL = 0, 1, 2, 3  # outputs · inputs x for f(x) · args for f(*args) · (args, kwargs)
@@ -81,15 +84,21 @@ def pack(values: Values, *, shape: int = VALUES, by_value: bool = False) -> Pack
     With `by_value`, functions and classes of `__main__` travel whole, for programs that can't be imported elsewhere.
     """
     if not by_value and _is_plain(values, _PLAIN_DEPTH):
-        return Packed(bytes((TOGETHER, shape)) + pickle.dumps(values if type(values) is list else list(values), 5))
+        data = pickle.dumps(values if type(values) is list else list(values), 5)
+        if len(data) < MAX_PAYLOAD_BYTES:
+            return Packed(bytes((TOGETHER, shape)) + data)
     large: list[pickle.PickleBuffer] = []
     pieces: list[bytes] = []
     counts: list[int] = []
-    keep = large.append if shared.AVAILABLE else None
+    total = 0
     for index, value in enumerate(values):
         before = len(large)
-        pieces.append(_dump(value, index, keep, by_value))
+        pieces.append(_dump(value, index, large if shared.AVAILABLE else None, by_value))
         counts.append(len(large) - before)
+        total += len(pieces[-1]) + 12 + 8 * counts[-1]
+        if total > MAX_PAYLOAD_BYTES - _TABLE.size:
+            reason = f"its pickle of {len(pieces[-1]):,} bytes is too large: {MAX_PAYLOAD_BYTES:,} travel at once"
+            raise PackError(index, reason + "; arrays have no such limit")
     head = _TABLE.pack(SINGLY, shape, len(pieces), len(large))
     lengths = struct.pack(f"<{len(pieces)}Q{len(counts)}I", *map(len, pieces), *counts)
     sizes = struct.pack(f"<{len(large)}Q", *(buffer.raw().nbytes for buffer in large))
@@ -112,10 +121,26 @@ def dump(value: Any, *, by_value: bool = False) -> bytes:
 
 
 def unpack(data: bytes | memoryview, buffers: Buffers | None = None) -> list[Any]:
-    """The values; one that can't be loaded is an `Unreadable` in its place."""
+    """The values; one that can't be loaded is an `Unreadable` in its place.
+
+    Raises `DeserializationError` for bytes that no `pack` has made.
+    """
     view = memoryview(data)
-    if view[0] == TOGETHER:
-        return pickle.loads(view[2:])  # type: ignore[no-any-return]
+    try:
+        if view[0] == TOGETHER:
+            return _checked(pickle.loads(view[2:]))
+        return _unpack_singly(view, buffers)
+    except (struct.error, IndexError, ValueError, pickle.UnpicklingError, EOFError, TypeError) as error:
+        raise DeserializationError(f"these {len(view):,} bytes are no payload: {error}") from None
+
+
+def _checked(values: Any) -> list[Any]:
+    if type(values) is not list:
+        raise ValueError(f"a {type(values).__name__} and no list")
+    return values
+
+
+def _unpack_singly(view: memoryview, buffers: Buffers | None) -> list[Any]:
     _, _, count, large = _TABLE.unpack_from(view)
     position = _TABLE.size
     table = struct.unpack_from(f"<{count}Q{count}I", view, position)
@@ -133,9 +158,15 @@ def unpack(data: bytes | memoryview, buffers: Buffers | None = None) -> list[Any
     return values
 
 
-def unpack_inputs(data: bytes | memoryview, buffers: Buffers | None = None) -> Inputs:
-    """Inputs of a segment, for a container to run."""
-    return Inputs(data[1], unpack(data, buffers))
+def unpack_inputs(data: bytes | memoryview, buffers: Buffers | None, count: int) -> Inputs:
+    """The `count` inputs of a segment, for a container to run; where the bytes are bad, each of them says so."""
+    try:
+        values = unpack(data, buffers)
+        if len(values) != count or data[1] not in (VALUES, BARE, POSITIONAL, FULL):
+            raise DeserializationError(f"{len(values)} inputs came where {count} were announced")
+        return Inputs(data[1], values)
+    except DeserializationError as error:
+        return Inputs(POSITIONAL, [Unreadable(error)] * count)
 
 
 def _map(buffers: Buffers | None, sizes: Sequence[int]) -> list[memoryview]:
@@ -162,23 +193,27 @@ def _is_plain(values: Iterable[Any], depth: int) -> bool:
     )
 
 
-def _dump(value: Any, index: int, keep: Any, by_value: bool) -> bytes:
+def _dump(value: Any, index: int, large: list[pickle.PickleBuffer] | None, by_value: bool) -> bytes:
+    """The pickle of a value; its large buffers are appended to `large`, where that is given."""
+    before = len(large or ())
+
     def callback(buffer: pickle.PickleBuffer) -> bool:
         try:
             size = buffer.raw().nbytes
         except BufferError:  # not contiguous
             return True
-        if size < OUT_OF_BAND_BYTES:
+        if large is None or size < OUT_OF_BAND_BYTES:
             return True
-        keep(buffer)
+        large.append(buffer)
         return False
 
-    chosen = callback if keep else None
+    chosen = None if large is None else callback
     if not by_value:
         try:
             return pickle.dumps(value, 5, buffer_callback=chosen)
         except Exception:
-            pass
+            if large:
+                del large[before:]  # of the part that could be pickled
     import cloudpickle
 
     try:
@@ -190,7 +225,9 @@ def _dump(value: Any, index: int, keep: Any, by_value: bool) -> bytes:
 def _load(piece: memoryview, buffers: Sequence[memoryview], index: int) -> Any:
     try:
         return pickle.loads(piece, buffers=buffers)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # what a class does as it is loaded is up to its author
         reason = f"the value at {index} can't be unpickled here: {type(error).__name__}: {error}"
         return Unreadable(DeserializationError(reason))
 
@@ -245,24 +282,30 @@ def pack_exception(error: BaseException, *, own: str = "\0") -> tuple[ErrorRecor
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     try:
         data = _dump(_Exactly(error), 0, None, False)
-        pickle.loads(data)
+        if len(data) > MAX_EXCEPTION_BYTES or isinstance(_load(memoryview(data), (), 0), Unreadable):
+            data = b""
     except Exception:
         data = b""
     try:
         message = str(error)
     except Exception:
         message = "(its message can't be shown)"
-    return ErrorRecord("user", name, message, text), data
+    return ErrorRecord("user", _shortened(name), _shortened(message), _shortened(text)), data
+
+
+def _shortened(text: str) -> str:
+    """The text, less the middle where it is very long."""
+    if len(text) <= MAX_TEXT_CHARACTERS:
+        return text
+    half = MAX_TEXT_CHARACTERS // 2
+    return f"{text[:half]}\n... ({len(text) - 2 * half:,} characters left out) ...\n{text[-half:]}"
 
 
 def unpack_exception(record: ErrorRecord, payload: bytes | memoryview) -> BaseException:
     """The user's own exception with its remote traceback as its cause, or `RemoteError` where it can't be loaded."""
     error: BaseException | None = None
     if len(payload):
-        try:
-            error = pickle.loads(payload)
-        except Exception:
-            error = None
+        error = _load(memoryview(payload), (), 0)
     if not isinstance(error, BaseException):
         error = RemoteError(f"{record.type}: {record.message}")
     if record.traceback:
