@@ -7,7 +7,9 @@ from subprocess import Popen
 
 import pytest
 
-from .processes import UPSWELL, Program
+from upswell.container import groups
+
+from .processes import UPSWELL, Program, until
 
 WAITING = """
     import asyncio, subprocess, sys, time, upswell
@@ -93,6 +95,89 @@ def test_a_server_that_is_killed(program: Program) -> None:
     assert process.returncode == 1
     assert "server" in err.splitlines()[-1]
     program.assert_all_gone()
+
+
+DAEMONS = """
+    import os, subprocess, sys, time, upswell
+
+    app = upswell.App("daemons")
+
+    @app.function(memory=500)
+    def start(x):
+        subprocess.Popen(["sleep", "100"], start_new_session=True)
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.execvp("sleep", ["sleep", "100"])
+            os._exit(0)
+        os.wait()
+        print("started", flush=True)
+        time.sleep(100)
+
+    @app.local_entrypoint()
+    def main():
+        list(start.map(range(3)))
+"""
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_daemons_of_containers_end_with_a_server_that_is_killed(program: Program, group: bool) -> None:
+    program.write(DAEMONS)
+    process = started(program, *UPSWELL, "run", "program.py::main")
+    server = [one for one in program.processes() if "upswell.server" in one.cmdline() and one.ppid() == process.pid]
+    (os.killpg if group else os.kill)(server[0].pid, signal.SIGKILL)
+    process.communicate(timeout=10)
+    program.assert_all_gone()
+    if place := groups.where_groups_go():
+        owners = {name.split("-")[1] for name in os.listdir(place.folder) if name.startswith(groups.PREFIX)}
+        assert all(os.path.exists(f"/proc/{owner}") for owner in owners), "a group was left behind"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_while_a_zygote_imports(program: Program, number: signal.Signals) -> None:
+    program.write("""
+        import subprocess, time, upswell
+
+        app = upswell.App()
+        if not upswell.is_local():
+            subprocess.Popen(["sleep", "100"], start_new_session=True)
+            time.sleep(100)
+
+        @app.function()
+        def work(x):
+            return x
+
+        @app.local_entrypoint()
+        def main():
+            print("started", flush=True)
+            work.remote(1)
+    """)
+    process = started(program, *UPSWELL, "run", "program.py")
+    assert until(lambda: any("sleep" in one.cmdline() for one in program.processes()), 10)
+    os.kill(process.pid, number)
+    process.communicate(timeout=10)
+    program.assert_all_gone()
+
+
+def test_containers_that_are_fresh_interpreters(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPSWELL_ENGINE", "spawn")
+    program.write("""
+        import threading, time, upswell
+
+        print("imported", upswell.is_local())
+        app = upswell.App()
+        threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
+
+        @app.function()
+        def square(x):
+            return x * x
+
+        @app.local_entrypoint()
+        def main():
+            print(list(square.map(range(5))), square.remote(7))
+    """)
+    done = program.upswell("run", "program.py")
+    assert (done.status, done.lines, done.err) == (0, ["imported True", "[0, 1, 4, 9, 16] 49"], "")
 
 
 def test_an_exception_ends_what_still_runs(program: Program) -> None:

@@ -1,6 +1,11 @@
 """When user code, a container or an input goes wrong: who is told, what exactly, and that everything else goes on."""
 
+import re
 import time
+
+import pytest
+
+from upswell.container import groups
 
 from .processes import Program
 
@@ -150,7 +155,34 @@ def test_an_input_that_takes_too_long(program: Program) -> None:
 def test_a_container_over_its_memory_limit(program: Program) -> None:
     first, message, last = out(program, "memory")
     assert (first, last) == ("10", "10")
-    assert "memory" in message and "200 MiB" in message
+    assert re.search(r"out of memory: with \d+ MiB in use an allocation .* the limit of 200 MiB", message), message
+
+
+@pytest.mark.skipif(groups.where_groups_go() is None, reason="no control group for memory can be made here")
+def test_a_container_whose_child_is_over_its_memory_limit(program: Program) -> None:
+    program.write("""
+        import subprocess, sys, upswell
+        from upswell.exception import RemoteError
+
+        app = upswell.App()
+
+        @app.function(memory=200, max_containers=1)
+        def convert(mebibytes):
+            command = [sys.executable, "-c", f"print(len(bytearray(b'x') * ({mebibytes} << 20)) >> 20)"]
+            return subprocess.run(command, stdout=subprocess.PIPE).stdout.decode().strip()
+
+        @app.local_entrypoint()
+        def main():
+            for mebibytes in (10, 400, 10):
+                try:
+                    print(convert.remote(mebibytes))
+                except RemoteError as error:
+                    print(error)
+    """)
+    done = program.upswell("run", "program.py")
+    first, message, last = done.lines
+    assert (done.status, first, last) == (0, "10", "10")
+    assert re.search(r"out of memory: .* (200|1\d\d) MiB in use .* limit is 200 MiB", message), message
 
 
 def test_retries(program: Program) -> None:

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
+from ..spec import Environment
+
 MAX_PACKET_BYTES = 128 << 10
-LINES_BYTES = 32 << 10  # of output in one packet
+
+
+class Seed(msgspec.Struct, frozen=True):
+    """What makes a zygote: its environment, and where its containers dial.
+
+    With `fresh` it imports nothing, and each container is a new interpreter that does.
+    """
+
+    environment: Environment
+    address: str
+    fresh: bool = False
+
+
+class Sprout(msgspec.Struct, frozen=True):
+    """What a container needs that is a new interpreter."""
+
+    environment: Environment
+    address: str
+    token: str
+    in_group: bool
 
 
 class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -13,10 +36,11 @@ class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Launch(Packet, tag=1, frozen=True):
-    """engine → zygote: fork a container."""
+    """engine → zygote: fork a container; `memory_bytes` is its limit, 0 where it has none."""
 
     container: str
     token: str
+    memory_bytes: int = 0
 
 
 class End(Packet, tag=2, frozen=True):
@@ -33,10 +57,15 @@ class Launched(Packet, tag=3, frozen=True):
 
 
 class Ended(Packet, tag=4, frozen=True):
-    """zygote → engine: the process is gone, and all it wrote was sent. Status as `os.waitstatus_to_exitcode`."""
+    """zygote → engine: the process is gone, and all it wrote was sent. Status as `os.waitstatus_to_exitcode`.
+
+    `reason` says more than the status, where there is more to say.
+    """
 
     container: str
     status: int
+    reason: str = ""
+    out_of_memory: bool = False
 
 
 class Wrote(Packet, tag=5, frozen=True):
@@ -47,5 +76,33 @@ class Wrote(Packet, tag=5, frozen=True):
     text: str
 
 
+class Awake(Packet, tag=6, frozen=True):
+    """zygote → engine: the imports are done, from now on it obeys at once."""
+
+
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Launch | End | Launched | Ended | Wrote).decode
+decode = msgspec.msgpack.Decoder(Launch | End | Launched | Ended | Wrote | Awake).decode
+
+
+def parcel(value: Seed | Sprout) -> int:
+    """A descriptor from which another process reads the value: unlike a packet it may have any size."""
+    descriptor = os.memfd_create("parcel", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(encode(value))
+    return descriptor
+
+
+def read_seed(descriptor: int) -> Seed:
+    """What `parcel` put there; the descriptor is closed."""
+    return msgspec.msgpack.decode(_read(descriptor), type=Seed)
+
+
+def read_sprout(descriptor: int) -> Sprout:
+    """What `parcel` put there; the descriptor is closed."""
+    return msgspec.msgpack.decode(_read(descriptor), type=Sprout)
+
+
+def _read(descriptor: int) -> bytes:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, "rb") as file:
+        return file.read()

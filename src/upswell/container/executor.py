@@ -23,6 +23,7 @@ from ..spec import FunctionRecord
 from ..wire.channel import Channel
 from ..wire.messages import Buffers, ErrorRecord, Failure, Message, Results, Resumed, Returned, Suspended
 from ..wire.payload import BARE, Packed, PackError, pack, pack_exception
+from .limits import memory_in_use
 from .work import Work
 
 if TYPE_CHECKING:
@@ -207,7 +208,10 @@ class Executor:
         fatal = False
         if isinstance(error, MemoryError) and self.record.spec.resources.memory_mib:
             limit = self.record.spec.resources.memory_mib
-            message = f"out of memory: an allocation would have exceeded the limit of {limit} MiB"
+            used = memory_in_use() >> 20
+            message = (
+                f"out of memory: with {used} MiB in use an allocation would have exceeded the limit of {limit} MiB"
+            )
             record, data, fatal = ErrorRecord("memory", record.type, message, record.traceback), b"", True
         with work.lock:
             self._send_outputs(work)

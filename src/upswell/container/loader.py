@@ -17,9 +17,25 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import InvalidError, NotFoundError
+from ..sdk import context
 from ..sdk.app import App
 from ..sdk.context import ImportEnds
 from ..spec import Environment, FunctionRecord
+
+
+def load_environment(environment: Environment) -> BaseException | None:
+    """Make this process what the environment asks for, with the user's code imported; what went wrong, if anything."""
+    me, failed = os.getpid(), None
+    context.importing = True
+    try:
+        enter_environment(environment)
+        import_user_code(environment)
+    except BaseException as error:
+        failed = error
+    context.importing = False
+    if os.getpid() != me:
+        os._exit(0)  # the module has forked, and this is the other one
+    return failed
 
 
 def enter_environment(environment: Environment) -> None:

@@ -2,109 +2,115 @@
 
 The root zygote is forked by the engine before the server starts threads or a loop; it forks one zygote per environment,
 which imports the user's code once and forks a container for every `Launch`. A zygote owns its containers: it reads what
-they write, reaps them, and takes them with it when it dies.
+they write, reaps them, and ends what they leave behind. The root outlives the server by a moment, and ends everything.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
+import select
 import selectors
 import signal
 import socket
 import sys
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NoReturn
 
-import msgspec
-
 from ..errors import InvalidError
-from ..sdk import context
 from ..sdk.app import App
-from ..spec import Environment
-from . import control
-from .loader import enter_environment, import_user_code
+from . import control, groups
+from .groups import Group
+from .lineage import Guardian, adopt_orphans, close_descriptors, die_with_parent, kill_group
+from .lines import Lines
+from .loader import load_environment
 from .runtime import run_container
 
-PR_SET_PDEATHSIG = 1
 READ_BYTES = 64 << 10
-LONGEST_LINE_BYTES = 64 << 10  # an unfinished line is sent in pieces of this size
-UNFINISHED_LINE_SECONDS = 0.5  # a line without its end is shown after this long without more of it
+UNFINISHED_LINE_SECONDS = 0.1
 
 
-class Seed(msgspec.Struct, frozen=True):
-    """What the root zygote needs to fork a zygote; the control socket comes with it."""
+def run_root(control_socket: socket.socket) -> NoReturn:
+    """Be the root zygote: fork a zygote for every seed; when the engine is gone end every process below, and exit.
 
-    environment: Environment
-    address: str
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, which forked it, dies."""
-    if sys.platform == "linux":
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    It has a session of its own, so that whatever is done to the server's does not keep it from that.
+    """
+    try:
+        _serve_as_root(control_socket)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
         os._exit(1)
 
 
-_libc = ctypes.CDLL(None)
-
-
-def run_root(control_socket: socket.socket, parent: int) -> NoReturn:
-    """Be the root zygote: fork a zygote for every `Seed`, and reap those that end."""
-    die_with_parent(parent)
-    _settle_in(control_socket.fileno())
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # zygotes are not waited for: their control socket tells
-    while True:
-        packet, descriptors, _, _ = socket.recv_fds(control_socket, control.MAX_PACKET_BYTES, 1)
-        if not packet:
-            os._exit(0)
-        me = os.getpid()
-        if os.fork() == 0:
-            die_with_parent(me)
-            control_socket.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _run_guarded(Zygote(socket.socket(fileno=descriptors[0]), msgspec.msgpack.decode(packet, type=Seed)))
-        os.close(descriptors[0])
-
-
-def _run_guarded(zygote: Zygote) -> NoReturn:
-    try:
-        zygote.run()
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    os._exit(1)
-
-
-def _settle_in(keep: int) -> None:
-    """Leave behind what belongs to the parent: its descriptors, its terminal's signals, its output."""
-    os.closerange(3, keep)
-    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+def _serve_as_root(control_socket: socket.socket) -> NoReturn:
+    os.setsid()
+    close_descriptors(3, keep=control_socket.fileno())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN)
+    guardian = Guardian()
+    poller = select.poll()
+    poller.register(control_socket, select.POLLIN)
+    poller.register(guardian.wake, select.POLLIN)
+    while True:
+        ready = {descriptor for descriptor, _ in poller.poll()}
+        if guardian.wake in ready:
+            guardian.reap()  # a zygote has died: what it had comes here, and is ended
+        if control_socket.fileno() in ready:
+            packet, descriptors, _, _ = socket.recv_fds(control_socket, 16, 2)
+            if not packet:
+                guardian.end_all()
+                groups.remove_all(os.getpid())
+                os._exit(0)
+            _fork_zygote(control_socket, guardian, *descriptors)
+
+
+def _fork_zygote(control_socket: socket.socket, guardian: Guardian, its_control: int, parcel: int) -> None:
+    me = os.getpid()
+    try:
+        process = os.fork()
+    except OSError:
+        process = -1  # its control socket is closed below, which says so
+    if process == 0:
+        try:
+            die_with_parent(me)
+            guardian.leave()
+            control_socket.close()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            Zygote(socket.socket(fileno=its_control), control.read_seed(parcel)).run()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(1)
+    if process > 0:
+        guardian.own.add(process)
+    os.close(its_control)
+    os.close(parcel)
 
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """A container's process, and what it wrote of a line not finished."""
+    """A container's process, and what it wrote that was not forwarded."""
 
     container: str
     process: int
     pipes: dict[int, int]  # descriptor → stream
-    rests: dict[int, bytes] = field(default_factory=lambda: {1: b"", 2: b""})
+    group: Group | None
+    lines: dict[int, Lines] = field(default_factory=lambda: {1: Lines(), 2: Lines()})
 
 
 class Zygote:
     """One environment: imports its code, forks and owns its containers."""
 
-    def __init__(self, control_socket: socket.socket, seed: Seed) -> None:
+    def __init__(self, control_socket: socket.socket, seed: control.Seed) -> None:
         self._control = control_socket
         self._seed = seed
+        self._root = os.getppid()
         self._children: dict[int, Child] = {}
+        self._leaving: list[Group] = []  # of containers that have ended; something they started is still in them
         self._failed: BaseException | None = None
-        self._imported = False
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> NoReturn:
@@ -114,92 +120,94 @@ class Zygote:
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
         os.close(nothing)
-        self._prepare()
-        wake_read, wake_write = os.pipe()
-        os.set_blocking(wake_read, False)
-        os.set_blocking(wake_write, False)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._selector.register(wake_read, selectors.EVENT_READ)
-        self._selector.register(self._control, selectors.EVENT_READ)
+        adopt_orphans()
+        if not self._seed.fresh:
+            self._prepare()
+        self._send(control.Awake())
+        self._guardian = Guardian()  # after the import: what that has started stays
+        self._selector.register(self._guardian.wake, selectors.EVENT_READ, self._reap)
+        self._selector.register(self._control, selectors.EVENT_READ, self._obey)
         while True:
-            unfinished = any(rest for child in self._children.values() for rest in child.rests.values())
+            unfinished = any(one.is_unfinished for child in self._children.values() for one in child.lines.values())
             ready = self._selector.select(UNFINISHED_LINE_SECONDS if unfinished else None)
             if not ready:
-                self._send_unfinished_lines()
+                self._let_go_of_lines()
             for key, _ in ready:
-                if key.fileobj is self._control:
-                    self._obey(self._control.recv(control.MAX_PACKET_BYTES))
-                elif key.fd == wake_read:
-                    os.read(wake_read, 4096)
-                    self._reap()
-                else:
-                    self._read(key.data, key.fd)
+                if key.fd in self._selector.get_map():  # an earlier one of this turn may have closed it
+                    key.data()
 
     def _prepare(self) -> None:
         """Import the user's code, unless that starts threads: what they hold would be held for ever in a fork."""
-        context.importing = True
-        try:
-            enter_environment(self._seed.environment)
-            import_user_code(self._seed.environment)
-            if any(function.is_async for app in App.all_apps() for function in app.functions.values()):
-                import asyncio  # noqa: F401 - so that no container has to
-        except BaseException as error:
-            self._failed = error
-        context.importing = False
+        self._failed = load_environment(self._seed.environment)
+        if any(function.is_async for app in App.all_apps() for function in app.functions.values()):
+            import asyncio  # noqa: F401 - so that no container has to
         if threading.active_count() > 1:
             names = ", ".join(thread.name for thread in threading.enumerate()[1:])
             self._failed = InvalidError(
                 f"importing {self._seed.environment.origin} started threads ({names}), and a process with threads "
-                "can't be forked safely: start them on first use, inside a function"
+                "can't be forked safely: start them on first use, inside a function, or set UPSWELL_ENGINE=spawn"
             )
         gc.collect()
         gc.freeze()
 
-    def _obey(self, packet: bytes) -> None:
+    def _obey(self) -> None:
+        packet = self._control.recv(control.MAX_PACKET_BYTES)
         if not packet:
-            os._exit(0)  # the engine is gone; the containers die with this process
+            os._exit(0)  # the engine is gone: the containers die with this process, the root ends the rest
         match control.decode(packet):
-            case control.Launch(container=container, token=token):
-                self._fork(container, token)
+            case control.Launch() as launch:
+                self._launch(launch)
             case control.End(container=container):
                 for child in self._children.values():
                     if child.container == container:
-                        _kill_group(child.process)
+                        kill_group(child.process)
 
-    def _fork(self, container: str, token: str) -> None:
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        me = os.getpid()
-        process = os.fork()
-        if process == 0:
-            try:
-                die_with_parent(me)
-                self._become_container(out_write, err_write)
-                run_container(self._seed.address, token, self._failed)
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            finally:
-                os._exit(1)
+    # -- the birth of containers -------------------------------------------------------------------
+
+    def _launch(self, launch: control.Launch) -> None:
+        group = Group.make(self._root, launch.container, launch.memory_bytes) if launch.memory_bytes else None
+        pipes: list[int] = []
+        try:
+            pipes += os.pipe()
+            pipes += os.pipe()
+            process = self._fork(launch, group, pipes)
+        except OSError as error:
+            for descriptor in pipes:
+                os.close(descriptor)
+            if group:
+                group.remove()
+            self._send(control.Ended(launch.container, 1, f"it could not be started: {error}"))
+            return
+        out_read, out_write, err_read, err_write = pipes
         os.close(out_write)
         os.close(err_write)
-        child = self._children[process] = Child(container, process, {out_read: 1, err_read: 2})
+        child = self._children[process] = Child(launch.container, process, {out_read: 1, err_read: 2}, group)
+        self._guardian.own.add(process)
         for descriptor in child.pipes:
             os.set_blocking(descriptor, False)
-            self._selector.register(descriptor, selectors.EVENT_READ, child)
-        self._send(control.Launched(container, process))
+            self._selector.register(descriptor, selectors.EVENT_READ, partial(self._read, child, descriptor))
+        if group and group.alarm >= 0:
+            self._selector.register(group.alarm, selectors.EVENT_READ, partial(self._end_overrun, child))
+        self._send(control.Launched(launch.container, process))
 
-    def _become_container(self, out: int, err: int) -> None:
-        os.setpgid(0, 0)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
-        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    def _fork(self, launch: control.Launch, group: Group | None, pipes: list[int]) -> int:
+        me = os.getpid()
+        process = os.fork()
+        if process:
+            return process
+        try:
+            die_with_parent(me)
+            adopt_orphans()
+            self._guardian.leave()
+            in_group = group is not None and group.enter()
+            _become_container(pipes[1], pipes[3])
+            if self._seed.fresh:
+                _become_interpreter(control.Sprout(self._seed.environment, self._seed.address, launch.token, in_group))
+            run_container(self._seed.address, launch.token, self._failed, in_group=in_group)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(1)
 
     # -- what containers write, and their end ------------------------------------------------------
 
@@ -209,55 +217,53 @@ class Zygote:
             data = os.read(descriptor, READ_BYTES)
         except BlockingIOError:
             return False
-        stream = child.pipes[descriptor]
         if not data:
             self._close(child, descriptor)
             return False
-        whole, newline, rest = (child.rests[stream] + data).rpartition(b"\n")
-        child.rests[stream] = rest
-        if newline:
-            self._forward(child, stream, whole + newline)
-        if len(rest) > LONGEST_LINE_BYTES:
-            self._forward(child, stream, rest)
-            child.rests[stream] = b""
+        stream = child.pipes[descriptor]
+        for text in child.lines[stream].feed(data):
+            self._send(control.Wrote(child.container, stream, text))
         return True
 
     def _close(self, child: Child, descriptor: int) -> None:
         stream = child.pipes.pop(descriptor)
         self._selector.unregister(descriptor)
         os.close(descriptor)
-        if child.rests[stream]:
-            self._forward(child, stream, child.rests[stream] + b"\n")
-            child.rests[stream] = b""
+        for text in child.lines[stream].end():
+            self._send(control.Wrote(child.container, stream, text))
 
-    def _send_unfinished_lines(self) -> None:
+    def _let_go_of_lines(self) -> None:
         for child in self._children.values():
-            for stream, rest in child.rests.items():
-                if rest:
-                    self._forward(child, stream, rest)
-                    child.rests[stream] = b""
+            for stream, lines in child.lines.items():
+                for text in lines.let_go():
+                    self._send(control.Wrote(child.container, stream, text))
 
-    def _forward(self, child: Child, stream: int, data: bytes) -> None:
-        text = data.decode("utf-8", "backslashreplace")
-        for start in range(0, len(text), control.LINES_BYTES // 2):
-            self._send(control.Wrote(child.container, stream, text[start : start + control.LINES_BYTES // 2]))
+    def _end_overrun(self, child: Child) -> None:
+        """The kernel is about to kill a process of the container for want of memory: the container ends whole."""
+        assert child.group is not None
+        child.group.rang = True
+        self._selector.unregister(child.group.alarm)
+        kill_group(child.process)
 
     def _reap(self) -> None:
-        while self._children:
-            try:
-                process, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if process == 0:
-                return
-            child = self._children.pop(process)
-            _kill_group(process)  # what it started and left behind
+        for process, status in self._guardian.reap():
+            child = self._children.pop(process, None)
+            if child is None:
+                continue  # what the user's module had started as it was imported
             for descriptor in list(child.pipes):
                 while self._read(child, descriptor):
                     pass
                 if descriptor in child.pipes:
                     self._close(child, descriptor)
-            self._send(control.Ended(child.container, os.waitstatus_to_exitcode(status)))
+            reason = self._leave_group(child.group) if child.group else ""
+            self._send(control.Ended(child.container, os.waitstatus_to_exitcode(status), reason, bool(reason)))
+        self._leaving = [group for group in self._leaving if not group.remove()]
+
+    def _leave_group(self, group: Group) -> str:
+        if group.alarm in self._selector.get_map():
+            self._selector.unregister(group.alarm)
+        self._leaving.append(group)
+        return group.overrun()
 
     def _send(self, packet: control.Packet) -> None:
         try:
@@ -266,8 +272,20 @@ class Zygote:
             os._exit(0)
 
 
-def _kill_group(process: int) -> None:
-    try:
-        os.killpg(process, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+def _become_container(out: int, err: int) -> None:
+    """Leave behind what belongs to the zygote: its group, its signals, its descriptors."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    close_descriptors(3)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def _become_interpreter(sprout: control.Sprout) -> NoReturn:
+    """Go on in a fresh interpreter, with nothing imported; the token is in no command line that others can read."""
+    descriptor = control.parcel(sprout)
+    os.set_inheritable(descriptor, True)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "upswell.container", str(descriptor)])

@@ -1,7 +1,7 @@
 """The local engine: containers are processes of this machine, forked from zygotes that have done the imports.
 
-Making the engine forks the root zygote at once, so it must be made before the process starts threads or a loop. All
-processes of the engine die with the server, however it ends.
+Making the engine forks the root zygote at once, so it must be made before the process starts threads or a loop. The
+root holds the other end of a socket: when the server is gone, however that came, it ends every process of the engine.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-import msgspec
-
 from ..container import control
-from ..container.zygote import Seed, run_root
+from ..container.zygote import run_root
 from ..engine import Capacity, ContainerExit, ContainerOutput, Report
 from ..errors import InvalidError
 from ..spec import Environment, FunctionRecord
@@ -35,6 +33,7 @@ class Zygote:
     """The engine's end of one zygote."""
 
     control: socket.socket
+    is_awake: bool = False  # it has done its imports and obeys
     outgoing: deque[bytes] = field(default_factory=deque)
     containers: dict[str, int] = field(default_factory=dict)  # → process, 0 until it is known
 
@@ -42,13 +41,14 @@ class Zygote:
 class LocalEngine:
     """Starts and ends containers on this machine."""
 
+    _fresh = False  # whether each container is an interpreter of its own instead of a fork
+
     def __init__(self) -> None:
-        parent = os.getpid()
         self._root, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._root_process = os.fork()
         if self._root_process == 0:
             self._root.close()
-            run_root(theirs, parent)
+            run_root(theirs)
         theirs.close()
         self._zygotes: dict[Environment, Zygote] = {}
         self._of: dict[str, Zygote] = {}  # container → its zygote
@@ -68,12 +68,16 @@ class LocalEngine:
         zygote = self._zygote(function.environment)
         zygote.containers[container] = 0
         self._of[container] = zygote
-        self._send(zygote, control.Launch(container, token))
+        self._send(zygote, control.Launch(container, token, function.spec.resources.memory_mib << 20))
 
     def kill(self, container: str) -> None:
         """Kill the container and what it started."""
         if zygote := self._of.get(container):
             self._send(zygote, control.End(container))
+            if not zygote.is_awake:
+                # It may import for long before it obeys: nobody needs to wait for what has not begun.
+                words = "killed before it was started"
+                self._loop.call_soon(self._ended, zygote, container, -signal.SIGKILL, words)
 
     def cpu_seconds(self, container: str) -> float | None:
         """CPU time of the container's process, from its own clock."""
@@ -107,9 +111,12 @@ class LocalEngine:
             await asyncio.sleep(0.005)
         for zygote in list(self._zygotes.values()):
             self._lost(zygote)
-        self._root.close()
-        os.kill(self._root_process, signal.SIGKILL)
-        os.waitpid(self._root_process, 0)
+        self._root.close()  # and the root ends what is left
+        deadline = self._loop.time() + CLOSE_SECONDS
+        while os.waitpid(self._root_process, os.WNOHANG) == (0, 0):
+            if self._loop.time() > deadline:
+                os.kill(self._root_process, signal.SIGKILL)
+            await asyncio.sleep(0.001)
 
     # -- zygotes -----------------------------------------------------------------------------------
 
@@ -117,9 +124,13 @@ class LocalEngine:
         zygote = self._zygotes.get(environment)
         if zygote is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            seed = msgspec.msgpack.encode(Seed(environment, self._address))
-            socket.send_fds(self._root, [seed], [theirs.fileno()])
+            parcel = control.parcel(control.Seed(environment, self._address, self._fresh))
+            try:
+                socket.send_fds(self._root, [b"seed"], [theirs.fileno(), parcel])
+            except OSError:
+                pass  # the root was killed; nobody has the other end now, and that says so
             theirs.close()
+            os.close(parcel)
             ours.setblocking(False)
             zygote = self._zygotes[environment] = Zygote(ours)
             self._loop.add_reader(ours, self._read, environment, zygote)
@@ -155,12 +166,14 @@ class LocalEngine:
                 self._lost(zygote)
                 return
             match control.decode(packet):
-                case control.Launched(container=container, process=process):
+                case control.Awake():
+                    zygote.is_awake = True
+                case control.Launched(container=container, process=process) if container in zygote.containers:
                     zygote.containers[container] = process
-                case control.Wrote(container=container, stream=stream, text=text):
+                case control.Wrote(container=container, stream=stream, text=text) if container in zygote.containers:
                     self._report(ContainerOutput(container, stream, text))
-                case control.Ended(container=container, status=status):
-                    self._ended(zygote, container, status, _in_words(status))
+                case control.Ended(container=container, status=status, reason=reason, out_of_memory=out_of_memory):
+                    self._ended(zygote, container, status, reason or _in_words(status), out_of_memory)
 
     def _lost(self, zygote: Zygote) -> None:
         """The zygote is gone, and its containers with it."""
@@ -170,10 +183,10 @@ class LocalEngine:
         for container in list(zygote.containers):
             self._ended(zygote, container, -signal.SIGKILL, "its zygote died, and it with it")
 
-    def _ended(self, zygote: Zygote, container: str, status: int, reason: str) -> None:
+    def _ended(self, zygote: Zygote, container: str, status: int, reason: str, out_of_memory: bool = False) -> None:
         if zygote.containers.pop(container, None) is not None:
             del self._of[container]
-            self._report(ContainerExit(container, status, reason))
+            self._report(ContainerExit(container, status, reason, out_of_memory))
 
     def _process(self, container: str) -> int:
         zygote = self._of.get(container)

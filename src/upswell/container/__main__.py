@@ -1,0 +1,35 @@
+"""A container in a fresh interpreter: imports the user's code by itself, in contrast to one forked from a zygote."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+from . import control
+from .loader import load_environment
+from .runtime import run_container
+
+
+def main() -> None:
+    """Be the container that the parcel at the given descriptor describes."""
+    sprout = control.read_sprout(int(sys.argv[1]))
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    out, err, nothing = os.dup(1), os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    # As with zygotes: the client has imported the module too, and shown what that prints.
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    failed = load_environment(sprout.environment)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    for descriptor in (out, err, nothing):
+        os.close(descriptor)
+    run_container(sprout.address, sprout.token, failed, in_group=sprout.in_group)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Where containers of an engine under test dial: it takes their calls, and has them run functions of a module."""
+
+import asyncio
+import itertools
+import os
+import secrets
+import sys
+import textwrap
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from upswell.engine import ContainerExit, ContainerOutput, Engine
+from upswell.spec import Environment, FunctionRecord, FunctionSpec, Resources
+from upswell.wire import messages as m
+from upswell.wire.codec import Decoder, encode
+from upswell.wire.payload import BARE, pack, unpack, unpack_exception
+
+PATIENCE_SECONDS = 20.0
+T = TypeVar("T")
+
+
+async def soon(happens: Awaitable[T]) -> T:
+    """What happens, if it does in time."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return await happens
+
+
+async def ended(process: int) -> None:
+    """Wait for the end of a process that need not be ours."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, done.set)
+    try:
+        await soon(done.wait())
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+class Container:
+    """A container that has called home."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.process = 0
+        self.start_error: BaseException | None = None
+        self.failure: m.Failure | None = None  # of the last `run`
+        self._reader = reader
+        self._writer = writer
+        self._decoder = Decoder()
+        self._frames: list[tuple[m.Message, bytes]] = []
+        self._ranges = itertools.count(1)
+
+    async def receive(self) -> tuple[m.Message, bytes]:
+        while not self._frames:
+            data = await self._reader.read(1 << 16)
+            if not data:
+                raise EOFError("the container has closed its connection")
+            self._frames += [(message, bytes(payload)) for message, payload in self._decoder.feed(data)]
+        return self._frames.pop(0)
+
+    def send(self, message: m.Message, payload: bytes = b"") -> None:
+        self._writer.write(encode(message, payload))
+
+    def begin(self, value: object = None) -> int:
+        """Have the function run on the value; its range."""
+        number = next(self._ranges)
+        self.send(m.Assign(number, "fc-1", number, 1, number, number + 1), pack([value], shape=BARE).data)
+        return number
+
+    async def run(self, value: object = None) -> Any:
+        """What the function returns for the value; raises what it raises."""
+        number = self.begin(value)
+        while True:
+            message, payload = await soon(self.receive())
+            if isinstance(message, m.Results) and message.range == number:
+                return unpack(payload)[0]
+            if isinstance(message, m.Failure) and message.range == number:
+                self.failure = message
+                raise unpack_exception(message.error, payload)
+
+    async def close(self) -> None:
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except OSError:
+            pass
+
+
+class Home:
+    """The server's part, as far as an engine knows it."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine = engine
+        self.exits: list[ContainerExit] = []
+        self.written: list[ContainerOutput] = []
+        self._folder = folder
+        self._news = asyncio.Event()
+        self._numbers = itertools.count(1)
+        self._calls: dict[str, asyncio.Future[Container]] = {}  # by token
+        self._records: dict[str, FunctionRecord] = {}
+        self._containers: list[Container] = []
+
+    async def open(self) -> None:
+        name = f"upswell-test-{secrets.token_hex(8)}"
+        self._server = await asyncio.start_unix_server(self._greet, "\0" + name)
+        await self.engine.open(f"unix:@{name}", self._report)
+
+    async def close(self) -> None:
+        await self.engine.close()
+        for container in self._containers:
+            await container.close()
+        self._server.close()
+        await self._server.wait_closed()
+
+    def function(self, name: str, code: str, *, memory_mib: int = 0, **variables: str) -> FunctionRecord:
+        """The function of that name in a user's module of this code."""
+        path = self._folder / f"code{next(self._numbers)}.py"
+        path.write_text(
+            "import os, signal, subprocess, sys, threading, time\nimport upswell\napp = upswell.App('conformance')\n"
+            + textwrap.dedent(code)
+        )
+        environment = Environment(
+            kind="script",
+            origin=str(path),
+            module=path.stem,
+            main=False,
+            sys_path=tuple(sys.path),
+            directory=str(self._folder),
+            variables=tuple(variables.items()),
+        )
+        spec = FunctionSpec(resources=Resources(memory_mib=memory_mib))
+        return FunctionRecord(id=f"ap-1/{name}", app_name="conformance", name=name, spec=spec, environment=environment)
+
+    def start(self, function: FunctionRecord) -> str:
+        """Have a container started."""
+        name, token = f"co-{next(self._numbers)}", secrets.token_hex(8)
+        self._records[token] = function
+        self._calls[name] = self._calls[token] = asyncio.get_running_loop().create_future()
+        self.engine.start(name, token, function)
+        return name
+
+    async def container(self, name: str) -> Container:
+        """The container, once it is ready or has failed to start."""
+        container = await soon(asyncio.shield(self._calls[name]))
+        message, payload = await soon(container.receive())
+        if isinstance(message, m.StartFailed):
+            container.start_error = unpack_exception(message.error, payload)
+        else:
+            assert isinstance(message, m.Ready)
+        return container
+
+    async def started(self, function: FunctionRecord) -> tuple[str, Container]:
+        name = self.start(function)
+        return name, await self.container(name)
+
+    async def exit_of(self, name: str) -> ContainerExit:
+        return (await self.until(lambda: [one for one in self.exits if one.container == name]))[0]
+
+    async def until(self, condition: Callable[[], T]) -> T:
+        """Wait for reports that make the condition true; returns it."""
+
+        async def wait() -> T:
+            while not (result := condition()):
+                self._news.clear()
+                await self._news.wait()
+            return result
+
+        return await soon(wait())
+
+    def text(self, name: str, stream: int) -> str:
+        return "".join(one.text for one in self.written if (one.container, one.stream) == (name, stream))
+
+    def _report(self, report: ContainerExit | ContainerOutput) -> None:
+        if isinstance(report, ContainerExit):
+            self.exits.append(report)
+        else:
+            self.written.append(report)
+        self._news.set()
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        container = Container(reader, writer)
+        self._containers.append(container)
+        hello, _ = await container.receive()
+        assert isinstance(hello, m.Hello) and (hello.protocol, hello.role) == (m.PROTOCOL, "container")
+        container.process = hello.process
+        container.send(m.Load(self._records[hello.token]))
+        self._calls[hello.token].set_result(container)

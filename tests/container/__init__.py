@@ -1,0 +1,1 @@
+"""What runs in and around containers, without the processes."""
