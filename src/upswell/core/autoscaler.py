@@ -101,16 +101,19 @@ def backoff_seconds(failures: int) -> float:
 
 def decide(load: Load, estimates: Estimates, settings: AutoscalerSettings) -> Decision:
     """The number of containers the pool deserves now."""
-    active = load.waiting + load.running
-    if not active:
-        return Decision(settings.floor, "idle", f"no input waits or runs; min_containers is {settings.floor}")
-    wanted = _for_load(load, estimates)
-    wanted = _within_processors(wanted, load, estimates)
+    if load.waiting + load.running:
+        wanted = _within_processors(_for_load(load, estimates), load, estimates)
+        wanted = _within_settings(wanted, settings)
+    else:
+        wanted = Decision(settings.floor, "idle", f"no input waits or runs; min_containers is {settings.floor}")
+    return _within_machine(wanted, load, estimates)
+
+
+def _within_settings(wanted: Decision, settings: AutoscalerSettings) -> Decision:
+    """What the user has set comes before what the load deserves."""
     if settings.buffer:
-        wanted = Decision(
-            wanted.containers + settings.buffer, wanted.rule, f"{wanted.words}, and buffer_containers={settings.buffer}"
-        )
-    wanted = _within_machine(wanted, load, estimates)
+        more = f"{wanted.words}, and buffer_containers={settings.buffer}"
+        wanted = Decision(wanted.containers + settings.buffer, wanted.rule, more)
     if wanted.containers < settings.floor:
         return Decision(settings.floor, "min_containers", f"{wanted.words}; min_containers is {settings.floor}")
     if settings.ceiling is not None and wanted.containers > settings.ceiling:
@@ -126,7 +129,7 @@ def _for_load(load: Load, estimates: Estimates) -> Decision:
     if service is None:
         if not load.running or estimates.cpu_share is None:
             probe = min(one_each, max(1, math.ceil(load.cores)))
-            return Decision(probe, "probe", f"{counts}; nothing is known yet, so {probe} containers find out")
+            return Decision(probe, "probe", f"{counts}; nothing is known yet, so it begins with {probe}")
         return Decision(one_each, "long inputs", f"{counts}; none has finished yet, so one place for each")
     # Long inputs are invisible in the mean of finished ones: let the age of the running ones count.
     service = max(service, min(load.running_seconds, 10 * service + 1.0) if load.running else 0.0)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+KilledFor = Literal["", "timeout", "start", "cancelled"]
+
 
 @dataclass(slots=True, eq=False)
 class Segment:
@@ -64,8 +66,9 @@ class Range:
     start: int
     stop: int
     next: int
+    heard_at: float  # the input at `next` did not begin before this
     suspended: bool = False  # its input waits for a nested call and lends its place
-    wanted_back: bool = False  # a TakeBack or a CancelRange is under way
+    wanted_back: bool = False  # its tail was asked for, or came: there is nothing more to fetch
 
     def __len__(self) -> int:
         return self.stop - self.next
@@ -89,14 +92,18 @@ class Container:
     heard_at: float  # the last sign of life: ready, a result, a grant while idle
     idle_since: float = 0.0  # meaningful while it is ready and holds nothing
     ranges: dict[int, Range] = field(default_factory=dict)  # in the order they were granted
-    killed_for: Literal["", "timeout", "start", "cancelled"] = ""  # why the core killed it
+    killed_for: KilledFor = ""  # why the core killed it
     blameless: bool = False  # it said itself which input ends it, so its exit blames none
     # What it adds to the sums of its pool; kept by Pool._recount and by nothing else.
     running: int = 0
     unstarted: int = 0
     bucket: int = -1  # the pool's bucket it is in; -1: none, it can't take work
-    watched: bool = False  # an entry of the pool's watch list will look at it
 
     def active(self) -> list[Range]:
         """The ranges whose inputs take a place: all but the suspended."""
         return [held for held in self.ranges.values() if not held.suspended]
+
+    def started(self, places: int) -> set[int]:
+        """The ranges with an input that has begun: the suspended, and as many of the active as there are places."""
+        begun = {held.id for held in self.ranges.values() if held.suspended}
+        return begun.union(held.id for held in self.active()[:places])

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from heapq import heappop, heappush
 
 from ..spec import AutoscalerSettings, Limits
 from . import events as e
+from .agenda import NEVER, Agenda
 from .commands import Command, FinishCall, Refuse, Start
 from .model import Call, Container
 from .placement import Node
-from .pool import NEVER, Pool
+from .pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ class Plane:
         self._limits = limits
         self._node = Node(cores, memory_available, memory_total or memory_available)
         self._pools: dict[str, Pool] = {}
-        self._leaving: set[Pool] = set()  # removed pools whose containers have not all exited
+        self._short: dict[Pool, None] = {}  # pools whose next container the node has no room for
         self._calls: dict[str, tuple[Pool, Call]] = {}
         self._containers: dict[str, Pool] = {}  # starting, ready and ending
         self._owned: dict[str, dict[str, None]] = {}  # connection → its calls
-        self._deadlines: list[tuple[float, int, Pool]] = []  # heap; an entry counts if its pool is scheduled for it
+        self._agenda: Agenda[Pool] = Agenda()  # when a pool wants to look again without an event
         self._ids = itertools.count(1)
 
     # -- events ------------------------------------------------------------------------------------
@@ -129,7 +129,9 @@ class Plane:
                 self._cancel(event.call, event.running, event.terminate, now, out)
             case e.OwnerLeft():
                 for call in list(self._owned.pop(event.owner, ())):
-                    self._cancel(call, True, False, now, out)
+                    done: list[Command] = []
+                    self._cancel(call, True, False, now, done)
+                    out += done
 
     def _submitted(self, event: e.InputsSubmitted, now: float, out: list[Command]) -> None:
         pool = self._pools.get(event.function)
@@ -144,6 +146,11 @@ class Plane:
             reason = f"{event.function} asks for {asked}, and this machine has {held}: ask for less"
             out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
             return
+        known = self._calls.get(event.call)
+        if known is not None and known[0] is not pool:
+            reason = f"the call {event.call} is one of {known[1].function}, not of {event.function}"
+            out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
+            return
         call = pool.queue.admit(event, pool.not_started, out)
         if call is not None and event.first == 0:
             self._calls[call.id] = (pool, call)
@@ -156,9 +163,11 @@ class Plane:
             pool, container = found
             del self._containers[event.container]
             pool.container_exited(container, event, now, out)
-            if pool.removed and not pool.containers:
-                self._leaving.discard(pool)
             self._settle(pool, now, out)
+            # Its room may be what others wait for. Whoever still waits then goes to the end of the line.
+            for other in list(self._short):
+                if other is not pool:
+                    self._settle(other, now, out)
 
     def _cancel(self, name: str, running: bool, terminate: bool, now: float, out: list[Command]) -> None:
         if known := self._calls.get(name):
@@ -167,8 +176,6 @@ class Plane:
 
     def _remove(self, pool: Pool, now: float, out: list[Command]) -> None:
         pool.remove(out)
-        if pool.containers:
-            self._leaving.add(pool)
         self._settle(pool, now, out)
 
     def _container(self, name: str) -> tuple[Pool, Container] | None:
@@ -180,31 +187,29 @@ class Plane:
     def wake(self, now: float) -> list[Command]:
         """What to do because time has passed."""
         out: list[Command] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            moment, _, pool = heappop(self._deadlines)
-            if pool.scheduled_at == moment:
-                pool.scheduled_at = NEVER
-                self._settle(pool, now, out)
+        while (first := self._agenda.first()) and first[0] <= now:
+            done: list[Command] = []
+            self._agenda.put(first[1], NEVER)
+            self._settle(first[1], now, done)
+            out += done
         return out
 
     def deadline(self) -> float | None:
         """When `wake` wants to be called, or `None`: nothing happens by itself."""
-        while self._deadlines and self._deadlines[0][2].scheduled_at != self._deadlines[0][0]:
-            heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        first = self._agenda.first()
+        return first[0] if first else None
 
     def _settle(self, pool: Pool, now: float, out: list[Command]) -> None:
         """Reconcile the one pool that changed, and note what became of its calls and containers."""
-        moment = pool.reconcile(now, out)
+        self._agenda.put(pool, pool.reconcile(now, out))
+        self._short.pop(pool, None)
+        if pool.is_short_of_room():
+            self._short[pool] = None
         for command in out:
             if isinstance(command, Start):
                 self._containers.setdefault(command.container, pool)
             elif isinstance(command, FinishCall):
                 self._forget(command.call)
-        if moment != pool.scheduled_at:
-            pool.scheduled_at = moment
-            if moment != NEVER:
-                heappush(self._deadlines, (moment, next(self._ids), pool))
 
     def _forget(self, name: str) -> None:
         known = self._calls.pop(name, None)

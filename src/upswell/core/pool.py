@@ -7,26 +7,24 @@ kept by `_recount`, so a step costs what changed and not what exists.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from heapq import heappop, heappush
 from itertools import islice
 
 from ..spec import AutoscalerSettings, FunctionSpec, Limits
 from . import autoscaler, dispatch
+from .agenda import NEVER, Agenda
 from .autoscaler import Decision, Estimates, Load
 from .commands import CancelRange, Command, Drain, Grant, Kill, Sample, Start, TakeBack
 from .events import ContainerExited, FailureReceived, ResultsReceived, UsageSampled
-from .model import Call, Container, Range, State
+from .model import Call, Container, KilledFor, Range, State
 from .placement import Node
 from .queue import Queue
+from .starts import Starts
 
 TIMEOUT_GRACE_SECONDS = 5.0  # a container enforces timeouts itself; this much later the core does
 STRAGGLERS_LOOKED_AT = 16
 CONTAINERS_SAMPLED = 16
 LONGEST_SAMPLE_INTERVAL_SECONDS = 1.0
-STARTS_BEFORE_FAILING = 3  # crashed starts before the pending calls of an ephemeral app fail
-NEVER = math.inf
 
 
 class Pool:
@@ -48,16 +46,14 @@ class Pool:
         self.running = 0  # sum over containers, as is the next
         self.unstarted = 0
         self.decision = Decision(0, "idle", "no input yet")
-        self.scheduled_at = NEVER  # the moment the plane will wake this pool
         self._node = node
         self._new_id = new_id
-        # Ready containers that may take work, by how many places are taken; each in the order they came to that number,
-        # so that the first of bucket 0 is the longest idle and the last the most recently idle.
+        # Ready containers that may take work, by how many places are taken; each in the order they came to that number.
         self._buckets: dict[int, dict[str, Container]] = {}
+        self._idle: dict[str, Container] = {}  # ready ones that hold nothing, not even a suspended input; longest first
         self._loaded: dict[str, Container] = {}  # those with inputs that are not started
-        self._watch: list[tuple[float, str]] = []  # heap: when to look whether a container is stuck
-        self._failed_starts = 0  # in a row
-        self._blocked_until = 0.0
+        self._watch: Agenda[Container] = Agenda()  # when to look whether a container is stuck
+        self._starts = Starts()
         self._progress_at = 0.0  # the last time an input finished, or the pool began to run
         self._sampled_at = -NEVER
         self._sample_interval = 0.0
@@ -69,37 +65,48 @@ class Pool:
         """Inputs that wait: here, for another attempt, or granted and not started."""
         return self.queue.waiting + len(self.queue.delayed) + self.unstarted
 
+    def is_short_of_room(self) -> bool:
+        """Whether it would have more containers if the node had room for what they reserve."""
+        return not self.removed and self.decision.rule == "resources"
+
     # -- what happens to containers ------------------------------------------------------------------
 
     def container_ready(self, container: Container, startup_seconds: float, now: float) -> None:
-        if container.state is State.STARTING and not container.killed_for:
+        if container.state is State.STARTING:
             container.state = State.READY
             container.heard_at = container.idle_since = now
             self.starting -= 1
             self.ready += 1
-            self._failed_starts = 0
-            self._blocked_until = 0.0
+            self._starts.worked()
             self.estimates.learn_startup(now - container.started_at)
             self._recount(container)
 
     def start_failed(self, container: Container, message: str, out: list[Command]) -> None:
         """User code could not be loaded. Where that never worked, more attempts would only repeat it."""
-        if self.ephemeral and not self.ready:
+        self._starts.complaint = message
+        if self.ephemeral and not self._starts.have_worked:
             self._fail_pending(f"{self.function} could not start: {message}", out)
 
     def container_exited(self, container: Container, event: ContainerExited, now: float, out: list[Command]) -> None:
-        was = container.state
+        died_at_once = container.state is State.STARTING or (
+            # Hardly ready or done, and gone: without a pause the next would follow it as fast.
+            container.id in self._idle and now < container.idle_since + autoscaler.BACKOFF_FIRST_SECONDS
+        )
         self._leave(container)
         del self.containers[container.id]
         self._node.release(self.spec.resources)
         self._samples.pop(container.id, None)
-        for position, held in enumerate(list(container.ranges.values())):
-            self._lose(container, held, position < self.spec.concurrency.max_inputs or held.suspended, event, now, out)
-        if was is State.STARTING:
-            self._failed_starts += 1
-            self._blocked_until = now + autoscaler.backoff_seconds(self._failed_starts)
-            if self.ephemeral and self._failed_starts >= STARTS_BEFORE_FAILING:
-                self._fail_pending(f"{self.function} could not start a container: {event.reason}", out)
+        started = container.started(self.spec.concurrency.max_inputs)
+        for held in reversed(list(container.ranges.values())):  # each goes before the others, so they keep their order
+            self._lose(container, held, held.id in started, event, now, out)
+        if died_at_once:
+            self._back_off(container, self._starts.complaint or event.reason, now, out)
+
+    def _back_off(self, container: Container, reason: str, now: float, out: list[Command]) -> None:
+        """A start failed: wait before the next one, and at last, where nobody else could serve them, fail who waits."""
+        self._starts.failed(container.started_at, now)
+        if self.ephemeral and self._starts.are_hopeless() and not self.ready:
+            self._fail_pending(f"{self.function} could not start a container: {reason}", out)
 
     def _lose(
         self, container: Container, held: Range, started: bool, event: ContainerExited, now: float, out: list[Command]
@@ -108,7 +115,10 @@ class Pool:
         del held.call.ranges[held.id]
         held.segment.holders.discard(container.id)
         first = held.next
-        blamed = started and not container.blameless and container.killed_for != "cancelled"
+        killed_for = container.killed_for
+        stuck = killed_for == "timeout" and not held.suspended and now - held.heard_at >= self.spec.timeout
+        innocent = killed_for == "cancelled" or (killed_for == "timeout" and not (stuck or held.suspended))
+        blamed = started and not container.blameless and not innocent
         if blamed and first < held.stop:
             first += 1
         self.queue.put_back(held, first, held.stop, out)
@@ -116,7 +126,7 @@ class Pool:
             return
         if event.out_of_memory:
             self.queue.fail_attempt(held, held.next, "memory", event.reason, now, out)
-        elif container.killed_for == "timeout":
+        elif stuck:
             reason = f"it ran longer than timeout={self.spec.timeout:g} s"
             self.queue.fail_attempt(held, held.next, "timeout", reason, now, out)
         else:
@@ -143,7 +153,9 @@ class Pool:
     def failure(
         self, container: Container, event: FailureReceived, reason: str, now: float, out: list[Command]
     ) -> None:
-        container.blameless = container.blameless or event.fatal
+        if event.fatal:
+            container.blameless = True
+            self._end(container)
         held = container.ranges.get(event.range)
         if held is None or event.position != held.next:
             return
@@ -151,15 +163,13 @@ class Pool:
         if event.kind == "user":
             self.estimates.learn_service(1, event.seconds)
         self.queue.fail_attempt(held, event.position, event.kind, reason, now, out)
-        if event.fatal:
-            self._end(container)
         self._progressed(container, held, now, out)
 
     def returned(self, container: Container, range_id: int, stop: int, now: float, out: list[Command]) -> None:
         held = container.ranges.get(range_id)
         if held is None:
             return
-        held.wanted_back = held.call.cancelled
+        held.wanted_back = True  # all before `stop` has begun, so there is nothing to ask for again
         stop = max(stop, held.next)
         if stop < held.stop:
             before, held.stop = held.stop, stop
@@ -170,15 +180,15 @@ class Pool:
         held = container.ranges.get(range_id)
         if held is not None:
             held.suspended = suspended
-            container.heard_at = now
+            container.heard_at = held.heard_at = now
             self._recount(container)
-            self._watch_from(container, now)
+            self._watch.bring_forward(container, self._due(container))
 
     def _progressed(
         self, container: Container, held: Range, now: float, out: list[Command], *, heard: bool = True
     ) -> None:
         if heard:
-            container.heard_at = self._progress_at = now
+            container.heard_at = held.heard_at = self._progress_at = now
         if held.next >= held.stop:
             del container.ranges[held.id]
             del held.call.ranges[held.id]
@@ -228,7 +238,7 @@ class Pool:
             if before and now - before[0] >= autoscaler.PROBE_SECONDS / 2:
                 running = max(1, self.containers[name].running) if name in self.containers else 1
                 shares.append((seconds - before[1]) / (now - before[0]) / running)
-            if before is None or self.estimates.finished:
+            if name in self.containers and (before is None or self.estimates.finished):
                 self._samples[name] = (now, seconds)
         if not shares:
             return
@@ -260,12 +270,13 @@ class Pool:
         if self.removed:
             return NEVER
         self.queue.release_delayed(now)
+        self._shed(out)
         concurrency = self.spec.concurrency
         self._grant(concurrency.target_inputs, now, out)
         look_again = self._scale(now, out)
         if self.queue.waiting:
             self._grant(concurrency.max_inputs, now, out)
-            if concurrency.max_inputs == 1:
+            if concurrency.max_inputs == 1 and not self.spec.single_use and not self._is_above_maximum():
                 self._grant_ahead(now, out)
         look_again = min(look_again, self._take_back(now, out), self._sample(now, out), self._watch_over(now, out))
         self.queue.invite(self.not_started, out)
@@ -302,15 +313,15 @@ class Pool:
         places = self.ready * self.spec.concurrency.target_inputs
         size = dispatch.range_size(self.queue.waiting, places, self.estimates.service_seconds, self.estimates.finished)
         span = self.queue.take(1 if self.spec.single_use else size)
-        held = Range(self._new_id(), container, span.call, span.segment, span.start, span.stop, span.start)
-        if not container.ranges:
+        held = Range(self._new_id(), container, span.call, span.segment, span.start, span.stop, span.start, now)
+        if not container.running:
             container.heard_at = now
         if not self.running:
             self._progress_at = now
         container.ranges[held.id] = span.call.ranges[held.id] = held
         span.segment.holders.add(container.id)
         self._recount(container)
-        self._watch_from(container, now)
+        self._watch.bring_forward(container, self._due(container))
         segment = span.segment
         out.append(Grant(container.id, held.id, span.call.id, segment.first, segment.count, held.start, held.stop))
 
@@ -325,11 +336,13 @@ class Pool:
             if not dispatch.worth_taking_back(container.unstarted, silent, service):
                 look_again = min(look_again, container.heard_at + 1.01 * dispatch.STRAGGLER_SECONDS)
                 continue
-            last = next(reversed(container.ranges.values()))
-            if wanted and not last.wanted_back and not last.suspended:
-                last.wanted_back = True
-                wanted -= 1
-                out.append(TakeBack(container.id, last.id))
+            started = container.started(self.spec.concurrency.max_inputs)
+            for held in reversed(container.ranges.values()) if wanted else ():
+                if len(held) > (held.id in started) and not held.wanted_back:
+                    held.wanted_back = True
+                    wanted -= 1
+                    out.append(TakeBack(container.id, held.id))
+                    break
         return look_again
 
     def _scale(self, now: float, out: list[Command]) -> float:
@@ -338,16 +351,15 @@ class Pool:
         present = self.ready + self.starting
         missing = self.decision.containers - present
         if missing > 0:
-            if self._failed_starts:
-                if now < self._blocked_until:
-                    return self._blocked_until
+            if self._starts.failures:
+                if now < self._starts.blocked_until:
+                    return self._starts.blocked_until
                 missing = 1 if not self.starting else 0
             for _ in range(min(missing, autoscaler.STARTS_AT_ONCE - self.starting)):
                 self._start(now, out)
             return NEVER
-        idle = self._buckets.get(0)
-        while missing < 0 and idle:
-            longest_idle = next(iter(idle.values()))
+        while missing < 0 and self._idle:
+            longest_idle = next(iter(self._idle.values()))
             patience = autoscaler.patience_seconds(self.estimates, self.settings, self.ready + self.starting == 1)
             if longest_idle.idle_since + patience > now:
                 return longest_idle.idle_since + patience
@@ -355,6 +367,16 @@ class Pool:
             out.append(Drain(longest_idle.id, f"idle for {patience:g} s: {self.decision.words}"))
             missing += 1
         return NEVER
+
+    def _is_above_maximum(self) -> bool:
+        return self.settings.ceiling is not None and self.ready + self.starting > self.settings.ceiling
+
+    def _shed(self, out: list[Command]) -> None:
+        """Where max_containers was lowered, drain who is idle before it gets work again."""
+        while self._idle and self._is_above_maximum():
+            longest_idle = next(iter(self._idle.values()))
+            self._end(longest_idle)
+            out.append(Drain(longest_idle.id, f"max_containers is {self.settings.ceiling}"))
 
     def _load(self, now: float) -> Load:
         resources, present = self.spec.resources, self.ready + self.starting
@@ -378,8 +400,7 @@ class Pool:
         self.starting += 1
         self._starts_since_sample += 1
         self._node.reserve(self.spec.resources)
-        heappush(self._watch, (now + self.spec.startup_timeout, container.id))
-        container.watched = True
+        self._watch.put(container, self._due(container))
         out.append(Start(container.id, self.function))
 
     # -- the ends of containers ------------------------------------------------------------------------
@@ -389,11 +410,10 @@ class Pool:
         self._leave(container)
         container.state = State.ENDING
 
-    def _kill(self, container: Container, why: str, reason: str, out: list[Command]) -> None:
+    def _kill(self, container: Container, why: KilledFor, reason: str, out: list[Command]) -> None:
         if not container.killed_for:
-            container.killed_for = why  # type: ignore[assignment]
-            if container.state is not State.STARTING:
-                self._end(container)
+            container.killed_for = why
+            self._end(container)
             out.append(Kill(container.id, reason))
 
     def _leave(self, container: Container) -> None:
@@ -403,43 +423,33 @@ class Pool:
         elif container.state is State.READY:
             self.ready -= 1
         self._place(container, -1)
+        self._watch.put(container, NEVER)
+        self._idle.pop(container.id, None)
         self.running -= container.running
         self.unstarted -= container.unstarted
         container.running = container.unstarted = 0
         self._loaded.pop(container.id, None)
 
-    def _watch_from(self, container: Container, now: float) -> None:
-        if not container.watched and container.running:
-            container.watched = True
-            heappush(self._watch, (now + self.spec.timeout + TIMEOUT_GRACE_SECONDS, container.id))
-
     def _watch_over(self, now: float, out: list[Command]) -> float:
         """Kill containers that start for too long, or are silent for longer than any input may take."""
-        while self._watch:
-            moment, name = self._watch[0]
-            container = self.containers.get(name)
-            due = self._due(container) if container else NEVER
-            if container is None or due == NEVER:
-                heappop(self._watch)
-                if container:
-                    container.watched = False
-            elif due > moment:
-                heappop(self._watch)
-                heappush(self._watch, (due, name))
-            elif due <= now:
-                heappop(self._watch)
-                starting = container.state is State.STARTING
-                limit = (
-                    f"startup_timeout={self.spec.startup_timeout:g}" if starting else f"timeout={self.spec.timeout:g}"
-                )
-                self._kill(container, "start" if starting else "timeout", f"it exceeded {limit} s", out)
-            else:
-                return moment
+        while first := self._watch.first():
+            moment, container = first
+            due = self._due(container)
+            if moment == due > now:
+                return due
+            self._watch.put(container, due if due > now else NEVER)
+            if due <= now:
+                if container.state is State.STARTING:
+                    late = f"it exceeded startup_timeout={self.spec.startup_timeout:g} s"
+                    self._kill(container, "start", late, out)
+                    self._back_off(container, late, now, out)
+                else:
+                    self._kill(container, "timeout", f"it exceeded timeout={self.spec.timeout:g} s", out)
         return NEVER
 
     def _due(self, container: Container) -> float:
         """When the container's silence becomes too long; `NEVER` while it may be silent."""
-        if container.state is State.STARTING and not container.killed_for:
+        if container.state is State.STARTING:
             return container.started_at + self.spec.startup_timeout
         if container.state is State.READY and container.running:
             return container.heard_at + self.spec.timeout + TIMEOUT_GRACE_SECONDS
@@ -460,6 +470,10 @@ class Pool:
             self._loaded[container.id] = container
         else:
             self._loaded.pop(container.id, None)
+        if container.ranges:
+            self._idle.pop(container.id, None)
+        else:
+            self._idle.setdefault(container.id, container)
         self._place(container, most if self.spec.single_use and container.ranges else running)
 
     def _place(self, container: Container, bucket: int) -> None:

@@ -27,7 +27,8 @@ class Queue:
         self.waiting = 0  # inputs in the `waiting` of all calls
         self.delayed: list[tuple[float, int, Span]] = []  # heap of inputs to be tried again at a moment
         self.unsettled = {"attached": 0, "spawned": 0}  # inputs accepted and not settled
-        self.refused: dict[str, None] = {}  # maps that offer a segment again when invited, in order
+        # Calls that offer a segment again when invited, in order, and how many inputs it has.
+        self.refused: dict[str, dict[str, int]] = {"attached": {}, "spawned": {}}
         self.succeeded = 0
         self.failed = 0
         self._tick = 0  # breaks ties in `delayed`
@@ -40,36 +41,40 @@ class Queue:
         if (call is None and event.first) or (call is not None and (call.cancelled or event.first != call.submitted)):
             out.append(Refuse(event.call, event.first, event.count, "the call is cancelled or unknown", missing=True))
             return None
-        reason = self._over_limit(event, not_started)
+        family = _family(event.kind)
+        reason = self._over_limit(family, event.count, not_started)
         if reason:
             out.append(Refuse(event.call, event.first, event.count, reason))
             if event.kind != "remote":
-                self.refused[event.call] = None
+                self.refused[family][event.call] = event.count
             return None
         if call is None:
             call = self.calls[event.call] = Call(event.call, event.function, event.kind, event.owner)
         segment = call.segments[event.first] = Segment(event.first, event.count, event.count)
         call.submitted += event.count
         call.unsettled += event.count
-        self.unsettled[_family(call)] += event.count
+        self.unsettled[family] += event.count
         if event.last:
             call.total = call.submitted
         self.put(Span(call, segment, event.first, event.first + event.count))
         out.append(Accept(event.call, event.first, event.count))
         return call
 
-    def _over_limit(self, event: InputsSubmitted, not_started: int) -> str:
-        limits, attached = self.limits, self.unsettled["attached"]
-        if event.kind == "spawn":
-            if self.unsettled["spawned"] + event.count > limits.spawned_pending:
-                return (
-                    f"{self.function} has {limits.spawned_pending:,} spawned inputs pending, its limit: wait for some"
-                )
-        elif attached + event.count > limits.total:
-            return f"{self.function} has {attached:,} inputs, its limit is {limits.total:,}: wait for some, or use .map"
-        elif min(attached, not_started) + event.count > max(limits.pending, event.count):
+    def _over_limit(self, family: str, count: int, not_started: int) -> str:
+        """Which limit so many more inputs would exceed; what is larger than a limit may come alone."""
+        limits, unsettled = self.limits, self.unsettled[family]
+        pending = min(unsettled, not_started)
+        if family == "spawned":
+            most = limits.spawned_pending
+            if unsettled + count > max(most, count):
+                return f"{self.function} has {unsettled:,} spawned inputs, and its limit is {most:,}: wait for some"
+        elif unsettled + count > max(limits.total, count):
             return (
-                f"{self.function} has {not_started:,} inputs pending, and its limit is {limits.pending:,}: "
+                f"{self.function} has {unsettled:,} inputs, its limit is {limits.total:,}: wait for some, or use .map"
+            )
+        elif pending + count > max(limits.pending, count):
+            return (
+                f"{self.function} has {pending:,} inputs pending, and its limit is {limits.pending:,}: "
                 "raise max_containers, wait for some, or use .map or .spawn"
             )
         return ""
@@ -109,11 +114,20 @@ class Queue:
             self.put(heappop(self.delayed)[2], front=True)
 
     def invite(self, not_started: int, out: list[Command]) -> None:
-        """Ask refused maps to offer their segments again, one at a time, once half of the limit is free."""
-        if self.refused and not_started <= self.limits.pending // 2:
-            call = next(iter(self.refused))
-            del self.refused[call]
-            out.append(Invite(call))
+        """Ask refused calls to offer their segments again, once half of their limit is free and they would be taken."""
+        limits = self.limits
+        for family, refused in self.refused.items():
+            spawned, unsettled = family == "spawned", self.unsettled[family]
+            pending = unsettled if spawned else min(unsettled, not_started)
+            half = (limits.spawned_pending if spawned else limits.pending) // 2
+            while refused and pending <= half:
+                call, count = next(iter(refused.items()))
+                if self._over_limit(family, count, not_started):
+                    break
+                del refused[call]
+                out.append(Invite(call))
+                if unsettled:
+                    break  # one at a time: what is here will make us look again
 
     # -- settled -----------------------------------------------------------------------------------
 
@@ -158,7 +172,7 @@ class Queue:
 
     def cancel(self, call: Call, out: list[Command]) -> None:
         """Nothing of the call starts any more; what waits is failed now, what containers hold is the pool's to end."""
-        self.refused.pop(call.id, None)
+        self.refused[_family(call.kind)].pop(call.id, None)
         if not call.cancelled:
             call.cancelled = True
             self.fail_waiting(call, "cancelled", "the call was cancelled", out)
@@ -171,7 +185,8 @@ class Queue:
             call.waiting.clear()
             self.turns.remove(call)
             self.waiting -= sum(map(len, spans))
-        delayed = [entry for entry in self.delayed if entry[2].call is call]
+        # Only a call with failed attempts has delayed inputs; the others need not look.
+        delayed = [entry for entry in self.delayed if entry[2].call is call] if call.failures else []
         if delayed:
             self.delayed = sorted(entry for entry in self.delayed if entry[2].call is not call)
         for span in [*spans, *(entry[2] for entry in delayed)]:
@@ -187,7 +202,7 @@ class Queue:
 
     def _settle(self, call: Call, segment: Segment, count: int, out: list[Command]) -> None:
         call.unsettled -= count
-        self.unsettled[_family(call)] -= count
+        self.unsettled[_family(call.kind)] -= count
         segment.unsettled -= count
         if not segment.unsettled:
             del call.segments[segment.first]
@@ -202,5 +217,5 @@ class Queue:
             out.append(FinishCall(call.id))
 
 
-def _family(call: Call) -> str:
-    return "spawned" if call.kind == "spawn" else "attached"
+def _family(kind: str) -> str:
+    return "spawned" if kind == "spawn" else "attached"

@@ -1,0 +1,129 @@
+"""Every rule of the policy: what is known, how many containers that deserves, and the words for it."""
+
+from dataclasses import replace
+
+import pytest
+
+from upswell.core.autoscaler import Decision, Estimates, Load, backoff_seconds, decide, patience_seconds
+from upswell.spec import AutoscalerSettings
+
+NOTHING = Load(
+    waiting=0,
+    running=0,
+    ready=0,
+    starting=0,
+    running_seconds=0.0,
+    target_inputs=1,
+    cores=4.0,
+    memory_available=1 << 40,
+    node_room=None,
+)
+
+
+def decision(load: Load, estimates: Estimates | None = None, **settings: int) -> Decision:
+    return decide(load, estimates or Estimates(), AutoscalerSettings(**settings))
+
+
+def known(service_seconds: float, cpu_share: float | None = None, startup_seconds: float = 0.005) -> Estimates:
+    return Estimates(service_seconds, startup_seconds, cpu_share, finished=100)
+
+
+@pytest.mark.parametrize(
+    ("load", "estimates", "settings", "containers", "rule"),
+    [
+        ({}, Estimates(), {}, 0, "idle"),
+        ({}, Estimates(), {"min_containers": 3, "buffer_containers": 2}, 3, "idle"),
+        ({"waiting": 100}, Estimates(), {}, 4, "probe"),  # a container for each core finds out
+        ({"waiting": 2}, Estimates(), {}, 2, "probe"),
+        ({"waiting": 90, "running": 10, "ready": 4}, Estimates(cpu_share=0.0), {}, 100, "long inputs"),
+        ({"waiting": 90, "running": 10, "ready": 4}, Estimates(cpu_share=1.0), {}, 4, "processors"),
+        ({"waiting": 90, "running": 10, "ready": 4}, Estimates(cpu_share=0.5), {}, 8, "processors"),
+        ({"waiting": 100}, known(1.0), {}, 100, "long inputs"),  # 100 inputs of a second: at once
+        ({"waiting": 100, "target_inputs": 10}, known(1.0), {}, 10, "long inputs"),
+        ({"waiting": 2000}, known(0.05), {}, 317, "backlog"),  # sqrt(100 s of work / 1 ms)
+        ({"waiting": 2000}, known(0.05, startup_seconds=15.0), {}, 4, "backlog"),  # slow starts are worth less
+        ({"waiting": 2000}, known(0.00001), {}, 2, "backlog"),
+        ({"waiting": 1}, known(0.00001), {}, 1, "backlog"),
+        ({"waiting": 50, "running": 1, "running_seconds": 9.0}, known(0.001), {}, 51, "long inputs"),  # age counts
+        ({"waiting": 100}, known(1.0), {"max_containers": 10}, 10, "max_containers"),
+        ({"waiting": 1}, known(1.0), {"min_containers": 5}, 5, "min_containers"),
+        ({"waiting": 1}, known(1.0), {"buffer_containers": 2}, 3, "long inputs"),
+        ({"waiting": 9}, known(1.0), {"buffer_containers": 2, "max_containers": 10}, 10, "max_containers"),
+        ({"waiting": 100, "memory_available": 120 << 20}, known(1.0), {}, 10, "memory"),
+        ({"waiting": 100, "memory_available": 0}, known(1.0), {}, 1, "memory"),  # the first one may always come
+        ({"waiting": 100, "memory_available": 0, "ready": 7}, known(1.0), {}, 7, "memory"),
+        ({"waiting": 100, "node_room": 3}, known(1.0), {}, 3, "resources"),
+        ({"waiting": 100, "node_room": 0}, known(1.0), {}, 0, "resources"),
+        ({"node_room": 3}, Estimates(), {"min_containers": 9}, 3, "resources"),  # nor does a minimum make room
+    ],
+)
+def test_each_rule(
+    load: dict[str, float], estimates: Estimates, settings: dict[str, int], containers: int, rule: str
+) -> None:
+    decided = decision(replace(NOTHING, **load), estimates, **settings)  # type: ignore[arg-type]
+    assert (decided.containers, decided.rule) == (containers, rule), decided.words
+
+
+@pytest.mark.parametrize(
+    ("load", "estimates", "settings", "words"),
+    [
+        ({}, Estimates(), {}, "no input waits or runs; min_containers is 0"),
+        ({"waiting": 9}, Estimates(), {}, "9 waiting and 0 running; nothing is known yet, so it begins with 4"),
+        ({"waiting": 9}, known(2.0), {}, "9 waiting and 0 running, 2.0 s each; one place for each"),
+        ({"waiting": 2000}, known(0.05), {}, "2000 waiting and 0 running, 50 ms each; cleared within 316 ms"),
+        (
+            {"waiting": 8},
+            known(2.0, 1.0),
+            {},
+            "8 waiting and 0 running, 2.0 s each; one place for each; each uses 100% of a core, so 4 cores keep 4 busy",
+        ),
+        (
+            {"waiting": 8},
+            known(2.0),
+            {"max_containers": 3},
+            "8 waiting and 0 running, 2.0 s each; one place for each; max_containers is 3",
+        ),
+        (
+            {"waiting": 8, "node_room": 2},
+            known(2.0),
+            {},
+            "8 waiting and 0 running, 2.0 s each; one place for each; "
+            "the machine has room for 2 by their cpu and memory",
+        ),
+    ],
+)
+def test_its_words(load: dict[str, float], estimates: Estimates, settings: dict[str, int], words: str) -> None:
+    assert decision(replace(NOTHING, **load), estimates, **settings).words == words  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("startup_seconds", "window", "last", "patience"),
+    [
+        (0.001, 60, False, 2.0),  # a fork costs nothing, so a surplus container goes soon
+        (3.0, 60, False, 30.0),  # a model that loads for long is kept
+        (20.0, 60, False, 60.0),  # and nothing beyond the window
+        (0.001, 60, True, 60.0),  # which the last one has in full
+        (0.001, 2, True, 2.0),
+    ],
+)
+def test_how_long_a_surplus_container_idles(startup_seconds: float, window: int, last: bool, patience: float) -> None:
+    settings = AutoscalerSettings(scaledown_window=window)
+    assert patience_seconds(Estimates(startup_seconds=startup_seconds), settings, last) == patience
+
+
+def test_back_off() -> None:
+    assert [backoff_seconds(failures) for failures in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_estimates_follow_a_change() -> None:
+    estimates = Estimates()
+    estimates.learn_service(1000, 1.0)
+    assert estimates.service_seconds == pytest.approx(0.001)
+    for _ in range(30):
+        estimates.learn_service(1, 1.0)
+    assert estimates.service_seconds is not None and estimates.service_seconds > 0.1
+    estimates.learn_cpu(1.0, running=1, cores=2.0)
+    estimates.learn_cpu(
+        0.25, running=8, cores=2.0
+    )  # the processors are full, so this says nothing of what it would use
+    assert estimates.cpu_share == 1.0

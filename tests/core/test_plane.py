@@ -1,0 +1,82 @@
+"""What the core makes of events that come late, twice, or from nowhere: nothing, or a refusal that says why."""
+
+import pytest
+
+from upswell.core import commands as c
+from upswell.core import events as e
+from upswell.core.plane import Plane
+from upswell.spec import FunctionSpec, Resources
+
+
+def submitted(call: str, function: str = "f", count: int = 1) -> e.InputsSubmitted:
+    return e.InputsSubmitted(call, function, "map", 0, count, True, "ann")
+
+
+def running(inputs: int = 3) -> tuple[Plane, str, int]:
+    """A plane whose only container runs the first of the inputs of call `a`."""
+    plane = Plane(cores=1.0)
+    plane.handle(e.FunctionDeclared("f", FunctionSpec()), 0.0)
+    (start,) = [made for made in plane.handle(submitted("a", count=inputs), 0.0) if isinstance(made, c.Start)]
+    answer = plane.handle(e.ContainerReady(start.container, 0.1), 0.1)
+    (grant,) = [made for made in answer if isinstance(made, c.Grant)]
+    return plane, start.container, grant.range
+
+
+def test_events_about_nobody_change_nothing() -> None:
+    plane, container, number = running()
+    before = plane.statistics("f")
+    for event in (
+        e.ContainerReady("co-unknown", 0.1),
+        e.ContainerReady(container, 0.1),
+        e.StartFailed("co-unknown", "no such module"),
+        e.ContainerExited("co-unknown", "exited with status 1"),
+        e.ResultsReceived("co-unknown", number, 0, 1, 0.1, 0.1),
+        e.ResultsReceived(container, 999, 0, 1, 0.1, 0.1),
+        e.ResultsReceived(container, number, 1, 1, 0.1, 0.1),  # not its next
+        e.ResultsReceived(container, number, 0, 9, 0.1, 0.1),  # more than it holds
+        e.FailureReceived(container, number, 2, 0.1, 0.1, "user"),
+        e.RangeReturned(container, 999, 0),
+        e.RangeReturned(container, number, 1 << 62),
+        e.InputSuspended(container, 999),
+        e.InputsEnded("fc-unknown", 1),
+        e.CallCancelled("fc-unknown"),
+        e.OwnerLeft("nobody"),
+        e.FunctionRemoved("unknown"),
+        e.UsageSampled("unknown", (), None, 1.0, 1 << 30),
+    ):
+        assert plane.handle(event, 0.1) == [], event
+        assert plane.statistics("f") == before, event
+
+
+def test_an_answer_counts_once() -> None:
+    plane, container, number = running(inputs=100)
+    once = e.ResultsReceived(container, number, 0, 1, 0.0001, 0.0)
+    answer = plane.handle(once, 0.1)
+    grant = next(made for made in answer if isinstance(made, c.Grant))
+    assert c.Deliver("a", 0, 1) in answer and grant.stop - grant.start > 3
+    assert plane.handle(once, 0.1) == []
+    some = e.ResultsReceived(container, grant.range, grant.start, 2, 0.0002, 0.0)
+    assert c.Deliver("a", grant.start, 2) in plane.handle(some, 0.1)
+    assert plane.handle(some, 0.1) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (submitted("b", "unknown"), "there is no function unknown: its app is stopped, or never ran"),
+        (submitted("a", "g"), "the call a is one of f, not of g"),
+        (submitted("b", "huge"), "huge asks for cpu=8, and this machine has 1 cores and 1024 MiB: ask for less"),
+    ],
+)
+def test_refusals_say_why(event: e.InputsSubmitted, reason: str) -> None:
+    plane, _, _ = running()
+    plane.handle(e.FunctionDeclared("g", FunctionSpec()), 0.2)
+    plane.handle(e.FunctionDeclared("huge", FunctionSpec(resources=Resources(cpu=8))), 0.2)
+    assert plane.handle(event, 0.2) == [c.Refuse(event.call, 0, 1, reason, missing=True)]
+
+
+def test_statistics() -> None:
+    plane, _, _ = running()
+    now = plane.statistics("f")
+    assert now is not None and plane.statistics("unknown") is None
+    assert (now.backlog, now.pending, now.running, now.headroom, now.containers) == (2, 2, 1, 0, 1)

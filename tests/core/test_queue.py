@@ -1,0 +1,80 @@
+"""The queue of one function: turns, the order of what comes back, and limits."""
+
+import pytest
+
+from upswell.core import commands as c
+from upswell.core import events as e
+from upswell.core.model import Call, Span
+from upswell.core.queue import Queue
+from upswell.spec import Limits
+
+LIMITS = Limits(pending=10, total=20, spawned_pending=12)
+
+
+def submit(queue: Queue, call: str, count: int, kind: str = "map", first: int = 0) -> list[c.Command]:
+    out: list[c.Command] = []
+    queue.admit(e.InputsSubmitted(call, "f", kind, first, count, False), queue.waiting, out)  # type: ignore[arg-type]
+    return out
+
+
+def taken(queue: Queue, size: int) -> str:
+    span = queue.take(size)
+    return f"{span.call.id} {span.start}:{span.stop}"
+
+
+def put(queue: Queue, call: Call, start: int, stop: int, front: bool) -> None:
+    queue.put(Span(call, call.segments[0], start, stop), front=front)
+
+
+def test_calls_take_turns() -> None:
+    queue = Queue("f", LIMITS, None)
+    for call, count in (("a", 5), ("b", 1), ("c", 3)):
+        submit(queue, call, count)
+    assert [taken(queue, 2) for _ in range(5)] == ["a 0:2", "b 0:1", "c 0:2", "a 2:4", "c 2:3"]
+    assert (taken(queue, 2), queue.waiting, len(queue.turns)) == ("a 4:5", 0, 0)
+
+
+def test_a_range_is_of_one_segment() -> None:
+    queue = Queue("f", LIMITS, None)
+    submit(queue, "a", 2)
+    submit(queue, "a", 2, first=2)
+    assert [taken(queue, 9), taken(queue, 9)] == ["a 0:2", "a 2:4"]
+
+
+def test_what_comes_back_goes_before_the_rest_of_its_call() -> None:
+    queue = Queue("f", LIMITS, None)
+    submit(queue, "a", 6)
+    call = queue.take(2).call
+    put(queue, call, 0, 2, front=True)
+    assert [taken(queue, 9), taken(queue, 9)] == ["a 0:2", "a 2:6"]
+
+
+@pytest.mark.parametrize(
+    ("there", "kind", "count", "refused"),
+    [
+        ([], "map", 10, False),
+        ([], "map", 11, False),  # larger than the limit, and alone
+        ([("map", 10)], "map", 1, True),
+        ([("map", 9)], "remote", 1, False),
+        ([("map", 10)], "remote", 1, True),
+        ([("map", 10)], "spawn", 12, False),  # spawned inputs have their own limit
+        ([("spawn", 12)], "spawn", 1, True),
+        ([("spawn", 12)], "map", 10, False),
+        ([("spawn", 12), ("map", 10)], "map", 1, True),
+    ],
+)
+def test_limits(there: list[tuple[str, int]], kind: str, count: int, refused: bool) -> None:
+    queue = Queue("f", LIMITS, None)
+    for number, (other, inputs) in enumerate(there):
+        submit(queue, f"other {number}", inputs, other)
+    (answer,) = submit(queue, "a", count, kind)
+    assert isinstance(answer, c.Refuse if refused else c.Accept), answer
+
+
+def test_a_gap_is_refused() -> None:
+    queue = Queue("f", LIMITS, None)
+    submit(queue, "a", 2)
+    (answer,) = submit(queue, "a", 2, first=3)
+    assert isinstance(answer, c.Refuse) and answer.missing
+    (answer,) = submit(queue, "b", 2, first=1)
+    assert isinstance(answer, c.Refuse) and answer.missing

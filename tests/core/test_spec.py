@@ -1,0 +1,64 @@
+"""What a declaration may say, and the words for what it may not."""
+
+from collections.abc import Callable
+
+import pytest
+
+from upswell.errors import InvalidError
+from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Resources, Retries, check_name
+
+
+@pytest.mark.parametrize(
+    ("declare", "words"),
+    [
+        (lambda: AutoscalerSettings(min_containers=-1), "min_containers must be at least 0, not -1"),
+        (lambda: AutoscalerSettings(max_containers=0), "max_containers must be at least 1, not 0"),
+        (lambda: AutoscalerSettings(buffer_containers=-2), "buffer_containers must be at least 0, not -2"),
+        (lambda: AutoscalerSettings(min_containers=True), "min_containers must be a whole number, not True"),
+        (lambda: AutoscalerSettings(max_containers=2.5), "max_containers must be a whole number, not 2.5"),  # type: ignore[arg-type]
+        (
+            lambda: AutoscalerSettings(min_containers=3, max_containers=2),
+            "min_containers (3) must not exceed max_containers (2)",
+        ),
+        (lambda: AutoscalerSettings(scaledown_window=1), "scaledown_window must be between 2 and 3600 seconds, not 1"),
+        (lambda: AutoscalerSettings(scaledown_window=3601), "scaledown_window must be between 2 and 3600 seconds"),
+        (lambda: Concurrency(max_inputs=2, target_inputs=3), "target_inputs (3) must not exceed max_inputs (2)"),
+        (lambda: Concurrency(max_inputs=0), "max_inputs must be at least 1, not 0"),
+        (lambda: Retries(max_retries=-1), "max_retries must be at least 0, not -1"),
+        (lambda: Retries(max_retries=1, max_delay=61), "max_delay must be between 1 and 60 seconds, not 61"),
+        (lambda: Retries(max_retries=1, initial_delay=61), "initial_delay must be between 0 and 60 seconds, not 61"),
+        (lambda: Retries(max_retries=1, backoff_coefficient=0.5), "backoff_coefficient must be between 1.0 and 10.0"),
+        (lambda: Retries.parse("3"), "retries must be a whole number or upswell.Retries, not '3'"),
+        (lambda: Resources(cpu=-1), "cpu must be a number of cores >= 0, not -1"),
+        (lambda: Resources(memory_mib=-1), "memory must be at least 0, not -1"),
+        (lambda: FunctionSpec(timeout=0), "timeout must be a number of seconds from 1 to 86400, not 0"),
+        (lambda: FunctionSpec(startup_timeout=90_000), "startup_timeout must be a number of seconds from 1 to 86400"),
+        (lambda: check_name("App", "a b"), "App name 'a b' is not valid: use 1 to 64 letters"),
+        (lambda: check_name("App", "a" * 65), "is not valid"),
+    ],
+)
+def test_what_can_not_be_declared(declare: Callable[[], object], words: str) -> None:
+    with pytest.raises(InvalidError) as refused:
+        declare()
+    assert words in str(refused.value)
+
+
+def test_settings_merge_field_by_field() -> None:
+    before = AutoscalerSettings(min_containers=1, max_containers=4)
+    after = before.merge(AutoscalerSettings(max_containers=8, buffer_containers=0))
+    assert (after.floor, after.ceiling, after.buffer, after.window_seconds) == (1, 8, 0, 60.0)
+    with pytest.raises(InvalidError, match="min_containers \\(5\\) must not exceed max_containers \\(4\\)"):
+        before.merge(AutoscalerSettings(min_containers=5))
+
+
+@pytest.mark.parametrize(
+    ("retries", "delays"),
+    [
+        (Retries(max_retries=4), [1, 2, 4, 8]),
+        (Retries(max_retries=4, initial_delay=30), [30, 60, 60, 60]),
+        (Retries(max_retries=4, initial_delay=0), [0, 0, 0, 0]),
+        (Retries.parse(4), [1, 1, 1, 1]),
+    ],
+)
+def test_delays_between_attempts(retries: Retries, delays: list[float]) -> None:
+    assert [retries.delay_seconds(retry) for retry in (1, 2, 3, 4)] == delays

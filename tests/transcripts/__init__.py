@@ -1,0 +1,1 @@
+"""What the core promises, as plays that are read aloud: see player.py for the language."""
