@@ -7,7 +7,7 @@ PINS   := constraints.txt
 PIP    := PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c $(PINS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench sabotage simulate clean
+.PHONY: help demo test check laws bench sabotage simulate clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ check: $(VENV)/.dev ## ruff, mypy --strict, and the layers of the code
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -qq tests/test_layers.py tests/test_tidy.py
+
+laws: $(VENV)/.dev ## play many histories against the laws of the core, drawn afresh (EXAMPLES=2000)
+	UPSWELL_EXAMPLES=$(or $(EXAMPLES),2000) $(BIN)/python -m pytest --timeout=0 tests/properties $(ARGS)
 
 bench: $(VENV)/.bench ## measure against the peers (ONLY=name, WITH=ray,dask, ARGS="--rounds 5")
 	$(if $(WITH),$(PIP) -e '.[bench-cluster]')

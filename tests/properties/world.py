@@ -1,0 +1,434 @@
+"""The world around the core, and its judge. It knows only what it told the core (events) and what the core asked for
+(commands), keeps its own account of every input and container from these, and asserts the laws on that account.
+
+The laws are those of the design, restated here by number where they are checked. The core is never asked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from upswell.core import commands as c
+from upswell.core import events as e
+from upswell.core.plane import Plane
+from upswell.spec import AutoscalerSettings, FunctionSpec, Limits
+
+from .process import Process
+
+CORES = 4.0
+LIMITS = Limits(pending=10, total=24, spawned_pending=16)
+AHEAD = 2  # ranges that may wait in a container that takes one input at a time
+LEAST_PATIENCE_SECONDS, GRACE_SECONDS = 2.0, 5.0
+LOST_TOO_OFTEN = 3
+A_MOMENT = 1e-6
+
+
+@dataclass(eq=False)
+class Input:
+    """Where an accepted input is: nowhere in a container (`holder` empty), in one, or settled."""
+
+    holder: str = ""
+    settled: bool = False
+    not_before: float = 0.0  # its next attempt may wait until then
+    failures: int = 0  # attempts that failed by its own doing, as told by its container
+    blows: int = 0  # containers that ended while it was the next of its range
+
+
+@dataclass(eq=False)
+class Held:
+    """A range as the core must believe it to be, from what it has been told."""
+
+    call: Account
+    start: int
+    next: int
+    stop: int
+    suspended: bool = False
+
+
+@dataclass(eq=False)
+class Account:
+    """A call and its inputs."""
+
+    id: str
+    pool: Declared
+    kind: str
+    owner: str
+    inputs: list[Input] = field(default_factory=list)
+    segments: dict[int, int] = field(default_factory=dict)  # first → count; those not forgotten
+    ended: bool = False
+    cancelled: bool = False
+    finished: bool = False
+    offer: tuple[int, bool] | None = None  # a segment that was refused: its size, and whether it is the last
+    invited: bool = False
+
+    def unsettled(self) -> int:
+        return sum(not one.settled for one in self.inputs)
+
+
+@dataclass(eq=False)
+class Declared:
+    """A function as declared, until it is removed or declared again."""
+
+    name: str
+    spec: FunctionSpec
+    ephemeral: bool
+    settings: AutoscalerSettings
+    alive: bool = True
+    failed_starts: int = 0
+    containers: dict[str, Known] = field(default_factory=dict)
+    calls: list[Account] = field(default_factory=list)
+
+    def present(self) -> int:
+        return sum(known.state != "ending" for known in self.containers.values())
+
+
+@dataclass(eq=False)
+class Known:
+    """A container as the core must believe it to be."""
+
+    process: Process
+    pool: Declared
+    started_at: float
+    state: str = "starting"
+    heard_at: float = 0.0
+    idle_since: float = 0.0
+    held: dict[int, Held] = field(default_factory=dict)
+
+    def active(self) -> int:
+        return sum(not held.suspended for held in self.held.values())
+
+    def has_room(self) -> bool:
+        if self.state != "ready" or (self.pool.spec.single_use and self.held):
+            return False
+        return self.active() < self.pool.spec.concurrency.max_inputs
+
+
+class World:
+    """Tells the core what happens, does what it asks, and holds it to the laws."""
+
+    def __init__(self) -> None:
+        self.plane = self._new_plane()
+        self.now = 0.0
+        self.history: list[tuple[e.Event | None, float, list[c.Command]]] = []
+        self.functions: dict[str, Declared] = {}
+        self.calls: dict[str, Account] = {}
+        self.containers: dict[str, Known] = {}  # those that have not exited
+        self.samples: list[c.Sample] = []
+        self._event: e.Event | None = None
+        self._arrived: list[Input] = []  # whose outputs came with the event
+
+    @staticmethod
+    def _new_plane() -> Plane:
+        return Plane(LIMITS, cores=CORES, memory_available=1 << 40)
+
+    # -- what the history does -----------------------------------------------------------------------
+
+    def tell(self, event: e.Event) -> None:
+        """The event happens, and what follows from it."""
+        self._event = event
+        refusal = self._must_refuse(event) if isinstance(event, e.InputsSubmitted) else None
+        self._note(event)
+        answer = self.plane.handle(event, self.now)
+        self._obey(answer)
+        if isinstance(event, e.InputsSubmitted):  # law 7
+            refused = any(isinstance(command, c.Refuse) for command in answer)
+            taken = any(isinstance(command, c.Accept) for command in answer)
+            assert (refused, taken) == (refusal, not refusal), (event, answer)
+
+    def pass_time(self, until: float, late: bool = False) -> None:
+        """The clock moves on, with a wake at each deadline, or `late` with a single one at the end."""
+        while not late and (moment := self.plane.deadline()) is not None and moment <= until:
+            self.now = max(self.now, moment)
+            self._wake()
+            again = self.plane.deadline()
+            assert again is None or again > self.now, "it wants to be woken for what it has just been woken for"
+        self.now = until
+        self._wake()
+        for known in self.containers.values():
+            if known.state == "ready" and known.active():
+                silence, patience = self.now - known.heard_at, known.pool.spec.timeout + GRACE_SECONDS
+                assert silence <= patience, f"{known.process.id} has been stuck for {silence} s"
+
+    def _wake(self) -> None:
+        self._event = None
+        self._obey(self.plane.wake(self.now))
+
+    def replay(self) -> None:
+        """Law 10: the same history, the same commands."""
+        plane = self._new_plane()
+        for event, now, answer in self.history:
+            assert (plane.wake(now) if event is None else plane.handle(event, now)) == answer
+
+    # -- what the core has been told -------------------------------------------------------------------
+
+    def _note(self, event: e.Event) -> None:
+        match event:
+            case e.FunctionDeclared(function=name, spec=spec, ephemeral=ephemeral):
+                self._remove(name)
+                self.functions[name] = Declared(name, spec, ephemeral, spec.settings)
+            case e.FunctionRemoved(function=name):
+                self._remove(name)
+            case e.SettingsUpdated(function=name, update=update):
+                self.functions[name].settings = self.functions[name].settings.merge(update)
+            case e.InputsEnded(call=name):
+                self.calls[name].ended = True
+            case e.CallCancelled(call=name):
+                self.calls[name].cancelled = True
+            case e.OwnerLeft(owner=owner):
+                for call in self.calls.values():
+                    call.cancelled = call.cancelled or call.owner == owner
+            case _:
+                self._note_of_container(event)
+
+    def _remove(self, name: str) -> None:
+        if pool := self.functions.get(name):
+            pool.alive = False
+            for call in pool.calls:
+                call.cancelled = True
+
+    def _note_of_container(self, event: e.Event) -> None:
+        known = self.containers.get(getattr(event, "container", ""))
+        if known is None:
+            return
+        held = known.held.get(getattr(event, "range", -1))
+        match event:
+            case e.ContainerReady() if known.state == "starting":
+                known.state, known.heard_at, known.idle_since = "ready", self.now, self.now
+                known.pool.failed_starts = 0
+            case e.StartFailed():
+                known.pool.failed_starts += 1
+            case e.ContainerExited():
+                self._note_exit(known, event)
+            case e.ResultsReceived(start=start, count=count) if held:
+                self._arrived = self._release(held, start, start + count)
+                held.next = start + count
+                self._heard(known, event.range)
+            case e.FailureReceived(position=position) if held:
+                self._note_failure(known, held, event)
+                held.next = position + 1
+                self._heard(known, event.range)
+            case e.RangeReturned(stop=stop) if held:
+                self._release(held, max(stop, held.next), held.stop)
+                held.stop = min(held.stop, max(stop, held.next))
+                self._drop_if_done(known, event.range)
+            case e.InputSuspended() | e.InputResumed() if held:
+                held.suspended = isinstance(event, e.InputSuspended)
+                known.heard_at = self.now
+
+    def _note_failure(self, known: Known, held: Held, event: e.FailureReceived) -> None:
+        (one,) = self._release(held, event.position, event.position + 1)
+        one.failures += 1
+        if retries := known.pool.spec.retries:
+            one.not_before = self.now + retries.delay_seconds(one.failures)
+        if event.fatal:
+            known.state = "ending"
+
+    def _note_exit(self, known: Known, event: e.ContainerExited) -> None:
+        del self.containers[known.process.id], known.pool.containers[known.process.id]
+        if known.state == "starting":
+            known.pool.failed_starts += 1
+        for held in known.held.values():
+            for one in self._release(held, held.next, held.stop)[:1]:
+                one.blows += 1
+                if retries := known.pool.spec.retries:
+                    one.not_before = self.now + retries.delay_seconds(one.failures + one.blows)
+
+    def _release(self, held: Held, start: int, stop: int) -> list[Input]:
+        released = held.call.inputs[start:stop]
+        for one in released:
+            one.holder = ""
+        return released
+
+    def _heard(self, known: Known, number: int) -> None:
+        known.heard_at = self.now
+        self._drop_if_done(known, number)
+
+    def _drop_if_done(self, known: Known, number: int) -> None:
+        if known.held[number].next >= known.held[number].stop:
+            del known.held[number]
+            if not known.held:
+                known.idle_since = self.now
+
+    def _must_refuse(self, event: e.InputsSubmitted) -> bool:
+        """Whether a limit, or what the call has become, says that the segment is not taken."""
+        pool, call = self.functions.get(event.function), self.calls.get(event.call)
+        if pool is None or not pool.alive or call is None:
+            return True
+        if call.pool is not pool or call.cancelled or call.finished or event.first != len(call.inputs):
+            return True
+        spawned = event.kind == "spawn"
+        there = [other for other in pool.calls if (other.kind == "spawn") == spawned]
+        unsettled = sum(other.unsettled() for other in there)
+        if spawned:
+            return unsettled + event.count > max(LIMITS.spawned_pending, event.count)
+        pending = min(unsettled, self._not_started(pool))
+        return unsettled + event.count > max(LIMITS.total, event.count) or (
+            pending + event.count > max(LIMITS.pending, event.count)
+        )
+
+    def _not_started(self, pool: Declared) -> int:
+        """Inputs in no container, and those that wait in a ready one."""
+        found = sum(not one.settled and not one.holder for call in pool.calls for one in call.inputs)
+        for known in pool.containers.values():
+            if known.state == "ready":
+                active = [held.stop - held.next for held in known.held.values() if not held.suspended]
+                found += sum(active) - min(len(active), pool.spec.concurrency.max_inputs)
+        return found
+
+    # -- what the core asks for --------------------------------------------------------------------------
+
+    def _obey(self, answer: list[c.Command]) -> None:
+        self.history.append((self._event, self.now, answer))
+        for command in answer:
+            self._perform(command)
+        assert all(one.settled for one in self._arrived), "outputs came and were not delivered"
+        self._arrived = []
+        for pool in self.functions.values():
+            self._judge(pool)
+
+    def _perform(self, command: c.Command) -> None:
+        match command:
+            case c.Accept(call=name, first=first, count=count):
+                call = self.calls[name]
+                call.segments[first] = count
+                call.inputs += [Input() for _ in range(count)]
+                call.ended = call.ended or (isinstance(self._event, e.InputsSubmitted) and self._event.last)
+            case c.Refuse() | c.Sample():
+                if isinstance(command, c.Sample):
+                    self.samples.append(command)
+            case c.Invite(call=name):
+                self.calls[name].invited = True
+            case c.Start():
+                self._start(command)
+            case c.Grant():
+                self._grant(command)
+            case c.Drain(container=name):
+                self._drain(self.containers[name])
+            case c.Kill(container=name):
+                self._kill(self.containers[name])
+            case c.TakeBack(container=name, range=number) | c.CancelRange(container=name, range=number):
+                assert number in self.containers[name].held, f"{command}: nobody holds it"
+                self.containers[name].process.inbox.append(command)
+            case c.Deliver(call=name, start=start, count=count):
+                for one in self._settle(name, start, count):
+                    assert one in self._arrived, f"{command}: its output did not come just now"
+            case c.Fail():
+                self._fail(command)
+            case c.ForgetSegment(call=name, first=first):
+                count = self.calls[name].segments.pop(first)
+                assert all(one.settled for one in self.calls[name].inputs[first : first + count])
+            case c.FinishCall(call=name):
+                call = self.calls[name]
+                assert not call.finished and not call.unsettled() and (call.ended or call.cancelled)
+                assert not call.segments, "its segments are not forgotten"
+                call.finished = True
+
+    def _start(self, command: c.Start) -> None:
+        pool = self.functions[command.function]
+        assert pool.alive and command.container not in self.containers
+        process = Process(command.container, pool.name, pool.spec.concurrency.max_inputs)
+        known = Known(process, pool, self.now, heard_at=self.now)
+        self.containers[process.id] = pool.containers[process.id] = known
+        most = pool.settings.max_containers
+        assert most is None or pool.present() <= most, f"law 4: {pool.present()} of at most {most}"
+        reserved = sum(other.pool.spec.resources.cpu for other in self.containers.values())
+        assert reserved <= CORES, f"{reserved} of {CORES} cores are reserved"
+
+    def _grant(self, command: c.Grant) -> None:
+        call, known = self.calls[command.call], self.containers[command.container]
+        assert known.state == "ready", f"law 2: {command} to one that is {known.state}"
+        assert known.pool is call.pool and not call.cancelled, command
+        assert call.segments[command.first] == command.count
+        assert command.first <= command.start < command.stop <= command.first + command.count
+        for one in call.inputs[command.start : command.stop]:
+            assert not one.settled and not one.holder, f"law 1: {command} of an input that is elsewhere"
+            assert one.not_before <= self.now + A_MOMENT or one.blows, f"{command}: too early for another attempt"
+            one.holder = known.process.id
+        if not known.active():
+            known.heard_at = self.now
+        known.held[command.range] = Held(call, command.start, command.start, command.stop)
+        known.process.inbox.append(command)
+        spec, active = known.pool.spec, known.active()
+        most = spec.concurrency.max_inputs
+        if spec.single_use:
+            assert len(known.held) == 1 and command.stop - command.start == 1, "law 2: single use"
+        else:
+            assert active <= (1 + AHEAD if most == 1 else most), f"law 2: {active} ranges for {most} places"
+
+    def _drain(self, known: Known) -> None:
+        pool, idle = known.pool, self.now - known.idle_since
+        assert known.state == "ready" and not known.held, f"law 5: {known.process.id} is drained while {known.state}"
+        most = pool.settings.max_containers
+        if pool.alive and not pool.spec.single_use and (most is None or pool.present() <= most):
+            assert pool.present() > pool.settings.floor, "law 5: it was no surplus"
+            assert idle >= min(pool.settings.window_seconds, LEAST_PATIENCE_SECONDS) - A_MOMENT, f"idle for {idle} s"
+        known.state = "ending"
+        known.process.inbox.append(c.Drain(known.process.id, ""))
+
+    def _kill(self, known: Known) -> None:
+        event, spec = self._event, known.pool.spec
+        on_demand = isinstance(event, e.CallCancelled) and event.terminate
+        if known.pool.alive and not on_demand:
+            since, limit = (
+                (known.started_at, spec.startup_timeout)
+                if known.state == "starting"
+                else (known.heard_at, spec.timeout)
+            )
+            assert self.now - since >= limit - A_MOMENT, f"{known.process.id} is killed without a reason"
+            if known.state == "ready":
+                assert known.active(), "it is killed for its silence, and had nothing to say"
+        known.pool.failed_starts += known.state == "starting"
+        known.state = "ending"
+        known.process.dead = True
+
+    def _settle(self, name: str, start: int, count: int) -> list[Input]:
+        call = self.calls[name]
+        assert not call.finished
+        inputs = call.inputs[start : start + count]
+        assert count > 0 and len(inputs) == count, "law 1: of inputs that were never accepted"
+        for one in inputs:
+            assert not one.settled, "law 1: settled twice"
+            assert not one.holder, f"law 1: settled while {one.holder} has it"
+            one.settled = True
+        return inputs
+
+    def _fail(self, command: c.Fail) -> None:
+        call = self.calls[command.call]
+        allowed = call.pool.spec.retries.max_retries if call.pool.spec.retries else 0
+        for one in self._settle(command.call, command.start, command.count):
+            match command.kind:  # law 6
+                case "cancelled":
+                    event = self._event
+                    said = isinstance(event, e.FailureReceived) and event.kind == "cancelled"
+                    assert call.cancelled or said
+                case "lost":
+                    assert one.blows >= LOST_TOO_OFTEN
+                case "start":
+                    assert call.pool.ephemeral and call.pool.failed_starts
+                case "unreadable":
+                    assert one.failures
+                case _:
+                    assert one.failures + one.blows > allowed
+
+    # -- the laws that hold after every step -----------------------------------------------------------------
+
+    def _judge(self, pool: Declared) -> None:
+        allowed = pool.spec.retries.max_retries if pool.spec.retries else 0
+        free = [known for known in pool.containers.values() if known.has_room()] if pool.alive else []
+        for call in pool.calls:
+            if call.finished:
+                continue
+            assert not (call.inputs and call.cancelled and not call.unsettled()), f"{call.id} is over and not finished"
+            for position, one in enumerate(call.inputs):
+                if one.settled or one.holder:
+                    continue
+                assert not call.cancelled, f"{call.id} is cancelled, and input {position} waits"
+                assert one.failures <= allowed, f"law 6: input {position} of {call.id} has no retries left, and waits"
+                assert not free or one.not_before > self.now, (
+                    f"law 3: input {position} of {call.id} waits while {free[0].process.id} has room"
+                )
+
+    def counts(self) -> Counter[str]:
+        """Containers by state."""
+        return Counter(known.state for known in self.containers.values())
