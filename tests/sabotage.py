@@ -1,0 +1,151 @@
+"""Plants known bugs, one at a time, in a copy of the source, and runs the tests that must notice: `make sabotage`.
+
+A test suite is worth what it catches. Every bug here is one line that a tired person could write; every one must make
+a test fail. The checkout itself is never touched. `python tests/sabotage.py take` plants only the bugs about that word.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ("tests/core", "tests/transcripts", "tests/properties/test_laws.py")
+SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Bug:
+    """What a tired person does to one line of a file."""
+
+    name: str
+    file: str
+    line: str
+    instead: str
+    tests: tuple[str, ...] = TESTS
+
+
+BUGS = [
+    Bug("an input is delivered and still unsettled", "core/queue.py", "call.unsettled -= count", "pass"),
+    Bug("a retry too many", "core/queue.py", "or failures > allowed:", "or failures > allowed + 1:"),
+    Bug("retries at once", "core/queue.py", "(now + delay, self._tick,", "(now, self._tick,"),
+    Bug("a killer is tried for ever", "core/queue.py", "losses >= MAX_ATTEMPTS_LOST", "losses > 10**9"),
+    Bug("calls do not take turns", "core/queue.py", "call = self.turns.popleft()", "call = self.turns.pop()"),
+    Bug("a limit is off by one", "core/queue.py", "pending + count > max", "pending + count >= max"),
+    Bug("refused maps are forgotten", "core/queue.py", "self.refused[family][event.call] = event.count", "pass"),
+    Bug("cancelled inputs go on waiting", "core/queue.py", "if held.call.cancelled:", "if False:"),
+    Bug("delayed inputs survive their call", "core/queue.py", "if call.failures else []", "if False else []"),
+    Bug("what runs is not taken from what waits", "core/queue.py", "self.waiting -= len(taken)", "pass"),
+    Bug("the dead are blamed for all they held", "core/pool.py", "held, held.id in started,", "held, True,"),
+    Bug(
+        "a lent place counts as idle",
+        "core/pool.py",
+        "if container.ranges:\n            self._idle",
+        "if running:\n            self._idle",
+    ),
+    Bug(
+        "a range is asked back twice",
+        "core/pool.py",
+        "held.wanted_back = True  # all",
+        "held.wanted_back = False  # all",
+    ),
+    Bug("nothing is taken back", "core/pool.py", "if wanted else ():", "if False else ():"),
+    Bug("old results count again", "core/pool.py", "held is None or event.start != held.next or", "held is None or"),
+    Bug(
+        "the newest idle one is drained",
+        "core/pool.py",
+        "iter(self._idle.values()))\n            patience",
+        "reversed(self._idle.values()))\n            patience",
+    ),
+    Bug("a lowered maximum waits for less load", "core/pool.py", "        self._shed(out)\n", ""),
+    Bug(
+        "timeouts are not watched",
+        "core/pool.py",
+        "self._watch.bring_forward(container, self._due(container))\n        segment",
+        "segment",
+    ),
+    Bug("single use means two", "core/pool.py", "and not self.spec.single_use and", "and"),
+    Bug(
+        "crashed starts are repeated at once",
+        "core/starts.py",
+        "now + autoscaler.backoff_seconds(self.failures)",
+        "now",
+    ),
+    Bug("nobody wakes who waits for room", "core/plane.py", "if other is not pool:", "if False:"),
+    Bug("calls outlive their owner", "core/plane.py", "self._owned.setdefault(call.owner, {})[call.id] = None", "pass"),
+    Bug("the agenda keeps what is outdated", "core/agenda.py", "> 2 * len(self._moments) + FEW", "> 10**9"),
+    Bug("a range is twice its fair share", "core/dispatch.py", "(2 * max(1, containers))", "max(1, containers)"),
+    Bug("the maximum is ignored", "core/autoscaler.py", "wanted.containers > settings.ceiling:", "False:"),
+    Bug(
+        "the buffer stays when all is done",
+        "core/autoscaler.py",
+        'Decision(settings.floor, "idle"',
+        'Decision(settings.floor + settings.buffer, "idle"',
+    ),
+    Bug("the window is not the longest", "core/autoscaler.py", "else min(window,", "else max(window,"),
+]
+
+
+def plant(bug: Bug, source: Path) -> None:
+    """Change the line, which must be there exactly once, or the list is out of date."""
+    path = source / "upswell" / bug.file
+    text = path.read_text()
+    if (found := text.count(bug.line)) != 1:
+        sys.exit(f"{bug.name}: {bug.file} has {bug.line!r} {found} times; bring tests/sabotage.py up to date")
+    path.write_text(text.replace(bug.line, bug.instead))
+
+
+def who_notices(bug: Bug) -> str:
+    """The first test that fails with the bug, or nothing."""
+    with tempfile.TemporaryDirectory(prefix="sabotage-") as folder:
+        copy = Path(folder)
+        for part in ("src", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "acceptance"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        plant(bug, copy / "src")
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(copy / "src"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "UPSWELL_SABOTAGE": "1",
+        }
+        environment.pop("UPSWELL_EXAMPLES", None)
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "--timeout=60"]
+        done = subprocess.run(
+            [*command, *bug.tests],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    if done.returncode not in (0, 1):
+        sys.exit(f"{bug.name}: the tests could not be run:\n{done.stdout}{done.stderr}")
+    found = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", done.stdout, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def main(words: list[str]) -> int:
+    """Plant the bugs whose name or file has one of the words, or all; 1 if one of them is not caught."""
+    chosen = [bug for bug in BUGS if not words or any(word in f"{bug.name} {bug.file}" for word in words)]
+    missed = 0
+    for bug in chosen:
+        began = time.monotonic()
+        noticed = who_notices(bug)
+        missed += not noticed
+        seconds = time.monotonic() - began
+        print(f"{bug.name:<45} {bug.file:<20} {seconds:5.1f} s  {noticed or 'NOT CAUGHT'}", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} bugs caught")
+    return 1 if missed or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
