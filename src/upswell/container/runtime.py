@@ -10,6 +10,7 @@ import os
 import select
 import sys
 import threading
+from itertools import islice
 from time import monotonic, perf_counter
 from typing import NoReturn
 
@@ -115,7 +116,8 @@ class Attendant:
                 self._quiet = 0
                 self._executor.submit(Work(message, inputs))
             case m.TakeBack(range=number):
-                self._give_back(number)
+                places = self._executor.record.spec.concurrency.max_inputs
+                self._give_back(number, is_next=number in islice(self._executor.held, places))
             case m.CancelRange(range=number):
                 self._give_back(number)
                 work = self._executor.held.get(number)
@@ -128,9 +130,9 @@ class Attendant:
             case m.Drain():
                 self._executor.drain()
 
-    def _give_back(self, number: int) -> None:
+    def _give_back(self, number: int, *, is_next: bool = False) -> None:
         work = self._executor.held.get(number)
-        stop = work.give_back() if work is not None else 1 << 62
+        stop = work.give_back(is_next=is_next) if work is not None else 1 << 62
         self._channel.send(m.Returned(number, stop))
 
     def _enforce_timeout(self) -> None:

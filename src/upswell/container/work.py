@@ -51,15 +51,19 @@ class Work:
         self.measured_at, self.measured_cpu = wall, cpu
         return passed
 
-    def give_back(self) -> int:
-        """Move the end before everything that has not started; returns the new end."""
+    def give_back(self, *, is_next: bool = False) -> int:
+        """Move the end before everything that has not started; returns the new end.
+
+        Where the range `is_next`, a place is free for its first input, which counts as started: were that given away
+        too, a large input could go from container to container without ever being run.
+        """
         with self.lock:
             end = self.stop
             while not self.ended:
-                self.stop = min(end, self._unstarted())
-                if min(end, self._unstarted()) == self.stop:
+                self.stop = min(end, self._unstarted(is_next))
+                if min(end, self._unstarted(is_next)) == self.stop:
                     break
             return self.stop
 
-    def _unstarted(self) -> int:
-        return self.announced + 1 if self.begun else self.announced
+    def _unstarted(self, is_next: bool) -> int:
+        return self.announced + 1 if self.begun or is_next else self.announced
