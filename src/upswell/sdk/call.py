@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import AsyncIterator, Iterator
-from time import monotonic
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from ..errors import NotFoundError
+from ..errors import InvalidError
 from ..wire import messages as m
-from ..wire.codec import Frame
+from ..wire.payload import PackError
 from .client import Inbox, get_client, new_id
+from .collection import Collection, collection_of
 from .dual import Dual, dual, run_async, run_sync
-from .outcomes import error_of, values_of
-from .submission import Submission, pack_arguments
+from .submission import Submission, pack_segment, unpicklable
 
 R = TypeVar("R")
 
@@ -29,16 +28,16 @@ async def _gather(*calls: FunctionCall[Any]) -> list[Any]:
 class FunctionCall(Generic[R]):
     """A spawned call. `object_id` names it; `FunctionCall.from_id` finds it again."""
 
-    def __init__(self, object_id: str) -> None:
+    def __init__(self, object_id: str, total: int | None = None) -> None:
         self.object_id = object_id
-        self._results: dict[int, Any] = {}  # position → ("value", …) or ("error", …), as far as they have come
-        self._total: int | None = None
-        self._missing: BaseException | None = None
-        self._inbox: Inbox | None = None
+        self._total = total
+        self._collection: Collection | None = None
 
     @classmethod
     def from_id(cls, object_id: str) -> FunctionCall[Any]:
         """The call of that id, which may have been spawned elsewhere; `NotFoundError` when it is used and unknown."""
+        if not isinstance(object_id, str):
+            raise TypeError(f"FunctionCall.from_id takes the object_id of a call, which is a str, not {object_id!r}")
         return FunctionCall(object_id)
 
     async def _get(self, timeout: float | None = None, *, index: int = 0) -> R:
@@ -46,21 +45,23 @@ class FunctionCall(Generic[R]):
 
         Raises the input's own exception, and the builtin `TimeoutError` when `timeout` seconds pass first (0: look).
         """
-        await self._until(lambda: index in self._results or self._is_past(index), timeout)
-        if index not in self._results:
-            raise IndexError(f"{self.object_id} has {self._total} inputs, and none at {index}")
-        return self._result(index)  # type: ignore[no-any-return]
+        if not await self._until_here(_checked(index), timeout):
+            raise IndexError(f"{self.object_id} has {self._known_total()} inputs, counted from 0, and none at {index}")
+        return self._collect().result(index)  # type: ignore[no-any-return]
 
     get = dual(_get)
 
     def iter(self, *, start: int = 0, end: int | None = None) -> Results[R]:
         """The outputs of inputs `start .. end` in order, plainly or asynchronously iterable."""
-        return Results(self, start, end)
+        return Results(self, _checked(start), end)
 
     @dual
     async def num_inputs(self) -> int:
         """How many inputs the call has, once that is known."""
-        await self._until(lambda: self._total is not None, None)
+        if self._total is None:
+            collection = self._collect()
+            await collection.until(lambda: collection.total is not None, None)
+            self._total = collection.total
         assert self._total is not None
         return self._total
 
@@ -72,52 +73,37 @@ class FunctionCall(Generic[R]):
     gather = Dual(_gather)
 
     def __repr__(self) -> str:
-        return f"FunctionCall({self.object_id!r}, {len(self._results)} results here)"
+        here = self._collection.results if self._collection is not None else 0
+        return f"FunctionCall({self.object_id!r}, {here} results here)"
+
+    def __reduce__(self) -> Any:
+        return FunctionCall.from_id, (self.object_id,)  # it can be passed to containers, and fetched from there
 
     # -- collecting --------------------------------------------------------------------------------
 
+    async def _until_here(self, index: int, timeout: float | None) -> bool:
+        """Whether there is an input `index`, once its result is here."""
+        collection = self._collect()
+        await collection.until(lambda: index in collection or self._is_past(index), timeout)
+        return index in collection
+
+    def _collect(self) -> Collection:
+        if self._collection is None:
+            self._collection = collection_of(self.object_id)
+        return self._collection
+
     def _is_past(self, index: int) -> bool:
-        return self._total is not None and index >= self._total
+        total = self._known_total()
+        return total is not None and index >= total
 
-    def _result(self, index: int) -> Any:
-        kind, value = self._results[index]
-        if kind == "error":
-            raise value
-        return value
+    def _known_total(self) -> int | None:
+        return self._collect().total if self._total is None else self._total
 
-    async def _until(self, enough: Any, timeout: float | None) -> None:
-        """Collect until `enough()`; the builtin `TimeoutError` after `timeout` seconds."""
-        deadline = None if timeout is None else monotonic() + timeout
-        client = get_client()
-        if self._inbox is None:
-            self._inbox = client.open_inbox(self.object_id)
-            client.send(m.Collect(self.object_id, 0, -1))
-            await self._inbox.sleep()  # the server's first answer is immediate
-        while True:
-            self._receive(self._inbox.take())
-            if self._missing is not None:
-                raise self._missing
-            if enough():
-                return
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
-                raise builtins.TimeoutError(f"{self.object_id} has no result yet")
-            await self._inbox.sleep(left)
 
-    def _receive(self, frames: list[Frame]) -> None:
-        client = get_client()
-        for message, payload in frames:
-            match message:
-                case m.Outputs(first=first):
-                    for index, value in enumerate(values_of(client, message, payload)):
-                        self._results[first + index] = ("value", value)
-                case m.Failed(first=first, count=count, error=error) if count:
-                    for index in range(first, first + count):
-                        self._results[index] = ("error", error_of(error, payload))
-                case m.Failed(error=error):
-                    self._missing = NotFoundError(error.message)
-                case m.CallDescribed(total=total) if total >= 0:
-                    self._total = total
+def _checked(index: int) -> int:
+    if index < 0:
+        raise InvalidError(f"results are counted from 0, and {index} is less")
+    return index
 
 
 class Results(Generic[R]):
@@ -129,23 +115,19 @@ class Results(Generic[R]):
         self._end = end
 
     def __iter__(self) -> Iterator[R]:
-        index = self._start
-        while run_sync(self._has(index)):
-            yield self._call._result(index)
+        index, collection = self._start, self._call._collect()
+        while not self._is_end(index) and (index in collection or run_sync(self._call._until_here(index, None))):
+            yield collection.result(index)
             index += 1
 
     async def __aiter__(self) -> AsyncIterator[R]:
-        index = self._start
-        while await run_async(self._has(index)):
-            yield self._call._result(index)
+        index, collection = self._start, self._call._collect()
+        while not self._is_end(index) and (index in collection or await run_async(self._call._until_here(index, None))):
+            yield collection.result(index)
             index += 1
 
-    async def _has(self, index: int) -> bool:
-        if self._end is not None and index >= self._end:
-            return False
-        call = self._call
-        await call._until(lambda: index in call._results or call._is_past(index), None)
-        return index in call._results
+    def _is_end(self, index: int) -> bool:
+        return self._end is not None and index >= self._end
 
 
 async def spawn(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any]) -> FunctionCall[Any]:
@@ -155,23 +137,26 @@ async def spawn(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any
     inbox = client.open_inbox(call)
     submission = Submission(client, call, function_id, "spawn")
     try:
-        pulled: list[Any] = []
-        for one in inputs:
-            pulled.append(tuple(one) if starred else (one,))
-            if len(pulled) == SPAWN_SEGMENT:
-                submission.send(pack_arguments(pulled, kwargs, submission.submitted), len(pulled), False)
-                pulled = []
-                await _accepted(submission, inbox, SPAWN_UNACCEPTED)
-        if pulled:
-            submission.send(pack_arguments(pulled, kwargs, submission.submitted), len(pulled), True)
-        submission.end()
+        iterator = map(tuple, inputs) if starred else iter(inputs)
+        last = False
+        while not last:
+            pulled = list(islice(iterator, SPAWN_SEGMENT))
+            last = len(pulled) < SPAWN_SEGMENT
+            if pulled:
+                submission.send(pack_segment(pulled, starred, kwargs), len(pulled), last)
+            await _accepted(submission, inbox, SPAWN_UNACCEPTED)
+        if submission.submitted:  # nothing is known to the server of a call without inputs
+            submission.end()
         await _accepted(submission, inbox, 1)
+    except PackError as error:
+        client.send(m.Cancel(call))
+        raise unpicklable(submission.submitted, error) from None
     except BaseException:
         client.send(m.Cancel(call))
         raise
     finally:
         client.close_inbox(call)
-    return FunctionCall(call)
+    return FunctionCall(call, submission.submitted)
 
 
 async def _accepted(submission: Submission, inbox: Inbox, below: int) -> None:

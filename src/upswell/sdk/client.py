@@ -123,6 +123,13 @@ class Client:
             inbox.put(self._lost)
         return inbox
 
+    def share_inbox(self, name: str, inbox: Inbox) -> Inbox:
+        """The inbox that is open under `name`, or else this one, from now on."""
+        shared = self._inboxes.setdefault(name, inbox)
+        if shared is inbox and self._lost is not None:
+            inbox.put(self._lost)
+        return shared
+
     def close_inbox(self, name: str) -> None:
         """Frames about `name` are dropped from now on."""
         self._inboxes.pop(name, None)

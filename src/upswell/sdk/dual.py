@@ -35,11 +35,14 @@ class Wait:
         self._future: asyncio.Future[None] | None = None
 
     def set(self) -> None:
-        """It has happened. Called once, from any thread."""
+        """It has happened. May be called more than once, from any thread."""
         self.done = True
         # Whoever waits made its lock or future before it looked at `done` for the last time.
         if self._lock is not None:
-            self._lock.release()
+            try:
+                self._lock.release()
+            except RuntimeError:
+                pass  # another thread has said so at the same moment
         if (future := self._future) is not None:
             try:
                 future.get_loop().call_soon_threadsafe(_resolve, future)
@@ -56,7 +59,7 @@ class Wait:
         lock.acquire()
         self._lock = lock
         if not self.done:
-            lock.acquire(timeout=-1 if self.timeout is None else self.timeout)
+            lock.acquire(timeout=-1 if self.timeout is None else min(max(0, self.timeout), threading.TIMEOUT_MAX))
 
     async def wait(self) -> None:
         """Wait on the running loop."""

@@ -257,7 +257,7 @@ class Map(Generic[R]):
             raise TypeError("starmap takes one iterable of argument tuples")
         return Mapping(
             self._function,
-            Inputs(iterables),
+            Inputs(iterables, starred=self._starred),
             starred=self._starred or len(iterables) > 1,
             kwargs=kwargs or {},
             order_outputs=order_outputs,

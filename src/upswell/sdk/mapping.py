@@ -13,15 +13,16 @@ from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..errors import ConnectionError, UserCodeException
+from ..errors import ConnectionError, InvalidError, UserCodeException
 from ..spec import MAP_WINDOW
 from ..wire import messages as m
 from ..wire.codec import Frame
+from ..wire.payload import PackError
 from .client import Inbox, new_id
 from .dual import run_async, run_sync
-from .outcomes import error_of, values_of
+from .outcomes import Failure, Outcome, outcomes_of
 from .pump import Pump
-from .submission import Submission, pack_arguments, pack_values
+from .submission import Submission, pack_segment, unpicklable
 
 if TYPE_CHECKING:
     from .function import Function
@@ -97,13 +98,13 @@ class Mapping:
         self._inbox: Inbox | None = None
         self._iterator: Iterator[Any] | Pump | None = None
         self._exhausted = False
-        self._input_error: Exception | None = None  # the iterator's own; it comes after the outputs of what came before
+        self._input_error: Exception | None = None  # ends the inputs; it comes after the outputs of those before
         self._segment = 0  # index into SEGMENTS
         self._largest = MAP_WINDOW  # inputs that make a segment of SEGMENT_BYTES
         self._window = MAP_WINDOW
         self._consumed = 0  # outputs handed to the consumer, all of them eaten when it asks for more
         self._next = 0  # the position whose output comes next, in order
-        self._arrived: dict[int, list[Any] | tuple[m.Failed, Any]] = {}
+        self._arrived: dict[int, Outcome] = {}
         self._error: BaseException | None = None
         self._finished = False
 
@@ -144,7 +145,8 @@ class Mapping:
             except ConnectionError:
                 pass
         self._submission.client.close_inbox(self._submission.call)
-        self._submission, self._finished, self._error = None, True, self._error or _Consumed("this map was consumed")
+        ended = InvalidError(f"this map of {self.function.name} has ended: call .map again for its outputs once more")
+        self._submission, self._finished, self._error = None, True, ended
 
     # -- inputs ------------------------------------------------------------------------------------
 
@@ -161,9 +163,9 @@ class Mapping:
         assert self._submission is not None
         if self._exhausted or self._submission.is_refused:
             return False
-        # Refilled by segments, not by single inputs.
         room = self._window - (self._submission.submitted - self._consumed)
-        ready = not isinstance(self._iterator, Pump) or self._iterator.has_items
+        ready = not isinstance(self._iterator, Pump) or self._iterator.has_items_of(room)
+        # Refilled by segments, not by single inputs.
         return ready and room >= min(self._size(), self._window)
 
     def _size(self) -> int:
@@ -207,11 +209,12 @@ class Mapping:
             if self._input_error is None:
                 submission.end()
             return
-        if self._starred or self._kwargs:
-            arguments = [tuple(one) for one in inputs] if self._starred else [(one,) for one in inputs]
-            packed = pack_arguments(arguments, self._kwargs, submission.submitted)
-        else:
-            packed = pack_values(inputs, submission.submitted)
+        try:
+            packed = pack_segment(inputs, self._starred, self._kwargs)
+        except PackError as error:
+            self._input_error, self._exhausted = unpicklable(submission.submitted, error), True
+            self._send_segment(inputs[: error.index])
+            return
         size = len(packed.data) + (packed.buffers.size if packed.buffers else 0)
         self._segment += 1
         self._largest = max(1, SEGMENT_BYTES * len(inputs) // size)
@@ -225,10 +228,7 @@ class Mapping:
         for message, payload in frames:
             if isinstance(message, m.Outputs | m.Failed):
                 self._submission.accepted(message.first)
-            if isinstance(message, m.Outputs):
-                self._arrived[message.first] = values_of(self._submission.client, message, payload)
-            elif isinstance(message, m.Failed):
-                self._arrived[message.first] = (message, payload)
+                self._arrived.update(outcomes_of(self._submission.client, message, payload))
             else:
                 self._submission.answered(message)
 
@@ -240,19 +240,14 @@ class Mapping:
             arrived = self._arrived.pop(first, None)
             if arrived is None:
                 break
-            if isinstance(arrived, list):
+            if not isinstance(arrived, Failure):
                 batch += arrived
                 self._next = first + len(arrived)
                 continue
-            message, payload = arrived
-            error = error_of(message.error, payload)
+            error, inputs = arrived
             if not self._return_exceptions:
                 self._error = error
                 break
-            batch += [UserCodeException(error) if self._wrap else error] * message.count
-            self._next = first + message.count
+            batch += [UserCodeException(error) if self._wrap else error] * inputs
+            self._next = first + inputs
         return batch
-
-
-class _Consumed(RuntimeError):
-    """A map is iterated a second time."""

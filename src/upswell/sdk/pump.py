@@ -1,13 +1,16 @@
-"""Asynchronous input iterators: a task advances them and holds what they yield until the map takes it."""
+"""The inputs of a map, from whatever iterables they come.
+
+Plain iterables are advanced by whoever iterates the map, in that thread. Asynchronous ones are advanced by a task,
+which holds what they yield until the map takes it.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..spec import MAP_WINDOW
 from .client import Inbox
 
 if TYPE_CHECKING:
@@ -15,21 +18,26 @@ if TYPE_CHECKING:
 
 
 class Pump:
-    """Advances one asynchronous iterator on a loop, at most `MAP_WINDOW` inputs ahead of `take`."""
+    """Advances one asynchronous iterator on a loop, as far ahead of `take` as the map has room."""
 
     def __init__(self, iterator: AsyncIterator[Any], inbox: Inbox, loop: asyncio.AbstractEventLoop) -> None:
+        import asyncio
+
         self._inbox = inbox
         self._loop = loop
         self._items: deque[Any] = deque()
         self._ended = False
         self._error: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
-        self._room: asyncio.Event | None = None
+        self._limit = 1  # inputs to hold
+        self._eased = asyncio.Event()  # set when there may be room again
         loop.call_soon_threadsafe(self._start, iterator)
 
-    @property
-    def has_items(self) -> bool:
-        """Whether `take` has something to say."""
+    def has_items_of(self, room: int) -> bool:
+        """Whether `take` has something to say. From now on at most `room` inputs are held."""
+        eases, self._limit = room > self._limit, room
+        if eases:
+            self._loop.call_soon_threadsafe(self._eased.set)
         return bool(self._items) or self._ended
 
     def take(self, size: int) -> tuple[list[Any], bool]:
@@ -37,32 +45,32 @@ class Pump:
         taken = [self._items.popleft() for _ in range(min(size, len(self._items)))]
         if not taken and self._error is not None:
             raise self._error
-        if self._room is not None:
-            self._loop.call_soon_threadsafe(self._room.set)
+        self._limit -= len(taken)
         return taken, self._ended and not self._items and self._error is None
 
     def close(self) -> None:
         """Stop advancing."""
-        if self._task is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._task.cancel)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop)
 
     def _start(self, iterator: AsyncIterator[Any]) -> None:
-        import asyncio
-
-        self._room = asyncio.Event()
         self._task = self._loop.create_task(self._advance(iterator))
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     async def _advance(self, iterator: AsyncIterator[Any]) -> None:
         import asyncio
 
-        assert self._room is not None
         try:
             async for item in iterator:
                 self._items.append(item)
                 self._inbox.wake()
-                while len(self._items) >= MAP_WINDOW:
-                    self._room.clear()
-                    await self._room.wait()
+                self._eased.clear()
+                while len(self._items) >= self._limit:
+                    await self._eased.wait()
+                    self._eased.clear()
         except asyncio.CancelledError:
             pass
         except BaseException as error:
@@ -87,35 +95,65 @@ def background_loop() -> asyncio.AbstractEventLoop:
 
 
 class Inputs:
-    """The input iterables of a map: one, or several zipped to the shortest; plain and asynchronous ones mix."""
+    """The input iterables of a map: one, or several zipped to the shortest; plain and asynchronous ones mix.
 
-    def __init__(self, iterables: tuple[Any, ...]) -> None:
+    With `starred`, the elements of the one iterable are argument tuples themselves.
+    """
+
+    def __init__(self, iterables: tuple[Any, ...], *, starred: bool = False) -> None:
         for iterable in iterables:
             if not hasattr(iterable, "__aiter__"):
                 iter(iterable)  # raises the TypeError where the map is written
         self._iterables = iterables
+        self._starred = starred
 
     def open(self, asynchronous: bool, inbox: Inbox) -> Iterator[Any] | Pump:
-        """Something that yields inputs: argument tuples where there are several iterables."""
-        if not any(hasattr(iterable, "__aiter__") for iterable in self._iterables):
-            return iter(self._iterables[0]) if len(self._iterables) == 1 else zip(*self._iterables, strict=False)
-        import asyncio
+        """Something that yields inputs: argument tuples where there are several iterables.
 
-        loop = asyncio.get_running_loop() if asynchronous else background_loop()
-        return Pump(self._zipped(), inbox, loop)
+        What can be iterated both ways, as a map's outputs can, is iterated the way the map itself is.
+        """
+        if asynchronous:
+            if any(hasattr(iterable, "__aiter__") for iterable in self._iterables):
+                import asyncio
+
+                return Pump(self._zipped(), inbox, asyncio.get_running_loop())
+        elif all(map(_is_asynchronous_only, self._iterables)):
+            return Pump(self._zipped(), inbox, background_loop())
+        iterators = [_lowered(one) if _is_asynchronous_only(one) else iter(one) for one in self._iterables]
+        if len(iterators) > 1:
+            return zip(*iterators, strict=False)
+        return map(tuple, iterators[0]) if self._starred else iterators[0]
 
     async def _zipped(self) -> AsyncIterator[Any]:
-        iterators = [
-            aiter(iterable) if hasattr(iterable, "__aiter__") else _lifted(iterable) for iterable in self._iterables
-        ]
+        iterators = [aiter(one) if hasattr(one, "__aiter__") else _lifted(one) for one in self._iterables]
         while True:
             try:
                 items = [await anext(iterator) for iterator in iterators]
             except StopAsyncIteration:
                 return
-            yield items[0] if len(items) == 1 else tuple(items)
+            yield tuple(items[0] if self._starred else items) if self._starred or len(items) > 1 else items[0]
+
+
+def _is_asynchronous_only(iterable: Any) -> bool:
+    return hasattr(iterable, "__aiter__") and not hasattr(iterable, "__iter__")
 
 
 async def _lifted(iterable: Iterable[Any]) -> AsyncIterator[Any]:
     for item in iterable:
         yield item
+
+
+def _lowered(iterable: AsyncIterable[Any]) -> Iterator[Any]:
+    """An asynchronous iterable beside plain ones in plain code, where those must stay in the caller's thread."""
+    import asyncio
+
+    iterator = aiter(iterable)
+
+    async def advance() -> Any:
+        return await anext(iterator)
+
+    while True:
+        try:
+            yield asyncio.run_coroutine_threadsafe(advance(), background_loop()).result()
+        except StopAsyncIteration:
+            return

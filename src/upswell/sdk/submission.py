@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ResourceExhaustedError, SerializationError
@@ -12,20 +13,18 @@ from .client import Client
 from .environment import is_by_value
 
 
-def pack_arguments(inputs: Sequence[tuple[Any, ...]], kwargs: dict[str, Any], first: int) -> Packed:
-    """The inputs from position `first` on; `SerializationError` names the one that can't be pickled."""
-    try:
+def pack_segment(inputs: Sequence[Any], starred: bool, kwargs: dict[str, Any]) -> Packed:
+    """Inputs of one positional argument each, or of a tuple of them (`starred`); `PackError` says which can't be."""
+    if starred:
         return pack_inputs(inputs, kwargs, by_value=is_by_value())
-    except PackError as error:
-        raise SerializationError(f"input {first + error.index}: {error}") from None
+    if kwargs:
+        return pack_inputs([(one,) for one in inputs], kwargs, by_value=is_by_value())
+    return pack(inputs, shape=BARE, by_value=is_by_value())
 
 
-def pack_values(values: Sequence[Any], first: int) -> Packed:
-    """The same for inputs of one positional argument each."""
-    try:
-        return pack(values, shape=BARE, by_value=is_by_value())
-    except PackError as error:
-        raise SerializationError(f"input {first + error.index}: {error}") from None
+def unpicklable(first: int, error: PackError) -> SerializationError:
+    """What the user is told of an input that can't be pickled, in a segment whose first is the call's `first`."""
+    return SerializationError(f"input {first + error.index}: {error}")
 
 
 class Submission:
@@ -39,7 +38,7 @@ class Submission:
         self._function = function
         self._kind = kind
         self._parent = parent
-        self._unaccepted: dict[int, tuple[m.Submit, Packed]] = {}
+        self._unaccepted: dict[int, _Offer] = {}  # by position, in order
         self._refused = False  # nothing is sent until the server invites
 
     @property
@@ -59,9 +58,9 @@ class Submission:
         )
         self.submitted += count
         self.ended = self.ended or last
-        self._unaccepted[submit.first] = (submit, packed)
+        offer = self._unaccepted[submit.first] = _Offer(submit, packed)
         if not self._refused:
-            self.client.submit(submit, packed)
+            self._send(offer)
 
     def end(self) -> None:
         """Say that no more inputs come, where the last segment could not."""
@@ -80,18 +79,39 @@ class Submission:
         match message:
             case m.Accepted(first=first):
                 self.accepted(first)
-            case m.Refused(first=first, error=error) if error.kind == "exhausted":
-                self.accepted(first - 1)
-                self._refused = True
-            case m.Refused(first=first, error=error) if first == next(iter(self._unaccepted), -1):
-                if not self._refused:  # otherwise it followed the one that met the limit, and is offered again with it
-                    raise failure(error)
+            case m.Refused(first=first, error=error):
+                self._take_refusal(first, error)
             case m.Invited():
                 self._refused = False
-                for submit, packed in self._unaccepted.values():
-                    self.client.submit(submit, packed)
+                for offer in self._unaccepted.values():
+                    self._send(offer)
                 if self.ended:
                     self.client.send(m.EndInputs(self.call, self.submitted))
+
+    def _send(self, offer: _Offer) -> None:
+        offer.unanswered += 1
+        self.client.submit(offer.submit, offer.packed)
+
+    def _take_refusal(self, first: int, error: m.ErrorRecord) -> None:
+        offer = self._unaccepted.get(first)
+        if offer is None:
+            return
+        offer.unanswered -= 1
+        if offer.unanswered or self._refused:
+            return  # it was offered again since; or it was out of turn, after one that was refused
+        if error.kind != "exhausted":
+            raise failure(error)
+        self._refused = True
+        self.accepted(first - 1)  # else this one would have been out of turn
+
+
+@dataclass(slots=True)
+class _Offer:
+    """A segment that the server may not have taken yet."""
+
+    submit: m.Submit
+    packed: Packed
+    unanswered: int = 0  # times it was sent, less refusals
 
 
 def failure(error: m.ErrorRecord) -> Exception:

@@ -7,11 +7,13 @@ second what the values mean. Large buffers travel beside the bytes in a block of
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import MethodDescriptorType
+from typing import Any, NamedTuple, cast
 
 from ..errors import DeserializationError, RemoteError, SerializationError
 from . import buffers as shared
@@ -228,7 +230,7 @@ def _load(piece: memoryview, buffers: Sequence[memoryview], index: int) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # what a class does as it is loaded is up to its author
-        reason = f"the value at {index} can't be unpickled here: {type(error).__name__}: {error}"
+        reason = f"it can't be unpickled here: {type(error).__name__}: {error}"
         return Unreadable(DeserializationError(reason))
 
 
@@ -252,23 +254,41 @@ class RemoteTraceback(Exception):
 
 
 class _Exactly:
-    """Pickles an exception as what it is: its class may take other arguments than those it hands to `Exception`."""
+    """Pickles an exception as what it is: its class may take other arguments than those it hands to `Exception`.
+
+    What it carries and can't be pickled, such as a connection, is left behind.
+    """
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
     def __reduce__(self) -> Any:
         error = self._error
-        if type(error).__reduce__ is not BaseException.__reduce__:
-            return error.__reduce__()
-        return _exactly, (type(error), error.args, error.__dict__)
+        kind = type(error)
+        if kind.__reduce_ex__ is not object.__reduce_ex__ or not isinstance(kind.__reduce__, MethodDescriptorType):
+            return error.__reduce_ex__(5)  # its author's own way
+        _, args, *rest = cast("tuple[Any, ...]", error.__reduce__())
+        carried: dict[str, Any] = dict(rest[0]) if rest else {}
+        names = copyreg._slotnames(kind)  # type: ignore[attr-defined]
+        carried |= {name: getattr(error, name) for name in names if hasattr(error, name)}
+        return _exactly, (kind, args, {name: value for name, value in carried.items() if _travels(value)})
 
 
-def _exactly(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    error = kind.__new__(kind)
-    error.args = args
-    error.__dict__.update(state)
+def _exactly(kind: type[BaseException], args: tuple[Any, ...], carried: dict[str, Any]) -> BaseException:
+    # Made as its nearest built-in class makes it, which is where `args` come from; no code of the user's runs.
+    built_in = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    error: BaseException = built_in.__new__(kind, *args)
+    built_in.__init__(error, *args)  # type: ignore[misc]
+    BaseException.__setstate__(error, carried)
     return error
+
+
+def _travels(value: Any) -> bool:
+    try:
+        _dump(value, 0, None, False)
+    except Exception:
+        return False
+    return True
 
 
 def pack_exception(error: BaseException, *, own: str = "\0") -> tuple[ErrorRecord, bytes]:

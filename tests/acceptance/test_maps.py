@@ -1,0 +1,149 @@
+"""What a map promises where it is hard: odd inputs, odd outputs, failing iterators, threads and loops."""
+
+from .processes import Program
+
+MAPS = """
+    import asyncio, gc, itertools, os, sqlite3, threading, time
+    import upswell
+    from upswell.exception import DeserializationError, InvalidError, SerializationError
+
+    app = upswell.App("maps")
+
+    class Stays:
+        def __reduce__(self):
+            return leave, ()
+
+    def leave():
+        assert not upswell.is_local(), "stays where it is"
+        return Stays()
+
+    @app.function(max_containers=2)
+    def same(x):
+        return x
+
+    @app.function()
+    def join(*parts, sep=""):
+        return sep.join(map(str, parts))
+
+    @app.function()
+    def odd(x):
+        return Stays() if x % 3 == 2 else x
+
+    def told(outputs):
+        seen = []
+        try:
+            for output in outputs:
+                seen.append(output)
+        except Exception as error:
+            seen.append(f"{type(error).__name__}: {error}"[:61])
+        return seen
+
+    @app.local_entrypoint()
+    def inputs():
+        print(told(same.map([0, 1, threading.Lock(), 3]))[:2], told(same.map([0, threading.Lock()]))[-1][:28])
+        print(len(told(same.map(itertools.chain(range(3000), [threading.Lock()])))))
+        print(told(join.starmap([(1,), [1, 2], "abc", 5, (6,)], kwargs={"sep": "-"})))
+        def failing():
+            yield from range(100)
+            raise LookupError("the caller's own")
+        print(len(told(same.map(failing()))), told(same.map(failing(), order_outputs=False))[-1])
+        cursor = lambda: sqlite3.connect(":memory:").execute("select 1 union select 2")
+        print(told(same.map(same.map(cursor()))), told(join.map(cursor(), letters())))
+        print(sum(same.map(same.map(same.map(range(3000))))))
+
+    async def letters():
+        for letter in "abc":
+            await asyncio.sleep(0)
+            yield letter
+
+    @app.local_entrypoint()
+    def outputs():
+        print(told(odd.map(range(6))))
+        mixed = list(odd.map(range(6), return_exceptions=True))
+        print([type(one).__name__ for one in mixed], str(mixed[5])[:61])
+        again = same.map([1])
+        print(told(again), told(again))
+
+    @app.local_entrypoint()
+    def ahead():
+        pulled = 0
+        async def endless():
+            nonlocal pulled
+            while True:
+                pulled += 1
+                yield pulled
+        for output in same.map(endless()):
+            if output == 2500:
+                time.sleep(0.2)
+                break
+        print(pulled - output <= 1000)
+        async def main():
+            async for output in same.map.aio(endless()):
+                if output >= 2500:
+                    await asyncio.sleep(0.2)
+                    return pulled - output <= 1000
+        pulled = 0
+        print(asyncio.run(main()))
+
+    @app.local_entrypoint()
+    def threads():
+        sums = []
+        def one(first):
+            sums.append(sum(same.map(range(first, first + 10_000))))
+        def another():
+            sums.append(asyncio.run(asynchronous()))
+        async def asynchronous():
+            maps = [collect(same.map.aio(range(1000))) for _ in range(4)]
+            return sum(await asyncio.gather(*maps))
+        async def collect(outputs):
+            return sum([output async for output in outputs])
+        targets = [lambda first=first: one(first) for first in range(5)] + [another, another]
+        threads = [threading.Thread(target=target) for target in targets]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        expected = [sum(range(first, first + 10_000)) for first in range(5)] + [4 * sum(range(1000))] * 2
+        print(sorted(sums) == sorted(expected))
+        outputs = iter(same.map(itertools.count()))
+        next(outputs)
+        closing = threading.Thread(target=outputs.close)
+        closing.start()
+        closing.join()
+        print(list(outputs), same.remote(3))
+"""
+
+
+def out(program: Program, name: str) -> list[str]:
+    program.write(MAPS)
+    done = program.upswell("run", f"program.py::{name}")
+    assert (done.status, done.err) == (0, "")
+    return done.lines
+
+
+def test_inputs_that_fail_come_after_what_was_before_them(program: Program) -> None:
+    assert out(program, "inputs") == [
+        "[0, 1] SerializationError: input 1:",
+        "3001",
+        "['1', '1-2', 'a-b-c', \"TypeError: 'int' object is not iterable\"]",
+        "101 LookupError: the caller's own",
+        "[(1,), (2,)] ['(1,)a', '(2,)b']",
+        "4498500",
+    ]
+
+
+def test_outputs_that_cannot_be_loaded_fail_alone(program: Program) -> None:
+    assert out(program, "outputs") == [
+        "[0, 1, 'DeserializationError: the output of input 2 arrived, but it ']",
+        "['int', 'int', 'DeserializationError', 'int', 'int', 'DeserializationError'] "
+        "the output of input 5 arrived, but it can't be unpickled here",
+        "[1] ['InvalidError: this map of same has ended: call .map again fo']",
+    ]
+
+
+def test_asynchronous_inputs_are_pulled_only_as_needed(program: Program) -> None:
+    assert out(program, "ahead") == ["True", "True"]
+
+
+def test_many_maps_at_once_share_the_limit(program: Program) -> None:
+    assert out(program, "threads") == ["True", "[] 3"]
