@@ -35,7 +35,7 @@ MAPS = """
             for output in outputs:
                 seen.append(output)
         except Exception as error:
-            seen.append(f"{type(error).__name__}: {error}"[:61])
+            seen.append(f"{type(error).__name__}: {error}"[:60])
         return seen
 
     @app.local_entrypoint()

@@ -117,3 +117,17 @@ def test_quiet(program: Program, terminal: Tmux) -> None:
 
     assert until(finished, 30), seen[-HEIGHT:]
     assert not any("running" in line for line in seen)
+
+
+def test_a_question_is_not_drawn_over(program: Program, terminal: Tmux) -> None:
+    program.write(PROGRAM.replace('print("begin")', 'call = simmer.spawn_map(range(40)); print("to", input("who? "))'))
+    terminal.type(*UPSWELL, "run", "program.py")
+    assert until(lambda: "container says 3" in "".join(terminal.screen()), 20), terminal.screen()
+    assert not any("running" in line for line in terminal.screen())
+    terminal.press("me")
+    terminal.press("Enter")
+    assert until(lambda: any("running" in line for line in terminal.screen()), 20), terminal.screen()
+    assert any(line.startswith("who? ") and "running" not in line for line in terminal.screen())
+    assert "to me" in terminal.screen()
+    terminal.press("C-c")
+    assert until(lambda: "status=130" in terminal.screen(), 10), terminal.screen()

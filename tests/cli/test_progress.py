@@ -1,6 +1,7 @@
 """The progress lines: one a function, one line high whatever the width, gone when there is nothing to wait for."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -31,6 +32,21 @@ def test_a_function_is_one_line_high(width: int) -> None:
     lines = drawn(width, *many)
     assert len(lines) == 3
     assert all(len(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("width", "words"),
+    [
+        (80, ["simmer", "━", "12/40", "9.0/s", "2 running", "2 containers"]),
+        (60, ["simmer", "12/40", "9.0/s", "2 running", "2 containers"]),
+        (40, ["simmer", "12/40", "2 running", "2 containers"]),
+        (20, ["simmer", "12/40"]),
+    ],
+)
+def test_a_narrow_terminal_shows_what_matters_most(width: int, words: list[str]) -> None:
+    (line,) = drawn(width, (function("simmer", pending=26, running=2, succeeded=12, ready=2), 9.0))
+    assert [word for word in re.split(r"  +", line.rstrip()) if word.strip("━╺╸")] == [w for w in words if w != "━"]
+    assert ("━" in line) == ("━" in words)
 
 
 def test_more_functions_than_lines() -> None:

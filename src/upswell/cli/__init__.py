@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         status = _perform(sys.argv[1:] if arguments is None else list(arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
         return status
     except click.exceptions.Exit as error:
         return error.exit_code

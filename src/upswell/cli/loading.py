@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..sdk.app import App
-from ..sdk.environment import declare_source
+from ..sdk.environment import declare_source, script_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,9 +157,7 @@ def _read_module(name: str) -> bytes:
 
 
 def _load_script(path: Path) -> ModuleType:
-    name = path.stem
-    if name in sys.modules or name in sys.stdlib_module_names:
-        name = f"{name}_script"  # the module of that name stays what it is for everybody else
+    name = script_module(str(path))
     declare_source(name, "script", str(path))
     loader = _Uncached(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)

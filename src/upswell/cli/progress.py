@@ -17,13 +17,17 @@ from .screen import Screen
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.text import Text
 
     from ..wire.messages import FunctionProgress, Progress
 
 RATE_WINDOW_SECONDS = 3.0
 BAR_WIDTH = 24
 NAME_WIDTH = 28
+COLUMN_GAP = 2
+DROPPED_FIRST = ("pending", "bar", "rate", "running", "containers")  # as the terminal gets narrower
+STYLES = {"name": "bold", "rate": "dim", "containers": "dim"}
 LINES_LEFT_FREE = 2  # of the terminal's height
 
 
@@ -93,31 +97,61 @@ class Rate:
 
 def draw(console: Console, rows: list[tuple[FunctionProgress, float]]) -> str:
     """Return the lines of the display, each one line of the terminal whatever its width."""
-    from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    table = Table.grid(padding=(0, 2), pad_edge=False)
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH, style="bold")
-    table.add_column(width=BAR_WIDTH)
-    for style in ("", "dim", "", "", "dim"):
-        table.add_column(no_wrap=True, overflow="ellipsis", justify="left" if style else "right", style=style)
     room = max(1, console.height - LINES_LEFT_FREE)
-    for one, rate in rows[:room]:
-        done, known = one.succeeded + one.failed, _inputs(one)
-        failed = f", [red]{one.failed:,} failed[/]" if one.failed else ""
-        containers = f"{one.ready:,} containers" if one.ready != 1 else "1 container"
-        table.add_row(
-            one.name,
-            ProgressBar(total=known, completed=done, width=BAR_WIDTH),
-            f"{done:,}/{known:,}{failed}",
-            f"{_short(rate)}/s",
-            f"{one.running:,} running",
-            f"{one.pending:,} pending",
-            f"{containers}{f' + {one.starting:,} starting' if one.starting else ''}",
+    cells = [_cells(one, rate) for one, rate in rows[:room]]
+    widths = {name: max(row[name].cell_len for row in cells) for name in cells[0]} | {"bar": BAR_WIDTH}
+    widths["name"] = min(widths["name"], NAME_WIDTH)
+    shown = _fitting(widths, console.width)
+    table = Table.grid(padding=(0, COLUMN_GAP), pad_edge=False)
+    for name in shown:
+        table.add_column(
+            no_wrap=True,
+            overflow="ellipsis",
+            width=min(widths[name], console.width),
+            justify="right" if name in ("counts", "running", "pending") else "left",
+            style=STYLES.get(name, ""),
         )
+    for (one, _), row in zip(rows, cells, strict=False):
+        table.add_row(*(_bar(one) if name == "bar" else row[name] for name in shown))
     with console.capture() as capture:
         console.print(table, soft_wrap=False, crop=True)
     return capture.get()
+
+
+def _cells(one: FunctionProgress, rate: float) -> dict[str, Text]:
+    """Return the columns of a function's line, from left to right."""
+    from rich.text import Text
+
+    counts = Text(f"{one.succeeded + one.failed:,}/{_inputs(one):,}")
+    if one.failed:
+        counts.append(", ").append(f"{one.failed:,} failed", style="red")
+    containers = f"{one.ready:,} containers" if one.ready != 1 else "1 container"
+    return {
+        "name": Text(one.name),
+        "bar": Text(),
+        "counts": counts,
+        "rate": Text(f"{_short(rate)}/s"),
+        "running": Text(f"{one.running:,} running"),
+        "pending": Text(f"{one.pending:,} pending"),
+        "containers": Text(f"{containers}{f' + {one.starting:,} starting' if one.starting else ''}"),
+    }
+
+
+def _bar(one: FunctionProgress) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+
+    return ProgressBar(total=_inputs(one), completed=one.succeeded + one.failed, width=BAR_WIDTH)
+
+
+def _fitting(widths: dict[str, int], room: int) -> list[str]:
+    """Return the columns that a terminal of that width has room for."""
+    shown = list(widths)
+    for name in DROPPED_FIRST:
+        if sum(widths[one] + COLUMN_GAP for one in shown) - COLUMN_GAP > room:
+            shown.remove(name)
+    return shown
 
 
 def _inputs(one: FunctionProgress) -> int:

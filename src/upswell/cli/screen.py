@@ -7,6 +7,7 @@ program that prints a lot is not slowed down. Knows nothing of what the lines sa
 
 from __future__ import annotations
 
+import builtins
 import sys
 import threading
 from collections.abc import Callable
@@ -32,10 +33,13 @@ class Screen:
         self._drawn = 0  # how many of them stand on the terminal, just above the cursor
         self._at_line_start = True
         self._live = True
+        self._asking = 0  # prompts that wait for an answer
         self._closed = threading.Event()
         self._wrapped = {name: getattr(sys, name) for name in ("stdout", "stderr") if getattr(sys, name).isatty()}
         for name, stream in self._wrapped.items():
             setattr(sys, name, cast(TextIO, _Above(self, stream)))
+        self._input = builtins.input
+        builtins.input = self._ask
         self._thread = threading.Thread(target=self._refresh, name="upswell-screen", daemon=True)
         self._thread.start()
 
@@ -47,6 +51,8 @@ class Screen:
             self._lines = ""
             self._put_out()
             self._live = False
+        if builtins.input == self._ask:
+            builtins.input = self._input
         for name, stream in self._wrapped.items():
             if isinstance(getattr(sys, name), _Above):
                 setattr(sys, name, stream)
@@ -69,6 +75,18 @@ class Screen:
                 self._put_out()
             stream.flush()
 
+    def _ask(self, prompt: object = "", /) -> str:
+        """`input`, which writes its prompt past `sys.stdout`: the lines are away until there is an answer."""
+        with self._lock:
+            self._asking += 1
+            self._put_out()
+        try:
+            return self._input(prompt)
+        finally:
+            with self._lock:
+                self._asking -= 1
+                self._at_line_start = True
+
     def _refresh(self) -> None:
         while not self._closed.wait(REFRESH_SECONDS):
             lines = self._frame()
@@ -88,7 +106,7 @@ class Screen:
             stream.flush()
             if text:
                 self._at_line_start = text.endswith("\n")
-        if self._lines and self._at_line_start:  # a prompt or an unfinished line is left alone
+        if self._lines and self._at_line_start and not self._asking:  # a prompt or an unfinished line is left alone
             self._terminal.write(self._lines)
             self._terminal.flush()
             self._drawn = self._lines.count("\n")

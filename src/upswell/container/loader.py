@@ -12,7 +12,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
@@ -58,7 +58,8 @@ def import_user_code(environment: Environment) -> None:
             case "module":
                 _execute(environment, importlib.util.find_spec(environment.origin))
             case "script":
-                _execute(environment, importlib.util.spec_from_file_location(environment.module, environment.origin))
+                loader = SourceFileLoader(environment.module, environment.origin)  # whatever the file's name ends in
+                _execute(environment, importlib.util.spec_from_loader(environment.module, loader))
             case "text":
                 module = sys.modules[environment.module] = ModuleType(environment.module)
                 name = f"<{environment.module}>"

@@ -277,6 +277,7 @@ def close_client() -> None:
 
 def start_private_server() -> Client:
     """Start a server as a child of this process, and connect to it before it has booted."""
+    _open_standard_descriptors()
     ours, theirs = socket.socketpair()
     # -P: a file in the user's folder that is named like a module of the standard library is none of the server's.
     command = [sys.executable, "-P", "-m", "upswell.server", "--client-fd", str(theirs.fileno())]
@@ -292,6 +293,16 @@ def start_private_server() -> Client:
     )
     theirs.close()
     return Client(Channel(ours), "", process)
+
+
+def _open_standard_descriptors() -> None:
+    """Where the shell has closed one of them (`>&-`), a socket would get its number, and be taken for output."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number, which is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _after_fork() -> None:

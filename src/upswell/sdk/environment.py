@@ -21,8 +21,14 @@ def declare_source(module: str, kind: Literal["script", "module", "text"], origi
 
 def is_by_value() -> bool:
     """Whether `__main__` has no file, as in a notebook: then its functions and classes can only travel by value."""
-    main = sys.modules.get("__main__")
-    return "__main__" not in _declared and not getattr(main, "__file__", None) and not _declared
+    return not _declared and not _file_of(sys.modules.get("__main__"))
+
+
+def script_module(path: str, module: ModuleType | None = None) -> str:
+    """The name that a script has as a module, in containers and in pickles: no other module's, and no submodule's."""
+    name = os.path.splitext(os.path.basename(path))[0].replace(".", "_")
+    taken = sys.modules.get(name, module) is not module or name in sys.stdlib_module_names or name == "__main__"
+    return f"{name}_script" if taken else name
 
 
 def environment_of(function: Callable[..., Any], variables: dict[str, str], serialized: bool) -> Environment:
@@ -43,26 +49,30 @@ def environment_of(function: Callable[..., Any], variables: dict[str, str], seri
 
 
 def _main(module: ModuleType | None, variables: dict[str, str]) -> Environment:
-    path = getattr(module, "__file__", None)
+    path = _file_of(module)
     if not path:
         raise InvalidError(
-            "functions that are defined interactively can't be imported by containers: declare them with "
-            "@app.function(serialized=True)"
+            "containers can't import functions that are in no file: declare them with @app.function(serialized=True), "
+            "or save the program and run that (from standard input, `upswell run -` does)"
         )
     specification = getattr(module, "__spec__", None)
-    if specification is not None and specification.name:
+    if specification is not None and specification.name != "__main__":  # which a folder or an archive has
         name = specification.name.removesuffix(".__main__")
         name = specification.name if name == specification.name else f"{name}.__main__"
         kind: Literal["script", "module"] = "module"
         origin = name
     else:
-        stem = os.path.splitext(os.path.basename(path))[0]
-        taken = sys.modules.get(stem, module) is not module or stem in sys.stdlib_module_names
-        name = f"{stem}_script" if taken else stem
+        name = script_module(path, module)
         kind, origin = "script", os.path.abspath(path)
     # What containers pickle under that name is this very module here.
     sys.modules.setdefault(name, sys.modules["__main__"])
     return _environment(kind, origin, name, True, variables)
+
+
+def _file_of(module: ModuleType | None) -> str:
+    """The file of the program; "" where it was typed in, or came from standard input or `-c`."""
+    path = getattr(module, "__file__", None) or ""
+    return path if os.path.isfile(path) else ""
 
 
 def _environment(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from ..wire.messages import Log
 
@@ -18,9 +20,11 @@ _unfinished: dict[int, Speaker] = {}  # stream → whose line there has no end y
 
 def show(log: Log) -> None:
     """Write a container's lines to this program's own streams."""
-    stream = sys.stdout if log.stream == 1 else sys.stderr
+    stream: TextIO | None = sys.stdout if log.stream == 1 else sys.stderr
+    if stream is None:
+        return  # it was closed before Python began
     speaker = (log.function, log.container)
-    lines = log.text.splitlines(keepends=True)
+    lines = re.findall(r"[^\n]*\n|[^\n]+", log.text)  # a line ends at a newline, and not at a form feed or the like
     with _writing:
         _speakers.add(speaker)
         label = f"[{log.function} {log.container}] " if len(_speakers) > 1 else ""
@@ -29,10 +33,16 @@ def show(log: Log) -> None:
         if not log.text.endswith("\n"):
             _unfinished[log.stream] = speaker
         try:
-            stream.write(text)
+            stream.write(_encodable(text, stream))
             stream.flush()
         except (OSError, ValueError):
             pass  # the program has closed its output
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """The text, with escapes in place of what the stream's encoding lacks."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextmanager

@@ -154,7 +154,7 @@ def _unpack_singly(view: memoryview, buffers: Buffers | None) -> list[Any]:
     taken = 0
     for length, uses in zip(table[:count], table[count:], strict=True):
         piece = view[position : position + length]
-        values.append(_load(piece, mapped[taken : taken + uses], len(values)))
+        values.append(_load(piece, mapped[taken : taken + uses]))
         position += length
         taken += uses
     return values
@@ -224,7 +224,7 @@ def _dump(value: Any, index: int, large: list[pickle.PickleBuffer] | None, by_va
         raise PackError(index, f"{_describe(value)} can't be pickled: {error}") from None
 
 
-def _load(piece: memoryview, buffers: Sequence[memoryview], index: int) -> Any:
+def _load(piece: memoryview, buffers: Sequence[memoryview]) -> Any:
     try:
         return pickle.loads(piece, buffers=buffers)
     except KeyboardInterrupt:
@@ -302,7 +302,7 @@ def pack_exception(error: BaseException, *, own: str = "\0") -> tuple[ErrorRecor
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     try:
         data = _dump(_Exactly(error), 0, None, False)
-        if len(data) > MAX_EXCEPTION_BYTES or isinstance(_load(memoryview(data), (), 0), Unreadable):
+        if len(data) > MAX_EXCEPTION_BYTES or isinstance(_load(memoryview(data), ()), Unreadable):
             data = b""
     except Exception:
         data = b""
@@ -325,7 +325,7 @@ def unpack_exception(record: ErrorRecord, payload: bytes | memoryview) -> BaseEx
     """The user's own exception with its remote traceback as its cause, or `RemoteError` where it can't be loaded."""
     error: BaseException | None = None
     if len(payload):
-        error = _load(memoryview(payload), (), 0)
+        error = _load(memoryview(payload), ())
     if not isinstance(error, BaseException):
         error = RemoteError(f"{record.type}: {record.message}")
     if record.traceback:
