@@ -22,6 +22,7 @@ MAX_BATCH_SIZE, MAX_BATCH_WAIT_MS = 1000, 600_000
 MAX_ATTEMPTS_LOST = 3  # an input whose container died that often fails alone
 MAX_VARIABLES_BYTES = 64 << 10  # of names and values in the environment of a container
 MAP_WINDOW = 1000  # inputs of one map between the input iterator and the consumer
+STREAM_CHUNKS, STREAM_BYTES = 1000, 16 << 20  # what a generator may be ahead of its consumer: the lesser of the two
 
 
 def require(condition: bool, message: str) -> None:
@@ -146,6 +147,16 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
         )
         require(0 <= self.batch_size <= MAX_BATCH_SIZE, f"max_batch_size must be between 1 and {MAX_BATCH_SIZE}")
         require(0 <= self.batch_wait_ms <= MAX_BATCH_WAIT_MS, f"wait_ms must be between 0 and {MAX_BATCH_WAIT_MS}")
+
+    @property
+    def place(self) -> int:
+        """Inputs that one place of a container holds: one, or as many as a batch."""
+        return max(1, self.batch_size)
+
+    @property
+    def target(self) -> int:
+        """Inputs that the autoscaler aims at for each container."""
+        return self.target_inputs * self.place
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):

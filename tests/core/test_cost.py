@@ -109,4 +109,4 @@ def test_nothing_piles_up_behind_a_long_input() -> None:
     pool = plane._pools["f"]
     assert len(pool._watch._heap) < 200 and len(plane._agenda._heap) < 200
     assert len(pool.containers) == 1 and len(plane._containers) == 1 and len(plane._calls) == 1
-    assert not pool._samples
+    assert not pool._sampling._before

@@ -13,7 +13,7 @@ LIMITS = Limits(pending=10, total=20, spawned_pending=12)
 
 def submit(queue: Queue, call: str, count: int, kind: str = "map", first: int = 0) -> list[c.Command]:
     out: list[c.Command] = []
-    queue.admit(e.InputsSubmitted(call, "f", kind, first, count, False), queue.waiting, out)  # type: ignore[arg-type]
+    queue.admit(e.InputsSubmitted(call, "f", kind, first, count, False), queue.waiting, 0.0, out)  # type: ignore[arg-type]
     return out
 
 

@@ -184,14 +184,17 @@ class Player:
                 return f"drain {name}: {reason}"
             case c.Kill(reason=reason):
                 return f"kill {name}: {reason}"
-            case c.Grant(container, identity, call, start=start, stop=stop):
+            case c.Grant(container, identity, call, start=start, stop=stop, batch=batch, left=left):
                 self.ranges[identity] = number = f"r{len(self.ranges) + 1}"
                 self.held[number] = [container, identity, start]
-                return f"grant {number} to {name}: {call} {start}:{stop}"
+                together = f", in a batch with {left} to come" if batch else ""
+                return f"grant {number} to {name}: {call} {start}:{stop}{together}"
             case c.TakeBack():
                 return f"take {number} back from {name}"
             case c.CancelRange():
                 return f"cancel {number} in {name}"
+            case c.Forward(call, first, count):
+                return f"forward {call} {first}:{first + count}"
             case c.Deliver(call, start, count):
                 return f"deliver {call} {start}:{start + count}"
             case c.Fail(call, start, count, kind, reason, attempts):

@@ -70,6 +70,8 @@ class Grant:
     count: int
     start: int
     stop: int
+    batch: int = 0  # run them in one call with the other ranges of this batch ...
+    left: int = 0  # ... of which so many inputs are still to come
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,15 @@ class Deliver:
 
     call: str
     start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Pass the chunks that just came on to the owner of the generator's call; issued in answer to `ChunksReceived`."""
+
+    call: str
+    first: int
     count: int
 
 
@@ -149,6 +160,7 @@ Command = (
     | TakeBack
     | CancelRange
     | Deliver
+    | Forward
     | Fail
     | ForgetSegment
     | FinishCall

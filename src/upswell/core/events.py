@@ -41,7 +41,7 @@ class InputsSubmitted:
 
     call: str
     function: str
-    kind: Literal["remote", "map", "spawn"]
+    kind: Literal["remote", "map", "spawn", "generator"]
     first: int
     count: int
     last: bool
@@ -123,6 +123,16 @@ class FailureReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class ChunksReceived:
+    """The generator of the range has yielded its chunks `first .. first + count`."""
+
+    container: str
+    range: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class RangeReturned:
     """The inputs of the range from `stop` on were not started by the container and will not be."""
 
@@ -133,7 +143,10 @@ class RangeReturned:
 
 @dataclass(frozen=True, slots=True)
 class InputSuspended:
-    """The input the range is at waits for a nested call and lends its place; the range's tail was returned before."""
+    """The input the range is at waits for a nested call, or for the consumer of what it yields, and lends its place.
+
+    The range's tail was returned before. Of a batch every range is suspended.
+    """
 
     container: str
     range: int
@@ -171,6 +184,7 @@ Event = (
     | ContainerExited
     | ResultsReceived
     | FailureReceived
+    | ChunksReceived
     | RangeReturned
     | InputSuspended
     | InputResumed

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import Literal
 
 KilledFor = Literal["", "timeout", "start", "cancelled"]
@@ -31,6 +32,7 @@ class Span:
     segment: Segment
     start: int
     stop: int
+    since: float = 0.0  # the moment they were submitted; 0 where they have been in a container before
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -42,7 +44,7 @@ class Call:
 
     id: str
     function: str
-    kind: Literal["remote", "map", "spawn"]
+    kind: Literal["remote", "map", "spawn", "generator"]
     owner: str
     submitted: int = 0  # inputs taken so far; the next segment begins here
     unsettled: int = 0  # inputs taken and neither delivered nor failed
@@ -57,7 +59,10 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class Range:
-    """Inputs of one segment that one container was granted and runs in order; `next` is the first without a result."""
+    """Inputs of one segment that one container was granted; `next` is the first without a result.
+
+    They run in order, one at a time; those of a batch run together with the other ranges of that batch.
+    """
 
     id: int
     container: Container
@@ -67,7 +72,9 @@ class Range:
     stop: int
     next: int
     heard_at: float  # the input at `next` did not begin before this
-    suspended: bool = False  # its input waits for a nested call and lends its place
+    batch: int = 0  # the batch it is a part of; never taken back then
+    chunks: int = 0  # of a generator, passed on to the owner: once there are any, the input can't be tried again
+    suspended: bool = False  # its input waits for a nested call or for its consumer, and lends its place
     wanted_back: bool = False  # its tail was asked for, or came: there is nothing more to fetch
 
     def __len__(self) -> int:
@@ -92,18 +99,56 @@ class Container:
     heard_at: float  # the last sign of life: ready, a result, a grant while idle
     idle_since: float = 0.0  # meaningful while it is ready and holds nothing
     ranges: dict[int, Range] = field(default_factory=dict)  # in the order they were granted
+    places: dict[int, int] = field(default_factory=dict)  # range or batch that takes a place → its ranges not suspended
+    inputs: int = 0  # without a result, of ranges not suspended
     killed_for: KilledFor = ""  # why the core killed it
     blameless: bool = False  # it said itself which input ends it, so its exit blames none
     # What it adds to the sums of its pool; kept by Pool._recount and by nothing else.
-    running: int = 0
+    running: int = 0  # inputs
     unstarted: int = 0
     bucket: int = -1  # the pool's bucket it is in; -1: none, it can't take work
 
-    def active(self) -> list[Range]:
-        """The ranges whose inputs take a place: all but the suspended."""
-        return [held for held in self.ranges.values() if not held.suspended]
+    def hold(self, held: Range) -> None:
+        """The range is granted."""
+        self.ranges[held.id] = held
+        self._count(held, 1, len(held))
+
+    def advance(self, held: Range, inputs: int) -> None:
+        """So many more inputs of the range have a result."""
+        held.next += inputs
+        self._count(held, 0, -inputs)
+
+    def shorten(self, held: Range, stop: int) -> None:
+        """The range ends earlier now."""
+        before, held.stop = held.stop, stop
+        self._count(held, 0, stop - before)
+
+    def suspend(self, held: Range, suspended: bool) -> None:
+        """Its input lends its place, or has it back."""
+        if held.suspended != suspended:
+            held.suspended = False
+            sign = -1 if suspended else 1
+            self._count(held, sign, sign * len(held))
+            held.suspended = suspended
+
+    def release(self, held: Range) -> None:
+        """The range has ended."""
+        self._count(held, -1, -len(held))
+        del self.ranges[held.id]
+
+    def _count(self, held: Range, ranges: int, inputs: int) -> None:
+        if not held.suspended:
+            self.inputs += inputs
+            if ranges:
+                place = held.batch or held.id
+                left = self.places.get(place, 0) + ranges
+                if left:
+                    self.places[place] = left
+                else:
+                    del self.places[place]
 
     def started(self, places: int) -> set[int]:
-        """The ranges with an input that has begun: the suspended, and as many of the active as there are places."""
-        begun = {held.id for held in self.ranges.values() if held.suspended}
-        return begun.union(held.id for held in self.active()[:places])
+        """The ranges with an input that has begun: the suspended, and the first that take one of so many places."""
+        running = set(islice(self.places, places))
+        begun = (held for held in self.ranges.values() if held.suspended or (held.batch or held.id) in running)
+        return {held.id for held in begun}

@@ -77,6 +77,9 @@ class Plane:
                 if found := self._container(event.container):
                     found[0].failure(found[1], event, event.kind, now, out)
                     self._settle(found[0], now, out)
+            case e.ChunksReceived():
+                if found := self._container(event.container):
+                    found[0].chunks(found[1], event, out)
             case e.RangeReturned():
                 if found := self._container(event.container):
                     found[0].returned(found[1], event.range, event.stop, now, out)
@@ -151,7 +154,7 @@ class Plane:
             reason = f"the call {event.call} is one of {known[1].function}, not of {event.function}"
             out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
             return
-        call = pool.queue.admit(event, pool.not_started, out)
+        call = pool.queue.admit(event, pool.not_started, now, out)
         if call is not None and event.first == 0:
             self._calls[call.id] = (pool, call)
             if call.owner:
@@ -225,7 +228,7 @@ class Plane:
         pool = self._pools.get(function)
         if pool is None:
             return None
-        places = pool.ready * pool.spec.concurrency.max_inputs
+        places = pool.ready * pool.spec.concurrency.max_inputs * pool.spec.concurrency.place
         return Statistics(
             backlog=pool.not_started,
             pending=pool.queue.waiting + pool.unstarted,

@@ -11,20 +11,18 @@ from collections.abc import Callable
 from itertools import islice
 
 from ..spec import AutoscalerSettings, FunctionSpec, Limits
-from . import autoscaler, dispatch
+from . import autoscaler, batching, dispatch, watch
 from .agenda import NEVER, Agenda
 from .autoscaler import Decision, Estimates, Load
-from .commands import CancelRange, Command, Drain, Grant, Kill, Sample, Start, TakeBack
-from .events import ContainerExited, FailureReceived, ResultsReceived, UsageSampled
-from .model import Call, Container, KilledFor, Range, State
+from .commands import CancelRange, Command, Drain, Forward, Grant, Kill, Start, TakeBack
+from .events import ChunksReceived, ContainerExited, FailureReceived, ResultsReceived, UsageSampled
+from .model import Call, Container, KilledFor, Range, Span, State
 from .placement import Node
 from .queue import Queue
+from .sampling import Sampling
 from .starts import Starts
 
-TIMEOUT_GRACE_SECONDS = 5.0  # a container enforces timeouts itself; this much later the core does
 STRAGGLERS_LOOKED_AT = 16
-CONTAINERS_SAMPLED = 16
-LONGEST_SAMPLE_INTERVAL_SECONDS = 1.0
 
 
 class Pool:
@@ -38,7 +36,7 @@ class Pool:
         self.settings = spec.settings
         self.ephemeral = ephemeral
         self.removed = False
-        self.queue = Queue(function, limits, spec.retries)
+        self.queue = Queue(function, limits, spec.retries, batched=spec.concurrency.batch_size > 0)
         self.estimates = Estimates()
         self.containers: dict[str, Container] = {}
         self.starting = 0
@@ -54,11 +52,8 @@ class Pool:
         self._loaded: dict[str, Container] = {}  # those with inputs that are not started
         self._watch: Agenda[Container] = Agenda()  # when to look whether a container is stuck
         self._starts = Starts()
+        self._sampling = Sampling(function)
         self._progress_at = 0.0  # the last time an input finished, or the pool began to run
-        self._sampled_at = -NEVER
-        self._sample_interval = 0.0
-        self._samples: dict[str, tuple[float, float]] = {}  # container → moment and CPU seconds of its last sample
-        self._starts_since_sample = 0
 
     @property
     def not_started(self) -> int:
@@ -95,7 +90,7 @@ class Pool:
         self._leave(container)
         del self.containers[container.id]
         self._node.release(self.spec.resources)
-        self._samples.pop(container.id, None)
+        self._sampling.forget(container.id)
         started = container.started(self.spec.concurrency.max_inputs)
         for held in reversed(list(container.ranges.values())):  # each goes before the others, so they keep their order
             self._lose(container, held, held.id in started, event, now, out)
@@ -114,23 +109,20 @@ class Pool:
         """The container is gone: settle or put back what remains of one of its ranges."""
         del held.call.ranges[held.id]
         held.segment.holders.discard(container.id)
-        first = held.next
-        killed_for = container.killed_for
+        first, killed_for = held.next, container.killed_for
         stuck = killed_for == "timeout" and not held.suspended and now - held.heard_at >= self.spec.timeout
         innocent = killed_for == "cancelled" or (killed_for == "timeout" and not (stuck or held.suspended))
-        blamed = started and not container.blameless and not innocent
-        if blamed and first < held.stop:
-            first += 1
-        self.queue.put_back(held, first, held.stop, out)
-        if first == held.next:
-            return
-        if event.out_of_memory:
-            self.queue.fail_attempt(held, held.next, "memory", event.reason, now, out)
-        elif stuck:
-            reason = f"it ran longer than timeout={self.spec.timeout:g} s"
-            self.queue.fail_attempt(held, held.next, "timeout", reason, now, out)
-        else:
-            self.queue.lose_attempt(held, held.next, event.reason, out)
+        if started and not container.blameless and not innocent:
+            first = held.stop if held.batch else min(first + 1, held.stop)
+        self.queue.put_back(held, first, held.stop, out, event.reason)
+        for position in reversed(range(held.next, first)):
+            if event.out_of_memory:
+                self.queue.fail_attempt(held, position, "memory", event.reason, now, out)
+            elif stuck:
+                reason = f"it ran longer than timeout={self.spec.timeout:g} s"
+                self.queue.fail_attempt(held, position, "timeout", reason, now, out)
+            else:
+                self.queue.lose_attempt(held, position, event.reason, out)
 
     def _fail_pending(self, reason: str, out: list[Command]) -> None:
         for call in list(self.queue.calls.values()):
@@ -142,7 +134,7 @@ class Pool:
         held = container.ranges.get(event.range)
         if held is None or event.start != held.next or event.start + event.count > held.stop:
             return  # of a range it no longer holds
-        held.next += event.count
+        container.advance(held, event.count)
         self.estimates.learn_service(event.count, event.seconds)
         if event.seconds > 1e-3:
             busy = max(1, container.running)
@@ -157,13 +149,20 @@ class Pool:
             container.blameless = True
             self._end(container)
         held = container.ranges.get(event.range)
-        if held is None or event.position != held.next:
+        if held is None or event.position != held.next or event.position >= held.stop:
             return
-        held.next += 1
+        container.advance(held, 1)
         if event.kind == "user":
             self.estimates.learn_service(1, event.seconds)
         self.queue.fail_attempt(held, event.position, event.kind, reason, now, out)
         self._progressed(container, held, now, out)
+
+    def chunks(self, container: Container, event: ChunksReceived, out: list[Command]) -> None:
+        """A generator has yielded: from the first chunk on, its input can't be tried again."""
+        held = container.ranges.get(event.range)
+        if held is not None and event.first == held.chunks and not held.call.cancelled:
+            held.chunks += event.count
+            out.append(Forward(held.call.id, event.first, event.count))
 
     def returned(self, container: Container, range_id: int, stop: int, now: float, out: list[Command]) -> None:
         held = container.ranges.get(range_id)
@@ -172,17 +171,18 @@ class Pool:
         held.wanted_back = True  # all before `stop` has begun, so there is nothing to ask for again
         stop = max(stop, held.next)
         if stop < held.stop:
-            before, held.stop = held.stop, stop
+            before = held.stop
+            container.shorten(held, stop)
             self.queue.put_back(held, stop, before, out)
         self._progressed(container, held, now, out, heard=False)
 
     def suspended(self, container: Container, range_id: int, suspended: bool, now: float) -> None:
         held = container.ranges.get(range_id)
         if held is not None:
-            held.suspended = suspended
+            container.suspend(held, suspended)
             container.heard_at = held.heard_at = now
             self._recount(container)
-            self._watch.bring_forward(container, self._due(container))
+            self._watch.bring_forward(container, watch.due_at(container, self.spec))
 
     def _progressed(
         self, container: Container, held: Range, now: float, out: list[Command], *, heard: bool = True
@@ -190,7 +190,7 @@ class Pool:
         if heard:
             container.heard_at = held.heard_at = self._progress_at = now
         if held.next >= held.stop:
-            del container.ranges[held.id]
+            container.release(held)
             del held.call.ranges[held.id]
             if not container.ranges:
                 container.idle_since = now
@@ -229,39 +229,7 @@ class Pool:
     def sampled(self, event: UsageSampled, now: float) -> None:
         """Learn what running inputs use, before any of them has ended."""
         self._node.memory_available = event.memory_available
-        self._starts_since_sample = 0
-        if event.memory_bytes:
-            self.estimates.memory_bytes = event.memory_bytes
-        shares = []
-        for name, seconds in event.cpu_seconds:
-            before = self._samples.get(name)
-            if before and now - before[0] >= autoscaler.PROBE_SECONDS / 2:
-                running = max(1, self.containers[name].running) if name in self.containers else 1
-                shares.append((seconds - before[1]) / (now - before[0]) / running)
-            if name in self.containers and (before is None or self.estimates.finished):
-                self._samples[name] = (now, seconds)
-        if not shares:
-            return
-        share = sum(shares) / len(shares)
-        if self.estimates.finished:
-            self.estimates.learn_cpu(share, self.running, self._node.cores)
-        else:
-            self.estimates.cpu_share = share
-
-    def _sample(self, now: float, out: list[Command]) -> float:
-        """Ask for a sample when one is due while inputs wait; the moment of the next."""
-        if not (self.running and self.not_started):
-            return NEVER
-        if now - self._sampled_at > 2 * LONGEST_SAMPLE_INTERVAL_SECONDS:
-            self._sample_interval = 0.0
-        if now >= self._sampled_at + self._sample_interval:
-            busy = (name for name, container in self.containers.items() if container.running)
-            out.append(Sample(self.function, tuple(islice(busy, CONTAINERS_SAMPLED))))
-            self._sampled_at = now
-            self._sample_interval = min(
-                2 * self._sample_interval or autoscaler.PROBE_SECONDS, LONGEST_SAMPLE_INTERVAL_SECONDS
-            )
-        return self._sampled_at + self._sample_interval
+        self._sampling.learn(event, self.containers, self.running, self._node.cores, self.estimates, now)
 
     # -- reconcile -----------------------------------------------------------------------------------
 
@@ -275,24 +243,44 @@ class Pool:
         self._grant(concurrency.target_inputs, now, out)
         look_again = self._scale(now, out)
         if self.queue.waiting:
+            # Others start, or none can or should be: what waits may go beyond the target.
             self._grant(concurrency.max_inputs, now, out)
-            if concurrency.max_inputs == 1 and not self.spec.single_use and not self._is_above_maximum():
+            ahead = concurrency.max_inputs == 1 and not concurrency.batch_size and not self.spec.single_use
+            if ahead and not self._is_above_maximum():
                 self._grant_ahead(now, out)
-        look_again = min(look_again, self._take_back(now, out), self._sample(now, out), self._watch_over(now, out))
+        look_again = min(look_again, self._take_back(now, out), self._watch_over(now, out))
+        if self.running and self.not_started:
+            look_again = min(look_again, self._sampling.ask(self.containers, now, out))
         self.queue.invite(self.not_started, out)
         if self.queue.delayed:
             look_again = min(look_again, self.queue.delayed[0][0])
+        if concurrency.batch_size and self.queue.waiting and self._room():
+            look_again = min(look_again, self._batch_due_at())
         return look_again
+
+    def _room(self) -> int:
+        """Places that are free."""
+        places = self.spec.concurrency.max_inputs
+        return sum(len(bucket) * (places - taken) for taken, bucket in self._buckets.items() if taken < places)
 
     def _grant(self, places: int, now: float, out: list[Command]) -> None:
         """Grant what waits to containers with fewer than `places` taken: the fullest first, then the latest idle."""
         for taken in sorted((taken for taken in self._buckets if taken < places), reverse=True):
             bucket = self._buckets.get(taken)
-            while bucket and self.queue.turns:
+            while bucket and self._is_due(now):
                 container = next(reversed(bucket.values()))
                 # A container filled here moves up a bucket and is met again only by a caller with more places.
-                while self.queue.turns and 0 <= container.bucket < places:
-                    self._grant_range(container, now, out)
+                while self._is_due(now) and 0 <= container.bucket < places:
+                    self._grant_next(container, now, out)
+
+    def _is_due(self, now: float) -> bool:
+        """Whether something may be granted: an input waits, or enough of them do for a batch."""
+        if not self.queue.turns:
+            return False
+        return not self.spec.concurrency.batch_size or self._batch_due_at() <= now
+
+    def _batch_due_at(self) -> float:
+        return batching.due_at(self.queue.waiting, self.queue.oldest_since(), self.spec.concurrency)
 
     def _grant_ahead(self, now: float, out: list[Command]) -> None:
         """Nobody is idle: let the busy ones with little left have their next range early."""
@@ -307,43 +295,63 @@ class Pool:
             ):
                 if dispatch.is_straggler(silent, service):
                     break
-                self._grant_range(container, now, out)
+                self._grant_next(container, now, out)
 
-    def _grant_range(self, container: Container, now: float, out: list[Command]) -> None:
-        places = self.ready * self.spec.concurrency.target_inputs
-        size = dispatch.range_size(self.queue.waiting, places, self.estimates.service_seconds, self.estimates.finished)
-        span = self.queue.take(1 if self.spec.single_use else size)
-        held = Range(self._new_id(), container, span.call, span.segment, span.start, span.stop, span.start, now)
+    def _grant_next(self, container: Container, now: float, out: list[Command]) -> None:
+        """Grant the container the next range, or all ranges of the next batch."""
+        concurrency = self.spec.concurrency
         if not container.running:
             container.heard_at = now
         if not self.running:
             self._progress_at = now
-        container.ranges[held.id] = span.call.ranges[held.id] = held
-        span.segment.holders.add(container.id)
+        if concurrency.batch_size:
+            batch, left = self._new_id(), min(concurrency.batch_size, self.queue.waiting)
+            while left:
+                span = self.queue.take(left)
+                left -= len(span)
+                self._hand(container, span, now, out, batch, left)
+        else:
+            places = self.ready * concurrency.target_inputs
+            estimates = self.estimates
+            size = dispatch.range_size(self.queue.waiting, places, estimates.service_seconds, estimates.finished)
+            self._hand(container, self.queue.take(1 if self.spec.single_use else size), now, out)
         self._recount(container)
-        self._watch.bring_forward(container, self._due(container))
-        segment = span.segment
-        out.append(Grant(container.id, held.id, span.call.id, segment.first, segment.count, held.start, held.stop))
+        self._watch.bring_forward(container, watch.due_at(container, self.spec))
+
+    def _hand(
+        self, container: Container, span: Span, now: float, out: list[Command], batch: int = 0, left: int = 0
+    ) -> None:
+        call, segment = span.call, span.segment
+        held = Range(self._new_id(), container, call, segment, span.start, span.stop, span.start, now, batch)
+        call.ranges[held.id] = held
+        container.hold(held)
+        segment.holders.add(container.id)
+        first, count = segment.first, segment.count
+        out.append(Grant(container.id, held.id, call.id, first, count, held.start, held.stop, batch, left))
 
     def _take_back(self, now: float, out: list[Command]) -> float:
-        """While a container is idle and nothing waits here, fetch what waits behind a running input elsewhere."""
-        idle = self._buckets.get(0)
-        if self.queue.waiting or not idle or not self._loaded:
+        """While there is room and nothing waits here, fetch what waits behind a running input."""
+        if self.queue.waiting or not self._loaded:
             return NEVER
-        service, wanted, look_again = self.estimates.service_seconds, len(idle), NEVER
-        for container in islice(self._loaded.values(), STRAGGLERS_LOOKED_AT):
-            silent = now - container.heard_at
-            if not dispatch.worth_taking_back(container.unstarted, silent, service):
-                look_again = min(look_again, container.heard_at + 1.01 * dispatch.STRAGGLER_SECONDS)
+        service, wanted, look_again = self.estimates.service_seconds, self._room(), NEVER
+        for container in islice(self._loaded.values(), STRAGGLERS_LOOKED_AT if wanted else 0):
+            if (held := self._unstarted_range(container)) is None:
                 continue
-            started = container.started(self.spec.concurrency.max_inputs)
-            for held in reversed(container.ranges.values()) if wanted else ():
-                if len(held) > (held.id in started) and not held.wanted_back:
-                    held.wanted_back = True
-                    wanted -= 1
-                    out.append(TakeBack(container.id, held.id))
-                    break
+            # With one place, what waits is behind the input of another range.
+            heard_at = container.heard_at if self.spec.concurrency.max_inputs == 1 else held.heard_at
+            if not dispatch.worth_taking_back(container.unstarted, now - heard_at, service):
+                look_again = min(look_again, heard_at + 1.01 * dispatch.STRAGGLER_SECONDS)
+            elif wanted:
+                held.wanted_back = True
+                wanted -= 1
+                out.append(TakeBack(container.id, held.id))
         return look_again
+
+    def _unstarted_range(self, container: Container) -> Range | None:
+        """Of the ranges with something to take back, the one that would start last."""
+        started = container.started(self.spec.concurrency.max_inputs)
+        ranges = reversed(container.ranges.values())
+        return next((held for held in ranges if len(held) > (held.id in started) and not held.wanted_back), None)
 
     def _scale(self, now: float, out: list[Command]) -> float:
         """Start what is missing; drain what is surplus and has idled long enough."""
@@ -381,14 +389,14 @@ class Pool:
     def _load(self, now: float) -> Load:
         resources, present = self.spec.resources, self.ready + self.starting
         room = self._node.room(resources)
-        memory = self._node.memory_available - self._starts_since_sample * self.estimates.memory_bytes
+        memory = self._node.memory_available - self._sampling.starts * self.estimates.memory_bytes
         return Load(
             waiting=self.queue.waiting + self.unstarted,
             running=self.running,
             ready=self.ready,
             starting=self.starting,
             running_seconds=now - self._progress_at if self.running else 0.0,
-            target_inputs=self.spec.concurrency.target_inputs,
+            target_inputs=self.spec.concurrency.target,
             cores=self._node.cores,
             memory_available=memory,
             node_room=None if room is None else present + room,
@@ -398,9 +406,9 @@ class Pool:
         container = Container(f"co-{self._new_id()}", State.STARTING, now, now)
         self.containers[container.id] = container
         self.starting += 1
-        self._starts_since_sample += 1
+        self._sampling.starts += 1
         self._node.reserve(self.spec.resources)
-        self._watch.put(container, self._due(container))
+        self._watch.put(container, watch.due_at(container, self.spec))
         out.append(Start(container.id, self.function))
 
     # -- the ends of containers ------------------------------------------------------------------------
@@ -434,7 +442,7 @@ class Pool:
         """Kill containers that start for too long, or are silent for longer than any input may take."""
         while first := self._watch.first():
             moment, container = first
-            due = self._due(container)
+            due = watch.due_at(container, self.spec)
             if moment == due > now:
                 return due
             self._watch.put(container, due if due > now else NEVER)
@@ -447,22 +455,14 @@ class Pool:
                     self._kill(container, "timeout", f"it exceeded timeout={self.spec.timeout:g} s", out)
         return NEVER
 
-    def _due(self, container: Container) -> float:
-        """When the container's silence becomes too long; `NEVER` while it may be silent."""
-        if container.state is State.STARTING:
-            return container.started_at + self.spec.startup_timeout
-        if container.state is State.READY and container.running:
-            return container.heard_at + self.spec.timeout + TIMEOUT_GRACE_SECONDS
-        return NEVER
-
     def _recount(self, container: Container) -> None:
         """Renew what the container adds to the pool's sums and where it stands in the buckets."""
         if container.state is not State.READY:
             return
         most = self.spec.concurrency.max_inputs
-        active = container.active()
-        running = min(len(active), most)
-        unstarted = sum(map(len, active)) - running
+        taken = min(len(container.places), most)
+        running = container.inputs if self.spec.concurrency.batch_size else taken
+        unstarted = container.inputs - running
         self.running += running - container.running
         self.unstarted += unstarted - container.unstarted
         container.running, container.unstarted = running, unstarted
@@ -474,7 +474,7 @@ class Pool:
             self._idle.pop(container.id, None)
         else:
             self._idle.setdefault(container.id, container)
-        self._place(container, most if self.spec.single_use and container.ranges else running)
+        self._place(container, most if self.spec.single_use and container.ranges else taken)
 
     def _place(self, container: Container, bucket: int) -> None:
         if container.bucket != bucket:

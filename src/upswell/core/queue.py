@@ -18,7 +18,7 @@ from .model import Call, Range, Segment, Span
 class Queue:
     """The waiting inputs of one function's calls, which take turns."""
 
-    def __init__(self, function: str, limits: Limits, retries: Retries | None) -> None:
+    def __init__(self, function: str, limits: Limits, retries: Retries | None, *, batched: bool = False) -> None:
         self.function = function
         self.limits = limits
         self.retries = retries
@@ -32,10 +32,12 @@ class Queue:
         self.succeeded = 0
         self.failed = 0
         self._tick = 0  # breaks ties in `delayed`
+        # For batches: what waits, the oldest first. A span that was taken since is empty and leaves when it is met.
+        self._arrivals: deque[Span] | None = deque() if batched else None
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def admit(self, event: InputsSubmitted, not_started: int, out: list[Command]) -> Call | None:
+    def admit(self, event: InputsSubmitted, not_started: int, now: float, out: list[Command]) -> Call | None:
         """Take the segment whole, or refuse it whole. `not_started` counts all inputs of the function that wait."""
         call = self.calls.get(event.call)
         if (call is None and event.first) or (call is not None and (call.cancelled or event.first != call.submitted)):
@@ -45,7 +47,7 @@ class Queue:
         reason = self._over_limit(family, event.count, not_started)
         if reason:
             out.append(Refuse(event.call, event.first, event.count, reason))
-            if event.kind != "remote":
+            if event.kind in ("map", "spawn"):
                 self.refused[family][event.call] = event.count
             return None
         if call is None:
@@ -56,7 +58,7 @@ class Queue:
         self.unsettled[family] += event.count
         if event.last:
             call.total = call.submitted
-        self.put(Span(call, segment, event.first, event.first + event.count))
+        self.put(Span(call, segment, event.first, event.first + event.count, now))
         out.append(Accept(event.call, event.first, event.count))
         return call
 
@@ -86,6 +88,8 @@ class Queue:
             self.turns.append(call)
         (call.waiting.appendleft if front else call.waiting.append)(span)
         self.waiting += len(span)
+        if self._arrivals is not None:
+            (self._arrivals.appendleft if front else self._arrivals.append)(span)
 
     def end(self, call: Call, total: int, out: list[Command]) -> None:
         """No more inputs of the call come."""
@@ -94,15 +98,22 @@ class Queue:
 
     # -- out ---------------------------------------------------------------------------------------
 
+    def oldest_since(self) -> float:
+        """Of a queue for batches: since when the oldest input waits; 0 for one that has been in a container before."""
+        arrivals = self._arrivals
+        assert arrivals is not None and self.waiting
+        while not len(arrivals[0]):
+            arrivals.popleft()
+        return arrivals[0].since
+
     def take(self, size: int) -> Span:
         """The next inputs in turn, at most `size`, all of one segment. The caller must give them to a container."""
         call = self.turns.popleft()
         span = call.waiting[0]
-        if len(span) > size:
-            taken = Span(call, span.segment, span.start, span.start + size)
-            span.start += size
-        else:
-            taken = call.waiting.popleft()
+        taken = Span(call, span.segment, span.start, min(span.stop, span.start + size))
+        span.start = taken.stop
+        if not len(span):
+            call.waiting.popleft()
         if call.waiting:
             self.turns.append(call)
         self.waiting -= len(taken)
@@ -143,7 +154,7 @@ class Queue:
         """An attempt at the input failed by its own doing: try again later while it has retries, else it failed."""
         call = held.call
         failures = call.failures[position] = call.failures.get(position, 0) + 1
-        allowed = self.retries.max_retries if self.retries else 0
+        allowed = self.retries.max_retries if self.retries and not held.chunks else 0
         if call.cancelled or kind in ("cancelled", "unreadable") or failures > allowed:
             self._fail(call, held.segment, position, position + 1, "cancelled" if call.cancelled else kind, reason, out)
             return
@@ -155,18 +166,21 @@ class Queue:
         """The container died under the input: try again, but not for ever."""
         call = held.call
         losses = call.losses[position] = call.losses.get(position, 0) + 1
-        if losses >= MAX_ATTEMPTS_LOST and not call.cancelled:
+        if losses >= MAX_ATTEMPTS_LOST and not call.cancelled and not held.chunks:
             reason = f"its container died {losses} times in a row, the last one: {reason}"
             self._fail(call, held.segment, position, position + 1, "lost", reason, out)
         else:
-            self.put_back(held, position, position + 1, out)
+            self.put_back(held, position, position + 1, out, reason)
 
-    def put_back(self, held: Range, start: int, stop: int, out: list[Command]) -> None:
-        """Inputs of the range that were not started wait again, before what never left; or end with their call."""
+    def put_back(self, held: Range, start: int, stop: int, out: list[Command], reason: str = "") -> None:
+        """Inputs of the range wait again, before what never left; or end with their call, or `reason` ends them."""
         if start >= stop:
             return
         if held.call.cancelled:
             self._fail(held.call, held.segment, start, stop, "cancelled", "the call was cancelled", out)
+        elif held.chunks:
+            reason = f"its container ended after {held.chunks} values were passed on, and is not begun again: {reason}"
+            self._fail(held.call, held.segment, start, stop, "lost", reason, out)
         else:
             self.put(Span(held.call, held.segment, start, stop), front=True)
 
@@ -190,7 +204,8 @@ class Queue:
         if delayed:
             self.delayed = sorted(entry for entry in self.delayed if entry[2].call is not call)
         for span in [*spans, *(entry[2] for entry in delayed)]:
-            self._fail(call, span.segment, span.start, span.stop, kind, reason, out)
+            start, span.start = span.start, span.stop
+            self._fail(call, span.segment, start, span.stop, kind, reason, out)
 
     def _fail(
         self, call: Call, segment: Segment, start: int, stop: int, kind: FailureKind, reason: str, out: list[Command]
