@@ -6,6 +6,7 @@ from . import exception
 from .sdk.app import App
 from .sdk.call import FunctionCall
 from .sdk.context import current_function_call_id, current_input_id, is_local
+from .sdk.decorators import batched, concurrent
 from .sdk.function import Function
 from .sdk.output import enable_output
 from .spec import Retries
@@ -30,6 +31,8 @@ __all__ = [
     "Secret",
     "Volume",
     "__version__",
+    "batched",
+    "concurrent",
     "current_function_call_id",
     "current_input_id",
     "enable_output",

@@ -1,7 +1,7 @@
 """Time in the server, moved by hand: what is to happen later happens then, and not before."""
 
 from upswell.clock import ManualClock
-from upswell.core.pool import TIMEOUT_GRACE_SECONDS
+from upswell.core.watch import TIMEOUT_GRACE_SECONDS
 from upswell.spec import DEFAULT_SCALEDOWN_SECONDS, DEFAULT_TIMEOUT_SECONDS, AutoscalerSettings, Retries
 from upswell.wire import messages as m
 

@@ -1,5 +1,6 @@
 """A user's program, for the type checker: `# is:` says what mypy must find there, `# error:` what is wrong."""
 
+from collections.abc import AsyncIterator, Generator, Iterator
 from typing import reveal_type
 
 import upswell
@@ -26,6 +27,22 @@ def quiet(x: int) -> None:
     pass
 
 
+@app.function()
+@upswell.concurrent(max_inputs=10, target_inputs=8)
+def count(stop: int) -> Iterator[int]:
+    yield from range(stop)
+
+
+@app.function()
+def words() -> Generator[str, None, None]:
+    yield "a"
+
+
+@app.function()
+async def ticks(stop: int) -> AsyncIterator[float]:
+    yield 1.0
+
+
 def plain() -> None:
     reveal_type(shout)  # is: Function[[times: int, word: str =], str]
     reveal_type(shout.remote(3))  # is: str
@@ -49,6 +66,13 @@ def plain() -> None:
     reveal_type(upswell.FunctionCall.gather(shout.spawn(1), fetch.spawn("a")))  # is: list[Any]
 
 
+def generators() -> None:
+    reveal_type(list(count.remote_gen(3)))  # is: list[int]
+    reveal_type(list(words.remote_gen()))  # is: list[str]
+    reveal_type(list(ticks.remote_gen(stop=3)))  # is: list[float]
+    count.remote_gen("3")  # error: arg-type
+
+
 def asynchronous_functions() -> None:
     reveal_type(fetch.remote("a"))  # is: Point
     reveal_type(fetch.remote.aio("a", timeout=2))  # is: Coroutine[Any, Any, Point]
@@ -65,6 +89,8 @@ async def asynchronous_code() -> None:
     reveal_type([one async for one in fetch.starmap.aio([("a",)])])  # is: list[Point]
     reveal_type(await (await fetch.spawn.aio("a")).get.aio())  # is: Point
     reveal_type([one async for one in shout.spawn(3).iter()])  # is: list[str]
+    reveal_type([one async for one in count.remote_gen.aio(3)])  # is: list[int]
+    reveal_type([one async for one in ticks.remote_gen.aio(3)])  # is: list[float]
     async with app.run() as running:
         reveal_type(running)  # is: App
     async with upswell.Queue.ephemeral() as queue:

@@ -6,21 +6,19 @@ What fails here is the user's to mend, so it is kept as an exception with a trac
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import linecache
 import os
 import pickle
 import sys
-from collections.abc import Callable
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
-from typing import Any
 
 from ..errors import InvalidError, NotFoundError
 from ..sdk import context
 from ..sdk.app import App
 from ..sdk.context import ImportEnds
 from ..spec import Environment, FunctionRecord
+from .service import Bound, Service
 
 
 def load_environment(environment: Environment) -> BaseException | None:
@@ -84,8 +82,8 @@ def _execute(environment: Environment, specification: ModuleSpec | None) -> None
     specification.loader.exec_module(module)
 
 
-def find_function(record: FunctionRecord) -> tuple[Callable[..., Any], bool]:
-    """The user's function that the record means, and whether it is asynchronous.
+def find_service(record: FunctionRecord) -> Service:
+    """The user code that the record means.
 
     Its app's functions get their ids, so that user code can call them.
     """
@@ -94,13 +92,12 @@ def find_function(record: FunctionRecord) -> tuple[Callable[..., Any], bool]:
     for app in apps:
         app.bind(app_id)
     if record.serialized:
-        raw = pickle.loads(record.serialized)
-        return raw, inspect.iscoroutinefunction(raw)
+        return Service({"": Bound.of(pickle.loads(record.serialized))})
     for app in reversed(apps):
         if function := app.functions.get(record.name):
             if function.variables.image is not None:
                 function.variables.image.check_imports()
-            return function.raw, function.is_async
+            return Service({"": Bound(function.raw, function.is_async, function.is_generator)})
     raise NotFoundError(
         f"the module of {record.name} was imported, but has no function {record.name!r} on an app named "
         f"{record.app_name!r}: declare it at the top level of the module, whatever __name__ is"

@@ -20,9 +20,10 @@ from ..spec import FunctionRecord
 from ..wire import messages as m
 from ..wire.channel import Channel, dial
 from ..wire.payload import Inputs, pack_exception, unpack_inputs
-from .executor import PACKAGE, Executor
+from .executor import Executor
 from .limits import limit_memory
-from .loader import find_function
+from .loader import find_service
+from .outbox import PACKAGE
 from .work import Work
 
 FLUSH_MS = 5  # results of a range with several inputs are looked after this often
@@ -47,17 +48,19 @@ def run_container(address: str, token: str, failed: BaseException | None, *, in_
     try:
         if failed is not None:
             raise failed
-        function, is_async = find_function(record)
+        service = find_service(record)
         limit_memory(record.spec.resources, in_group)
+        context.enter_container(address, token)
+        service.enter()
     except BaseException as error:
         described, data = pack_exception(error, own=PACKAGE)
         channel.send(m.StartFailed(described), data)
         os._exit(1)
-    context.enter_container(address, token)
-    executor = Executor(channel, record, function, is_async)
+    executor = Executor(channel, record, service)
     channel.send(m.Ready(perf_counter() - began))
     threading.Thread(target=Attendant(channel, executor, record).attend, name="attendant", daemon=True).start()
     executor.run()
+    service.exit()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -70,8 +73,10 @@ class Attendant:
         self._channel = channel
         self._executor = executor
         self._timeout = record.spec.timeout
+        self._places = record.spec.concurrency.max_inputs
         self._segments: dict[tuple[str, int], Inputs] = {}  # decoded once, until forgotten
         self._quiet = 0
+        self._looked_at = 0.0  # the last time that time limits were looked after
 
     def attend(self) -> None:
         """Serve until the connection ends, and the process with it; nothing would go on without this thread."""
@@ -93,14 +98,17 @@ class Attendant:
                     self._handle(message, payload)
             else:
                 self._quiet = 0 if self._executor.flush() else self._quiet + 1
-            if self._executor.held:
-                self._enforce_timeout()
+            if self._executor.held and (now := monotonic()) - self._looked_at >= SHORTEST_LOOK_SECONDS:
+                self._looked_at = now
+                self._enforce_timeout(now)
 
     def _patience_ms(self) -> float | None:
-        held = self._executor.held
+        held = list(self._executor.held.values())
         if not held:
             return None
-        if self._quiet < QUIET_LOOKS and any(work.stop - work.sent > 1 for work in list(held.values())):
+        if self._quiet < QUIET_LOOKS and any(work.stop - work.sent > 1 for work in held):
+            return FLUSH_MS
+        if any(work.stream is not None and not work.stream.waiting for work in held):
             return FLUSH_MS
         return 1000 * min(LONGEST_LOOK_SECONDS, max(SHORTEST_LOOK_SECONDS, self._timeout / 20))
 
@@ -114,19 +122,17 @@ class Attendant:
                 if not message.is_whole:
                     self._segments[segment] = inputs
                 self._quiet = 0
-                self._executor.submit(Work(message, inputs))
+                self._executor.submit(Work(message, inputs), message.left)
             case m.TakeBack(range=number):
-                places = self._executor.record.spec.concurrency.max_inputs
-                self._give_back(number, is_next=number in islice(self._executor.held, places))
+                self._give_back(number, is_next=number in islice(self._executor.held, self._places))
             case m.CancelRange(range=number):
-                self._give_back(number)
-                work = self._executor.held.get(number)
-                if work is not None and work.begun:
-                    self._executor.interrupt(work, m.ErrorRecord("cancelled", "", "the call was cancelled"))
+                self._executor.cancel(number)
+            case m.Credit(range=number, chunks=chunks, bytes=size):
+                self._executor.credit(number, chunks, size)
             case m.Forget():
                 self._segments.pop((message.call, message.first), None)
             case m.Release():
-                self._executor.release(message.descriptor)
+                self._executor.outbox.release(message.descriptor)
             case m.Drain():
                 self._executor.drain()
 
@@ -135,11 +141,12 @@ class Attendant:
         stop = work.give_back(is_next=is_next) if work is not None else 1 << 62
         self._channel.send(m.Returned(number, stop))
 
-    def _enforce_timeout(self) -> None:
-        now = monotonic()
+    def _enforce_timeout(self, now: float) -> None:
         for work in list(self._executor.held.values()):
             if not work.begun or work.seen[0] != work.announced:
                 work.seen = (work.announced if work.begun else work.announced - 1, now)
-            elif now - work.seen[1] >= self._timeout and work.verdict is None:
+            elif work.stream is not None and work.stream.waiting:
+                pass  # what it waits for its consumer is added to `seen` when that is over
+            elif now - work.seen[1] >= self._timeout and work.lead.verdict is None:
                 words = f"the input ran longer than timeout={self._timeout:g} s"
                 self._executor.interrupt(work, m.ErrorRecord("timeout", "", words))

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import threading
 from time import perf_counter, process_time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..wire.messages import Assign, ErrorRecord
 from ..wire.payload import Inputs
+from .service import Bound
+
+if TYPE_CHECKING:
+    from .streams import Stream
 
 
 class Work:
@@ -21,8 +25,12 @@ class Work:
     def __init__(self, assign: Assign, inputs: Inputs) -> None:
         self.range = assign.range
         self.call = assign.call
+        self.method = assign.method
+        self.batch = assign.batch
         self.base = assign.first
         self.inputs = inputs
+        self.bound: Bound | None = None  # what runs the inputs, once that was looked up
+        self.start = assign.start
         self.announced = assign.start  # the input that runs, or the next one to
         self.stop = assign.stop
         self.outputs: list[Any] = []  # of inputs that ended and were not sent
@@ -36,6 +44,16 @@ class Work:
         self.measured_at = 0.0
         self.measured_cpu = 0.0
         self.seen = (assign.start - 1, 0.0)  # the attendant's last look: input, and since when
+        self.mates: list[Work] = [self]  # the ranges of its batch, all with the same list; the first leads
+        self.stream: Stream | None = None  # what its generator yields
+        self.waits = 0  # nested calls that its input waits for, several at once where it gathers them
+        self.lent = False  # it has given its place away while it waits
+        self.lending = threading.Lock()  # held to lend the place, and to take it back
+
+    @property
+    def lead(self) -> Work:
+        """Which of the batch's ranges stands for all: the verdict and the thread are there. Without a batch, this."""
+        return self.mates[0]
 
     def begin(self) -> None:
         """The runner starts here and now."""
@@ -51,12 +69,19 @@ class Work:
         self.measured_at, self.measured_cpu = wall, cpu
         return passed
 
+    def pass_over(self, seconds: float) -> None:
+        """For so long it waited for its consumer, which counts neither against its time limit nor as its work."""
+        self.measured_at += seconds
+        self.seen = (self.seen[0], self.seen[1] + seconds)
+
     def give_back(self, *, is_next: bool = False) -> int:
-        """Move the end before everything that has not started; returns the new end.
+        """Move the end before everything that has not started; returns the new end. A batch runs as a whole.
 
         Where the range `is_next`, a place is free for its first input, which counts as started: were that given away
         too, a large input could go from container to container without ever being run.
         """
+        if self.batch:
+            return self.stop
         with self.lock:
             end = self.stop
             while not self.ended:

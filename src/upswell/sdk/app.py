@@ -7,11 +7,14 @@ from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import msgspec
+
 from ..errors import InvalidError
 from ..spec import AutoscalerSettings, FunctionSpec, Resources, Retries, check_name, require
 from ..wire import messages as m
 from . import context
 from .client import get_client, join_client, leave_client, new_id
+from .decorators import marked_concurrency
 from .dual import run_async, run_sync
 from .function import Function
 from .variables import Variables, say_of_gpus, say_of_volumes, say_once
@@ -181,6 +184,7 @@ class App:
         require(not (generator and spec.retries), f"@app.function: {chosen} is a generator, which can't have retries")
         if chosen in self.functions:
             warnings.warn(f"{chosen} is declared twice in this app, and the later one wins", stacklevel=3)
+        spec = msgspec.structs.replace(spec, concurrency=marked_concurrency(raw))
         function = Function(self, raw, chosen, spec, variables, serialized=serialized, is_generator=generator)
         self.functions[chosen] = function
         return function

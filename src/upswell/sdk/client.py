@@ -183,7 +183,7 @@ class Client:
         match message:
             case m.Outputs(call=name) | m.Failed(call=name) | m.Accepted(call=name) | m.Refused(call=name):
                 pass
-            case m.Invited(call=name) | m.CallDescribed(call=name):
+            case m.Invited(call=name) | m.CallDescribed(call=name) | m.Chunks(call=name):
                 pass
             case m.AppOpened(app=name) | m.AppClosed(app=name):
                 pass
@@ -207,7 +207,7 @@ class Client:
                 return
         if inbox := self._inboxes.get(name):
             inbox.put((message, payload))
-        elif isinstance(message, m.Outputs) and message.buffers is not None:
+        elif isinstance(message, m.Outputs | m.Chunks) and message.buffers is not None:
             self.send(m.Release(message.buffers.descriptor))  # nobody wants it any more
 
 

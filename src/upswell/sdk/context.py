@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ class RunningInput:
     position: Callable[[], int]
     suspend: Callable[[], None]
     resume: Callable[[], None]
+    resume_on_loop: Callable[[], Awaitable[None]] | None = None  # as `resume`, without blocking the loop it runs on
 
     @property
     def input_id(self) -> str:

@@ -97,7 +97,7 @@ async def run_async(coroutine: Coroutine[Any, Any, R]) -> R:
         wait: Wait = coroutine.send(None)
         while True:
             try:
-                with _lent_place(wait):
+                async with _lent_place(wait):
                     await wait.wait()
             except BaseException as error:
                 wait = coroutine.throw(error)
@@ -122,6 +122,15 @@ class _lent_place:
     def __exit__(self, *_: object) -> None:
         if self._running is not None:
             self._running.resume()
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._running is not None and self._running.resume_on_loop is not None:
+            await self._running.resume_on_loop()
+        else:
+            self.__exit__()
 
 
 class Dual(Generic[P, R]):

@@ -18,6 +18,7 @@ from .environment import environment_of, is_by_value, serialize
 from .mapping import Mapped, Mapping
 from .outcomes import error_of, values_of
 from .pump import Inputs
+from .streaming import RemoteGenerator
 from .variables import Variables
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Function(Generic[P, R]):
         self.__module__, self.__qualname__ = raw.__module__, getattr(raw, "__qualname__", name)
 
     remote = verbs.Outcome(lambda function: Dual(function._remote))
+    remote_gen = verbs.Yielded(lambda function: RemoteGenerator(function))
     spawn = verbs.Spawned(lambda function: Dual(function._spawn))
     spawn_map = verbs.SpawnedMap(lambda function: Dual(function._spawn_map))
     map = verbs.Maps(lambda function: Map(function, starred=False))
@@ -127,12 +129,6 @@ class Function(Generic[P, R]):
             return values_of(client, message, payload)[0]  # type: ignore[no-any-return]
         assert isinstance(message, m.Failed | m.Refused)
         raise error_of(message.error, payload)
-
-    def remote_gen(self, *args: object, **kwargs: object) -> NoReturn:
-        """Generators are refused for now, with what to do instead."""
-        if not self.is_generator:
-            raise InvalidError(f"{self.name} is no generator: use {self.name}.remote(...)")
-        raise InvalidError(f"{self.name} is a generator, which containers can't stream yet: return a list instead")
 
     async def _spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Start the function with these arguments and return at once; fetch the result from the `FunctionCall`."""
@@ -201,6 +197,10 @@ class Function(Generic[P, R]):
         if answer.error:
             raise InvalidError(answer.error)
         return answer
+
+    def _refuse_plain(self) -> None:
+        if not self.is_generator:
+            raise InvalidError(f"{self.name} is no generator: use {self.name}.remote(...), not .remote_gen")
 
     def _refuse_generator(self, verb: str) -> None:
         if self.is_generator:

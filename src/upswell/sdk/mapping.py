@@ -102,6 +102,7 @@ class Mapping:
         self._segment = 0  # index into SEGMENTS
         self._largest = MAP_WINDOW  # inputs that make a segment of SEGMENT_BYTES
         self._window = MAP_WINDOW
+        self._filled = False  # the window was full once
         self._consumed = 0  # outputs handed to the consumer, all of them eaten when it asks for more
         self._next = 0  # the position whose output comes next, in order
         self._arrived: dict[int, Outcome] = {}
@@ -163,10 +164,15 @@ class Mapping:
         assert self._submission is not None
         if self._exhausted or self._submission.is_refused:
             return False
-        room = self._window - (self._submission.submitted - self._consumed)
+        # Filled to the brim at first, refilled by segments and not by single inputs.
+        room = self._room()
+        self._filled = self._filled or room <= 0
         ready = not isinstance(self._iterator, Pump) or self._iterator.has_items_of(room)
-        # Refilled by segments, not by single inputs.
-        return ready and room >= min(self._size(), self._window)
+        return ready and room >= (min(self._size(), self._window) if self._filled else 1)
+
+    def _room(self) -> int:
+        assert self._submission is not None
+        return self._window - (self._submission.submitted - self._consumed)
 
     def _size(self) -> int:
         return min(SEGMENTS[min(self._segment, len(SEGMENTS) - 1)], self._largest)
@@ -175,7 +181,7 @@ class Mapping:
         """Send segments while there is room; one only, where pulling its inputs took long."""
         while self._may_pull():
             began = perf_counter()
-            self._send_segment(self._pull(self._size(), began))
+            self._send_segment(self._pull(min(self._size(), self._room()), began))
             if perf_counter() - began > PULL_SECONDS:
                 return
 

@@ -34,7 +34,7 @@ def outcomes_of(client: Client, message: m.Outputs | m.Failed, payload: memoryvi
     ]
 
 
-def values_of(client: Client, message: m.Outputs, payload: memoryview) -> list[Any]:
+def values_of(client: Client, message: m.Outputs | m.Chunks, payload: memoryview) -> list[Any]:
     """The outputs in the frame; raises the `DeserializationError` of one that can't be loaded here."""
     values = _unpacked(client, message, payload)
     for position, value in enumerate(values, message.first):
@@ -54,7 +54,7 @@ def error_of(record: m.ErrorRecord, payload: bytes | memoryview) -> BaseExceptio
     return failure(record)
 
 
-def _unpacked(client: Client, message: m.Outputs, payload: memoryview) -> list[Any]:
+def _unpacked(client: Client, message: m.Outputs | m.Chunks, payload: memoryview) -> list[Any]:
     try:
         return unpack(payload, message.buffers)
     finally:

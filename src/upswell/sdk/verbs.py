@@ -6,7 +6,7 @@ coroutine, containers await it. Nothing here does anything but hand out what a v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from .dual import Dual
@@ -14,6 +14,7 @@ from .dual import Dual
 if TYPE_CHECKING:
     from .call import FunctionCall
     from .function import Function, Map
+    from .streaming import RemoteGenerator
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +37,23 @@ class Outcome(Verb):
     def __get__(self, function: Function[P, Coroutine[Any, Any, R]], owner: type) -> Dual[P, R]: ...
     @overload
     def __get__(self, function: Function[P, R], owner: type) -> Dual[P, R]: ...
+    def __get__(self, function: Any, owner: type) -> Any:
+        return self._of(function)
+
+
+class Yielded(Verb):
+    """A verb with the function's parameters that yields what the function yields."""
+
+    @overload
+    def __get__(self, function: Function[P, Generator[R, Any, Any]], owner: type) -> RemoteGenerator[P, R]: ...
+    @overload
+    def __get__(self, function: Function[P, Iterator[R]], owner: type) -> RemoteGenerator[P, R]: ...
+    @overload
+    def __get__(self, function: Function[P, AsyncGenerator[R, Any]], owner: type) -> RemoteGenerator[P, R]: ...
+    @overload
+    def __get__(self, function: Function[P, AsyncIterator[R]], owner: type) -> RemoteGenerator[P, R]: ...
+    @overload
+    def __get__(self, function: Function[P, R], owner: type) -> RemoteGenerator[P, Any]: ...
     def __get__(self, function: Any, owner: type) -> Any:
         return self._of(function)
 

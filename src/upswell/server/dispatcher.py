@@ -30,6 +30,7 @@ class Caller:
     function: str
     accepted: int = 0  # inputs taken so far
     total: int = -1
+    holder: tuple[str, int] | None = None  # of a generator's call, the container and the range that run it
     collectors: list[Connection] = field(default_factory=list)  # who fetches a spawned call's outcomes
 
 
@@ -107,6 +108,8 @@ class Dispatcher:
                 self._grant(command)
             case c.Deliver(call=call, start=start, count=count):
                 self._settle(call, Outcome(start, count, self._take()))
+            case c.Forward(call=call, first=first, count=count):
+                self._forward(call, first, count)
             case c.Fail():
                 self._fail(command)
             case c.ForgetSegment(call=call, first=first, containers=holders):
@@ -156,9 +159,15 @@ class Dispatcher:
             command.start,
             command.stop,
             None if known or kept.block is None else kept.block.buffers,
+            "",
+            command.batch,
+            command.left,
         )
         if not assign.is_whole:
             served.segments.add(segment)
+        caller = self.calls.get(command.call)
+        if caller is not None and caller.kind == "generator":
+            caller.holder = (command.container, command.range)
         if served.connection is not None:
             served.connection.send(assign, b"" if known else kept.payload)
 
@@ -216,6 +225,21 @@ class Dispatcher:
                 send_outcome(caller.connection, call, outcome)
             else:
                 outcome.kept.close()
+
+    def _forward(self, call: str, first: int, count: int) -> None:
+        caller = self.calls.get(call)
+        if caller is not None and caller.connection.is_open:
+            kept = self._take()
+            caller.connection.lend(kept)
+            buffers = kept.block.buffers if kept.block else None
+            caller.connection.send(m.Chunks(call, first, count, buffers), kept.payload)
+
+    def consumed(self, call: str, chunks: int, size: int) -> None:
+        """The consumer of a generator's call has taken so many chunks and bytes: let the generator go on."""
+        caller = self.calls.get(call)
+        if caller is not None and caller.holder is not None:
+            container, number = caller.holder
+            self._tell(container, m.Credit(number, chunks, size))
 
     def _finish(self, call: str) -> None:
         caller = self.calls.get(call)

@@ -43,6 +43,9 @@ class ContainerPeer:
                 kind = error.kind if error.kind in ("timeout", "memory", "cancelled", "unreadable") else "user"
                 event = e.FailureReceived(name, number, position, seconds, cpu, kind, message.fatal)
                 happened(event, Kept(payload), error)
+            case m.Yielded(range=number, first=first, count=count):
+                kept = adopt(self._connection, payload, message.buffers)
+                happened(e.ChunksReceived(name, number, first, count), kept)
             case m.Returned(range=number, stop=stop):
                 happened(e.RangeReturned(name, number, stop))
             case m.Suspended(range=number):
@@ -95,6 +98,8 @@ class ClientPeer:
                 self._dispatcher.happened(e.InputsEnded(call, total))
             case m.Cancel(call=call, running=running, terminate=terminate):
                 self._dispatcher.happened(e.CallCancelled(call, running, terminate))
+            case m.Consumed(call=call, chunks=chunks, bytes=size):
+                self._dispatcher.consumed(call, chunks, size)
             case m.OpenApp():
                 self._open(message)
             case m.CloseApp(app=app):

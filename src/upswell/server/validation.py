@@ -50,6 +50,10 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_whole("stop", stop, -1, MAX_POSITION)
         case m.Cancel(call=name) | m.Uncollect(call=name) | m.Watch(app=name):
             _check_id("call or app", name)
+        case m.Consumed(call=call, chunks=chunks, bytes=size):
+            _check_id("call", call)
+            _check_whole("chunks", chunks, 0, 1 << 62)
+            _check_whole("bytes", size, 0, 1 << 62)
         case m.UseObject(request=request, object=name, operation=operation):
             _check_whole("request", request, 0, 1 << 62)
             _require(len(name) <= MAX_ID_CHARACTERS, f"{name[:40]!r} is no object id")
@@ -68,6 +72,11 @@ def check_container(message: m.Message, connection: Connection) -> None:
             _check_whole("start", message.start, 0, MAX_POSITION)
             _check_whole("count", message.count, 1, MAX_SEGMENT_INPUTS)
             _check_seconds(message.seconds, message.cpu_seconds)
+            _check_buffers(message.buffers, connection)
+        case m.Yielded():
+            _check_whole("range", message.range, 0, 1 << 62)
+            _check_whole("first", message.first, 0, MAX_POSITION)
+            _check_whole("count", message.count, 1, MAX_SEGMENT_INPUTS)
             _check_buffers(message.buffers, connection)
         case m.Failure():
             _check_whole("range", message.range, 0, 1 << 62)

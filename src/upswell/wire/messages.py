@@ -16,7 +16,7 @@ from ..spec import AutoscalerSettings, FunctionRecord
 
 PROTOCOL = 1
 
-CallKind = Literal["remote", "map", "spawn"]
+CallKind = Literal["remote", "map", "spawn", "generator"]
 ErrorKind = Literal[
     "user", "cancelled", "lost", "memory", "timeout", "start", "exhausted", "missing", "unreadable", "invalid"
 ]
@@ -152,6 +152,17 @@ class Release(Message, tag=19, frozen=True):
     descriptor: int
 
 
+class Consumed(Message, tag=24, frozen=True):
+    """The consumer of a generator's call has taken so many chunks, and bytes of their payloads, in all.
+
+    The generator may be `STREAM_CHUNKS` and `STREAM_BYTES` ahead of that.
+    """
+
+    call: str
+    chunks: int
+    bytes: int
+
+
 class Watch(Message, tag=18, frozen=True):
     """Send `Progress` of the app's functions to this connection a few times a second while anything changes."""
 
@@ -232,6 +243,15 @@ class Failed(Message, tag=36, frozen=True):
     error: ErrorRecord
 
 
+class Chunks(Message, tag=44, frozen=True):
+    """What the generator of a call has yielded, from chunk `first` on; its end is `Outputs`. Payload: the values."""
+
+    call: str
+    first: int
+    count: int
+    buffers: Buffers | None = None
+
+
 class CallDescribed(Message, tag=37, frozen=True):
     """What is known of a spawned call: `total` is -1 while inputs still come."""
 
@@ -304,7 +324,9 @@ class Load(Message, tag=49, frozen=True):
 class Assign(Message, tag=50, frozen=True):
     """Run the inputs `start .. stop` of a segment (`first .. first + count` of `call`), one after the other.
 
-    Payload: the whole segment, or nothing where this container has it already. Every output goes back under `range`.
+    With `batch` set they run in one call of the function, together with the other ranges of that batch, once none of
+    its inputs is `left` to come. Payload: the whole segment, or nothing where this container has it already. Every
+    output goes back under `range`.
     """
 
     range: int
@@ -314,6 +336,9 @@ class Assign(Message, tag=50, frozen=True):
     start: int
     stop: int
     buffers: Buffers | None = None
+    method: str = ""  # which of the container's service to run
+    batch: int = 0
+    left: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -331,6 +356,14 @@ class CancelRange(Message, tag=52, frozen=True):
     """Cancel what is running and drop what is not started of the range; answered by `Returned` with what it dropped."""
 
     range: int
+
+
+class Credit(Message, tag=58, frozen=True):
+    """What the consumer of the range's generator has taken, in all: see `Consumed`."""
+
+    range: int
+    chunks: int
+    bytes: int
 
 
 class Forget(Message, tag=53, frozen=True):
@@ -383,6 +416,15 @@ class Failure(Message, tag=73, frozen=True):
     fatal: bool = False
 
 
+class Yielded(Message, tag=78, frozen=True):
+    """What the range's generator has yielded, from chunk `first` on. Payload: the values. Its end is `Results`."""
+
+    range: int
+    first: int
+    count: int
+    buffers: Buffers | None = None
+
+
 class Returned(Message, tag=74, frozen=True):
     """The inputs from `stop` on of the range are not started and will not be."""
 
@@ -391,7 +433,10 @@ class Returned(Message, tag=74, frozen=True):
 
 
 class Suspended(Message, tag=75, frozen=True):
-    """The input that the range is at waits for a nested call and lends its place; its tail was `Returned` before."""
+    """The input that the range is at waits, for a nested call or a generator's consumer, and lends its place.
+
+    Its tail was `Returned` before. Of a batch every range is suspended.
+    """
 
     range: int
 
@@ -405,9 +450,9 @@ class Resumed(Message, tag=76, frozen=True):
 AnyMessage = (
     Hello | Welcome | Bye
     | OpenApp | CloseApp | Submit | EndInputs | Cancel | Collect | Uncollect | Inquire | Watch | Release
-    | UseObject | Withdraw
-    | AppOpened | AppClosed | Accepted | Refused | Invited | Outputs | Failed | CallDescribed
+    | UseObject | Withdraw | Consumed
+    | AppOpened | AppClosed | Accepted | Refused | Invited | Outputs | Failed | Chunks | CallDescribed
     | Log | Progress | Statistics | ObjectAnswer
-    | Load | Assign | TakeBack | CancelRange | Forget | Drain
-    | Ready | StartFailed | Results | Failure | Returned | Suspended | Resumed
+    | Load | Assign | TakeBack | CancelRange | Credit | Forget | Drain
+    | Ready | StartFailed | Results | Failure | Yielded | Returned | Suspended | Resumed
 )  # fmt: skip

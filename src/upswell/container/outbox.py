@@ -1,0 +1,155 @@
+"""What leaves a container: outputs, failures and chunks of its ranges, in as few frames as is timely.
+
+Values that can't be pickled fail alone. Where the server is gone the process ends at once: nobody can be told anything
+any more.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import NoReturn
+
+from ..errors import SerializationError
+from ..wire.channel import Channel
+from ..wire.messages import (
+    Buffers,
+    ErrorRecord,
+    Failure,
+    Message,
+    Results,
+    Resumed,
+    Returned,
+    Suspended,
+    Yielded,
+)
+from ..wire.payload import Packed, PackError, pack, pack_exception
+from .work import Work
+
+FLUSH_SECONDS = 0.002  # results wait no longer than this for company
+LAST_WORDS_SECONDS = 0.5  # as the process ends, for results of ranges whose runner is just sending some
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Outbox:
+    """Sends for all runners of the container. What takes a range is called with the range's lock held."""
+
+    def __init__(self, channel: Channel, held: dict[int, Work], concurrent: bool) -> None:
+        self.sending = threading.Lock()  # held while a frame is written, so that no runner is interrupted within one
+        self._channel = channel
+        self._held = held
+        self._concurrent = concurrent  # several inputs share the process, and its CPU time
+        self._blocks: dict[int, Packed] = {}  # shared memory that the server has not taken over
+
+    def send(self, message: Message, payload: bytes = b"") -> None:
+        """Send a frame."""
+        try:
+            with self.sending:
+                self._channel.send(message, payload)
+        except OSError:
+            os._exit(1)
+
+    def release(self, descriptor: int) -> None:
+        """The server has taken over a block of shared memory."""
+        packed = self._blocks.pop(descriptor, None)
+        if packed and packed.block:
+            packed.block.close()
+
+    # -- outputs and failures ----------------------------------------------------------------------
+
+    def send_outputs(self, work: Work) -> None:
+        """Send the outputs that wait; one that can't be pickled becomes a failure."""
+        count = len(work.outputs)
+        if not count:
+            return
+        batch = work.outputs[:count]
+        del work.outputs[:count]
+        wall, cpu = self._measure(work, count)
+        while batch:
+            try:
+                packed = pack(batch)
+            except PackError as error:
+                if error.index:
+                    self._send_results(work, pack(batch[: error.index]), error.index, 0.0, 0.0)
+                position = work.sent
+                work.sent += 1
+                reason = SerializationError(f"the output of input {position} can't be sent: {error}")
+                record, data = pack_exception(reason)
+                self.send(Failure(work.range, position, 0.0, 0.0, record), data)
+                batch = batch[error.index + 1 :]
+            else:
+                self._send_results(work, packed, len(batch), wall, cpu)
+                return
+
+    def send_failure(self, work: Work, record: ErrorRecord, data: bytes = b"", *, fatal: bool = False) -> None:
+        """Send the outputs that wait, and that the next input failed; with `fatal` the process ends now."""
+        self.send_outputs(work)
+        wall, cpu = self._measure(work, 1)
+        position = work.sent
+        work.sent += 1
+        if not work.batch:
+            work.announced = work.sent
+        self.send(Failure(work.range, position, wall, cpu, record, fatal), data)
+
+    def end(self, work: Work) -> None:
+        """The range has ended, and everything of it was sent."""
+        work.ended = True
+        self._held.pop(work.range, None)
+
+    def _send_results(self, work: Work, packed: Packed, count: int, wall: float, cpu: float) -> None:
+        start, work.sent = work.sent, work.sent + count
+        self.send(Results(work.range, start, count, wall, cpu, self._keep(packed)), packed.data)
+
+    def _measure(self, work: Work, count: int) -> tuple[float, float]:
+        """What `count` inputs took together. Those of a batch each take as long as all, and a share of the CPU."""
+        wall, cpu = work.measure()
+        if self._concurrent:
+            cpu /= max(1, len(self._held))
+        if work.batch:
+            inputs = sum(mate.stop - mate.start for mate in work.mates)
+            wall, cpu = wall * count, cpu * count / max(1, inputs)
+        return wall, cpu
+
+    def _keep(self, packed: Packed) -> Buffers | None:
+        buffers: Buffers | None = packed.buffers
+        if buffers is not None:
+            self._blocks[buffers.descriptor] = packed
+        return buffers
+
+    # -- the rest ----------------------------------------------------------------------------------
+
+    def send_chunks(self, work: Work, first: int, packed: Packed, count: int) -> None:
+        """Send what a generator has yielded."""
+        self.send(Yielded(work.range, first, count, self._keep(packed)), packed.data)
+
+    def suspend(self, work: Work) -> None:
+        """The running input lends its place: what it was ahead of goes back first. Takes the lock itself."""
+        for mate in work.mates:
+            with mate.lock:
+                self.send_outputs(mate)
+            self.give_back(mate)
+            self.send(Suspended(mate.range))
+
+    def resume(self, work: Work) -> None:
+        """The running input has its place back."""
+        for mate in work.mates:
+            self.send(Resumed(mate.range))
+
+    def give_back(self, work: Work) -> None:
+        """Give back what has not started of the range. Takes the lock itself."""
+        self.send(Returned(work.range, work.give_back()))
+
+    def end_process(self) -> NoReturn:
+        """Send what the other ranges have finished, and end the process at once."""
+        for other in list(self._held.values()):
+            if other.outputs and other.lock.acquire(timeout=LAST_WORDS_SECONDS):
+                self.send_outputs(other)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def as_failure(error: BaseException) -> tuple[ErrorRecord, bytes]:
+    """An exception of user code as data, without frames of ours."""
+    return pack_exception(error, own=PACKAGE)

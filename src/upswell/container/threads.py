@@ -1,0 +1,272 @@
+"""Synchronous user code: runner threads, as many at work as the container has places. The first is the main thread, so
+that signals reach user code, unless the container runs a loop there.
+
+What must not happen here: a result that waits for the next input, an input that is run twice, or one whose end nobody
+hears of.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from time import perf_counter
+
+from ..errors import InputCancellation
+from ..sdk import context
+from ..spec import FunctionRecord
+from ..wire.messages import ErrorRecord
+from ..wire.payload import BARE, Unreadable
+from .batches import Batch
+from .limits import memory_in_use
+from .outbox import FLUSH_SECONDS, Outbox, as_failure
+from .streams import LEND_SECONDS, Closed, Stream
+from .work import Work
+
+LONGEST_STRIDE = 128  # inputs between two looks at the clock
+SENDING_SECONDS = 0.5  # longer than this nobody waits for a runner that sends
+
+
+class Threads:
+    """The runner threads of a container."""
+
+    def __init__(
+        self, record: FunctionRecord, held: dict[int, Work], outbox: Outbox, give_up: Callable[[Work], None], main: bool
+    ) -> None:
+        self._record = record
+        self._held = held
+        self._outbox = outbox
+        self._give_up = give_up  # ends the process where the range's verdict is still to be carried out
+        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._most = record.spec.concurrency.max_inputs
+        self._places = threading.Semaphore(self._most)
+        self._counting = threading.Lock()
+        self._runners = int(main)
+        self._idle = int(main)  # of them, those that wait for work, or are about to
+        self._suspended = 0  # of them, those whose input lends its place
+        self._queued = 0  # ranges and batches not taken by a runner
+
+    def submit(self, lead: Work) -> None:
+        """Run the range, or the batch it leads, when there is a place."""
+        with self._counting:
+            self._queued += 1
+            self._see_to_runners()
+        self._queue.put(lead)
+
+    def run(self) -> None:
+        """Serve in the main thread until drained."""
+        signal.signal(signal.SIGUSR1, self._on_signal)
+        self._serve()
+
+    def drain(self) -> None:
+        """No more ranges come: end `run`."""
+        self._queue.put(None)
+
+    def interrupt(self, lead: Work) -> None:
+        """Raise `InputCancellation` in the code that runs for it, and not while its runner sends what it has."""
+        got = lead.lock.acquire(timeout=SENDING_SECONDS)
+        with self._outbox.sending:
+            if lead.ended:
+                pass
+            elif lead.thread == threading.main_thread().ident:
+                signal.pthread_kill(lead.thread, signal.SIGUSR1)
+            else:
+                cancellation = ctypes.py_object(InputCancellation)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(lead.thread), cancellation)
+        if got:
+            lead.lock.release()
+
+    # -- runners -----------------------------------------------------------------------------------
+
+    def _see_to_runners(self) -> None:
+        """Start a runner where more is queued than runners wait for. Called with `_counting` held."""
+        if self._queued > self._idle and self._runners - self._suspended < self._most:
+            self._runners += 1
+            self._idle += 1
+            threading.Thread(target=self._serve, name=f"runner-{self._runners}", daemon=True).start()
+
+    def _serve(self) -> None:
+        while (lead := self._queue.get()) is not None:
+            with self._counting:
+                self._queued -= 1
+                self._idle -= 1
+            with self._places:
+                self._run(lead)
+            with self._counting:
+                self._idle += 1
+        if threading.current_thread() is not threading.main_thread():
+            self._queue.put(None)  # for the others
+
+    def _on_signal(self, *_: object) -> None:
+        me = threading.get_ident()
+        for work in list(self._held.values()):
+            lead = work.lead
+            if lead.verdict and lead.thread == me and not lead.settled_verdict:
+                raise InputCancellation
+
+    def _run(self, lead: Work) -> None:
+        running = context.RunningInput(
+            lead.call, lambda: lead.announced, lambda: self._suspend(lead), lambda: self._resume(lead)
+        )
+        token = context.running.set(running)
+        try:
+            for mate in lead.mates:
+                mate.begin()
+            if lead.batch:
+                self._run_batch(lead)
+            elif lead.bound is not None and lead.bound.is_generator:
+                self._run_generator(lead)
+            else:
+                while not self._run_inputs(lead):
+                    pass
+        except InputCancellation:
+            self._give_up(lead)
+        finally:
+            context.running.reset(token)
+
+    # -- ranges of single inputs -------------------------------------------------------------------
+
+    def _run_inputs(self, work: Work) -> bool:
+        """Run inputs until the range ends (true), or one of them fails (false); the hot loop of every container."""
+        assert work.bound is not None
+        function, outputs, inputs, base = work.bound.callable, work.outputs, work.inputs, work.base
+        values = inputs.values if inputs.shape == BARE else None
+        position, stride = work.announced, 1
+        look_at = position + 1
+        try:
+            while True:
+                work.announced = position
+                if position >= work.stop and self._is_over(work, position):
+                    return True
+                if values is not None and type(values[position - base]) is not Unreadable:
+                    output = function(values[position - base])
+                else:
+                    arguments, keywords = inputs.arguments(position - base)
+                    output = function(*arguments, **keywords)
+                outputs.append(output)
+                position += 1
+                if position >= look_at:
+                    passed = perf_counter() - work.measured_at
+                    if passed > FLUSH_SECONDS and position < work.stop:
+                        work.announced = position
+                        with work.lock:
+                            self._outbox.send_outputs(work)
+                        stride = max(1, stride // 2)
+                    elif passed < FLUSH_SECONDS / 4:
+                        stride = min(LONGEST_STRIDE, 2 * stride)
+                    look_at = position + stride
+        except InputCancellation:
+            raise
+        except BaseException as error:
+            self._fail(work, error)
+            return False
+
+    def _is_over(self, work: Work, position: int) -> bool:
+        """Whether the range ends here; if so what remains is sent."""
+        with work.lock:
+            if position < work.stop:
+                return False
+            self._outbox.send_outputs(work)
+            self._outbox.end(work)
+            return True
+
+    def _fail(self, work: Work, error: BaseException) -> None:
+        """The running input failed: say so."""
+        if work.verdict is not None:
+            self._give_up(work)
+        record, data = as_failure(error)
+        fatal = isinstance(error, MemoryError) and self._record.spec.resources.memory_mib > 0
+        if fatal:
+            limit = self._record.spec.resources.memory_mib
+            used = memory_in_use() >> 20
+            message = (
+                f"out of memory: with {used} MiB in use an allocation would have exceeded the limit of {limit} MiB"
+            )
+            record, data = ErrorRecord("memory", record.type, message, record.traceback), b""
+        with work.lock:
+            self._outbox.send_failure(work, record, data, fatal=fatal)
+        if fatal:
+            self._outbox.end_process()
+
+    # -- batches and generators --------------------------------------------------------------------
+
+    def _run_batch(self, lead: Work) -> None:
+        batch = Batch(lead, self._record.name, self._outbox)
+        try:
+            batch.returned([] if batch.is_empty else batch.call())
+        except InputCancellation:
+            raise
+        except BaseException as error:
+            if lead.verdict is not None:
+                self._give_up(lead)
+            batch.failed(error)
+
+    def _run_generator(self, work: Work) -> None:
+        assert work.bound is not None
+        credit = threading.Event()
+        stream = work.stream = Stream(work, self._record.name, self._outbox, credit.set)
+        if work.announced < work.stop:  # else it was cancelled before it began
+            try:
+                arguments, keywords = work.inputs.arguments(work.announced - work.base)
+                generator = work.bound.callable(*arguments, **keywords)
+                try:
+                    for value in generator:
+                        if stream.add(value):
+                            self._await_consumer(work, stream, credit)
+                finally:
+                    if hasattr(generator, "close"):
+                        generator.close()
+                stream.end()
+            except InputCancellation:
+                raise
+            except Closed:
+                with work.lock:
+                    self._outbox.send_failure(work, ErrorRecord("cancelled", "", "its consumer has left"))
+            except BaseException as error:
+                stream.flush()
+                self._fail(work, error)
+        self._is_over(work, work.stop)
+
+    def _await_consumer(self, work: Work, stream: Stream, credit: threading.Event) -> None:
+        """Wait until the consumer has caught up, in the end without the place."""
+        began = perf_counter()
+        stream.waiting = True
+        lent = False
+        while stream.is_ahead:
+            if not credit.wait(None if lent else LEND_SECONDS):
+                self._suspend(work)
+                lent = True
+            credit.clear()
+        if lent:
+            self._resume(work)
+        work.pass_over(perf_counter() - began)
+        stream.waiting = False
+        if stream.closing:
+            raise Closed
+
+    # -- waiting for others ------------------------------------------------------------------------
+
+    def _suspend(self, work: Work) -> None:
+        with work.lending:
+            work.waits += 1
+            if work.lent:
+                return
+            work.lent = True
+            self._outbox.suspend(work)
+            with self._counting:
+                self._suspended += 1
+                self._see_to_runners()  # for what was granted ahead of this moment
+            self._places.release()
+
+    def _resume(self, work: Work) -> None:
+        with work.lending:
+            work.waits -= 1
+            if work.waits or not work.lent:
+                return
+            self._places.acquire()
+            with self._counting:
+                self._suspended -= 1
+            work.lent = False
+            self._outbox.resume(work)

@@ -1,0 +1,185 @@
+"""Several inputs in one container: threads for plain code, tasks of one loop for asynchronous code."""
+
+from .processes import Program
+
+CONCURRENT = """
+    import asyncio, collections, os, pathlib, sys, threading, time
+    import upswell
+    from upswell.exception import FunctionTimeoutError
+
+    app = upswell.App("concurrent")
+
+    @app.function(max_containers=1)
+    @upswell.concurrent(max_inputs=1000)
+    async def nap(x):
+        await asyncio.sleep(1)
+        return os.getpid()
+
+    @app.function(max_containers=1)
+    @upswell.concurrent(max_inputs=10)
+    def meet(x):
+        \"\"\"Returns only when ten inputs are here at once.\"\"\"
+        barrier.wait(timeout=20)
+        main = threading.current_thread() is threading.main_thread()
+        return os.getpid(), main, upswell.current_input_id()
+
+    barrier = threading.Barrier(10)
+
+    @app.function(max_containers=1)
+    @upswell.concurrent(max_inputs=50)
+    async def identify(x):
+        before = upswell.current_input_id()
+        await asyncio.sleep(0.05)
+        assert before == upswell.current_input_id()
+        return int(before.rpartition("-")[2]) == x
+
+    @app.function(max_containers=1)
+    @upswell.concurrent(max_inputs=3)
+    async def counted(x):
+        global now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        return most
+
+    now = most = 0
+
+    @app.function()
+    @upswell.concurrent(max_inputs=6, target_inputs=2)
+    def spread(x):
+        time.sleep(0.4)
+        return os.getpid()
+
+    @app.function(max_containers=1, timeout=2)
+    @upswell.concurrent(max_inputs=8)
+    def threaded(seconds, folder):
+        pathlib.Path(folder, f"{seconds}-{time.time_ns()}").touch()
+        time.sleep(seconds)
+        return seconds
+
+    @app.function(max_containers=1, timeout=1)
+    @upswell.concurrent(max_inputs=8)
+    async def awaited(seconds):
+        await asyncio.sleep(seconds)
+        return os.getpid()
+
+    @app.function(max_containers=1, timeout=1)
+    @upswell.concurrent(max_inputs=3)
+    async def blocking(x):
+        time.sleep(30) if x else await asyncio.sleep(0.5)
+        return x
+
+    @app.function(max_containers=1)
+    @upswell.concurrent(max_inputs=2)
+    def tree(depth):
+        return 1 + sum(tree.map([depth - 1] * 2)) if depth else 1
+
+    @app.function(max_containers=1)
+    @upswell.concurrent(max_inputs=2)
+    async def forest(depth):
+        if not depth:
+            return 1
+        return 1 + sum(await asyncio.gather(*(forest.remote.aio(depth - 1) for _ in range(3))))
+
+    @app.function(max_containers=2, single_use_containers=True)
+    def alone(x):
+        return os.getpid()
+
+    @app.local_entrypoint()
+    def thousand():
+        nap.remote(0)
+        began = time.monotonic()
+        places = set(nap.map(range(1000)))
+        took = time.monotonic() - began
+        print(len(places), took < 5)
+        print(f"{took:.2f} s", file=sys.stderr)
+
+    @app.local_entrypoint()
+    def threads():
+        seen = list(meet.map(range(10)))
+        ids = {input_id for _, _, input_id in seen}
+        print(len({pid for pid, _, _ in seen}), sum(main for _, main, _ in seen), len(ids))
+
+    @app.local_entrypoint()
+    def ids():
+        print(all(identify.map(range(200))))
+
+    @app.local_entrypoint()
+    def limit():
+        print(max(counted.map(range(100))))
+
+    @app.local_entrypoint()
+    def target():
+        pids = collections.Counter(spread.map(range(12)))
+        print(len(pids) > 1, max(pids.values()))
+
+    @app.local_entrypoint()
+    def late(folder: str):
+        os.makedirs(folder)
+        inputs = [1.5, 30, 1.6, 1.7, 0.1]
+        results = list(threaded.map(inputs, kwargs={"folder": folder}, return_exceptions=True))
+        print([one if isinstance(one, float) else type(one).__name__ for one in results])
+        results = list(awaited.map([0.5, 30, 0.5, 0.1], return_exceptions=True))
+        print(len({one for one in results if isinstance(one, int)}), type(results[1]).__name__)
+
+    @app.local_entrypoint()
+    def blocked():
+        results = list(blocking.map([0, 1, 0], return_exceptions=True))
+        print([one if isinstance(one, int) else type(one).__name__ for one in results])
+
+    @app.local_entrypoint()
+    def nested():
+        print(tree.remote(4), forest.remote(3))
+
+    @app.local_entrypoint()
+    def once():
+        print(len(set(alone.map(range(6)))))
+"""
+
+
+def out(program: Program, name: str, *arguments: str) -> list[str]:
+    program.write(CONCURRENT)
+    done = program.upswell("run", f"program.py::{name}", *arguments)
+    assert done.status == 0, done.err
+    return done.lines
+
+
+def test_a_thousand_sleeping_tasks_share_a_container(program: Program) -> None:
+    assert out(program, "thousand") == ["1 True"]
+
+
+def test_plain_code_runs_in_threads_of_which_the_main_thread_is_one(program: Program) -> None:
+    assert out(program, "threads") == ["1 1 10"]
+
+
+def test_each_task_knows_its_own_input(program: Program) -> None:
+    assert out(program, "ids") == ["True"]
+
+
+def test_never_more_than_max_inputs(program: Program) -> None:
+    assert out(program, "limit") == ["3"]
+
+
+def test_containers_are_started_for_the_target(program: Program) -> None:
+    several, most = out(program, "target")[0].split()
+    assert several == "True" and int(most) <= 8
+
+
+def test_an_input_that_takes_too_long_fails_alone(program: Program) -> None:
+    assert out(program, "late", "--folder", "kept") == [
+        "[1.5, 'FunctionTimeoutError', 1.6, 1.7, 0.1]",
+        "1 FunctionTimeoutError",
+    ]
+
+
+def test_who_blocks_the_loop_fails_and_not_who_was_blocked(program: Program) -> None:
+    assert out(program, "blocked") == ["[0, 'FunctionTimeoutError', 0]"]
+
+
+def test_nested_calls_lend_their_places(program: Program) -> None:
+    assert out(program, "nested") == ["31 40"]
+
+
+def test_single_use_containers_run_one_input(program: Program) -> None:
+    assert out(program, "once") == ["6"]
