@@ -28,6 +28,7 @@ RANKS = {
     "sdk": 6,
     FACADE: 7,
     "exception": 7,
+    "call_graph": 7,
     "container": 8,
     "engines": 9,
     "server": 10,
@@ -84,7 +85,7 @@ def violation(module: str, target: str) -> str | None:
     for name in (unit, other):
         if name not in RANKS:
             return f"'{name}' has no layer: give it a rank in tests/test_layers.py"
-    if unit in {FACADE, "exception"}:
+    if unit in {FACADE, "exception", "call_graph"}:
         return None if other in FACADE_MAY_IMPORT else "the public names come from sdk, spec and errors alone"
     if unit == "server" and other in IMPLEMENTATIONS and module != WHERE_SEAMS_MEET:
         return f"only {WHERE_SEAMS_MEET} names an implementation; use the seam ('engine', 'store')"

@@ -102,6 +102,7 @@ class Container:
     places: dict[int, int] = field(default_factory=dict)  # range or batch that takes a place → its ranges not suspended
     inputs: int = 0  # without a result, of ranges not suspended
     killed_for: KilledFor = ""  # why the core killed it
+    proven: bool = False  # it has ended an input, so its start was good
     blameless: bool = False  # it said itself which input ends it, so its exit blames none
     # What it adds to the sums of its pool; kept by Pool._recount and by nothing else.
     running: int = 0  # inputs

@@ -84,8 +84,8 @@ class Pool:
 
     def container_exited(self, container: Container, event: ContainerExited, now: float, out: list[Command]) -> None:
         died_at_once = container.state is State.STARTING or (
-            # Hardly ready or done, and gone: without a pause the next would follow it as fast.
-            container.id in self._idle and now < container.idle_since + autoscaler.BACKOFF_FIRST_SECONDS
+            # Hardly ready, and gone: without a pause the next would follow it as fast.
+            not container.proven and now < container.idle_since + autoscaler.BACKOFF_FIRST_SECONDS
         )
         self._leave(container)
         del self.containers[container.id]
@@ -189,6 +189,7 @@ class Pool:
     ) -> None:
         if heard:
             container.heard_at = held.heard_at = self._progress_at = now
+            container.proven = True
         if held.next >= held.stop:
             container.release(held)
             del held.call.ranges[held.id]

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from ..errors import InvalidError
+from ..errors import InvalidError, NotFoundError
 from ..wire import messages as m
 from ..wire.payload import PackError
 from .client import Inbox, get_client, new_id
 from .collection import Collection, collection_of
 from .dual import Dual, dual, run_async, run_sync
+from .graph import InputInfo, tree
 from .submission import Submission, pack_segment, unpicklable
 
 R = TypeVar("R")
@@ -69,6 +70,24 @@ class FunctionCall(Generic[R]):
     async def cancel(self, terminate_containers: bool = False) -> None:
         """Cancel what has not ended; with `terminate_containers`, kill the containers that run it."""
         get_client().send(m.Cancel(self.object_id, True, terminate_containers))
+
+    @dual
+    async def get_call_graph(self) -> list[InputInfo]:
+        """The inputs of the call, each with the inputs of the calls it made below it, and how far they are.
+
+        Raises `NotFoundError` where the call is not known any more.
+        """
+        client, request = get_client(), new_id("rq")
+        inbox = client.open_inbox(request)
+        try:
+            client.send(m.DescribeGraph(request, self.object_id))
+            answer, _ = (await inbox.receive())[0]
+        finally:
+            client.close_inbox(request)
+        assert isinstance(answer, m.CallGraph)
+        if answer.missing:
+            raise NotFoundError(f"there is no call {self.object_id}: its app is stopped, or it never was")
+        return tree(answer.inputs)
 
     gather = Dual(_gather)
 

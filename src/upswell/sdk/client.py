@@ -189,6 +189,8 @@ class Client:
                 pass
             case m.Statistics(request=request) | m.ObjectAnswer(request=request):
                 name = str(request)
+            case m.CallGraph(request=name):
+                pass
             case m.Release(descriptor=descriptor):
                 if (packed := self._lent.pop(descriptor, None)) and packed.block:
                     packed.block.close()

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import ResourceExhaustedError, SerializationError
 from ..wire import messages as m
 from ..wire.payload import BARE, Packed, PackError, pack, pack_inputs
+from . import context
 from .client import Client
 from .environment import is_by_value
 
@@ -30,14 +31,14 @@ def unpicklable(first: int, error: PackError) -> SerializationError:
 class Submission:
     """The inputs of one call on their way to the server."""
 
-    def __init__(self, client: Client, call: str, function: str, kind: m.CallKind, parent: str = "") -> None:
+    def __init__(self, client: Client, call: str, function: str, kind: m.CallKind) -> None:
         self.client = client
         self.call = call
         self.submitted = 0
         self.ended = False
         self._function = function
         self._kind = kind
-        self._parent = parent
+        self._parent = context.current_input_id() or ""
         self._unaccepted: dict[int, _Offer] = {}  # by position, in order
         self._refused = False  # nothing is sent until the server invites
 

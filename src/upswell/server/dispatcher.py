@@ -15,6 +15,7 @@ from ..spec import FunctionRecord
 from ..store import Kept, Outcome, Store
 from ..wire import messages as m
 from .connections import Connection
+from .graph import CallGraph
 from .runtime import Runtime
 
 KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory", "cancelled")
@@ -67,6 +68,7 @@ class Dispatcher:
         self.calls: dict[str, Caller] = {}
         self.containers: dict[str, Served] = {}
         self.store = store
+        self.graph = CallGraph()
         self._runtime = runtime
         self._engine = engine
         self._arrived = Kept(b"")  # what the event being handled came with
@@ -168,6 +170,7 @@ class Dispatcher:
         caller = self.calls.get(command.call)
         if caller is not None and caller.kind == "generator":
             caller.holder = (command.container, command.range)
+        self.graph.granted(command.call, command.start, command.stop, command.container)
         if served.connection is not None:
             served.connection.send(assign, b"" if known else kept.payload)
 
@@ -181,6 +184,7 @@ class Dispatcher:
 
     def _accept(self, call: str, first: int, count: int) -> None:
         self.store.put_inputs(call, first, self._take())
+        self.graph.submitted(call, first, count)
         caller = self.calls[call]
         caller.accepted = first + count
         if caller.kind == "spawn":
@@ -213,6 +217,7 @@ class Dispatcher:
 
     def _settle(self, call: str, outcome: Outcome) -> None:
         caller = self.calls.get(call)
+        self.graph.settled(call, outcome.first, outcome.count, outcome.error.kind if outcome.error else None)
         if caller is None:
             outcome.kept.close()
         elif caller.kind == "spawn":

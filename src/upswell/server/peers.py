@@ -112,6 +112,9 @@ class ClientPeer:
                     caller.collectors.remove(self._connection)
             case m.Inquire():
                 self._inquire(message)
+            case m.DescribeGraph(request=request, call=call):
+                inputs = self._dispatcher.graph.inputs(call)
+                self._connection.send(m.CallGraph(request, inputs or [], inputs is None))
             case m.Watch(app=app):
                 self._watch(app)
             case m.UseObject():
@@ -129,6 +132,9 @@ class ClientPeer:
         if message.first == 0 and message.call not in dispatcher.calls:
             app = message.function.rpartition("/")[0]
             dispatcher.calls[message.call] = Caller(self._connection, message.kind, app, message.function)
+            record = dispatcher.functions.get(message.function)
+            if record is not None and (message.kind == "spawn" or message.parent):
+                dispatcher.graph.begun(message.call, record, "", message.parent)
         caller = dispatcher.calls.get(message.call)
         if caller is not None and message.last:
             caller.total = message.first + message.count

@@ -54,6 +54,9 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_id("call", call)
             _check_whole("chunks", chunks, 0, 1 << 62)
             _check_whole("bytes", size, 0, 1 << 62)
+        case m.DescribeGraph(request=request, call=call):
+            _check_id("request", request)
+            _check_id("call", call)
         case m.UseObject(request=request, object=name, operation=operation):
             _check_whole("request", request, 0, 1 << 62)
             _require(len(name) <= MAX_ID_CHARACTERS, f"{name[:40]!r} is no object id")

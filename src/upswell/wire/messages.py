@@ -17,6 +17,7 @@ from ..spec import AutoscalerSettings, FunctionRecord
 PROTOCOL = 1
 
 CallKind = Literal["remote", "map", "spawn", "generator"]
+InputState = Literal["pending", "succeeded", "failed", "failed to start", "terminated", "timed out"]
 ErrorKind = Literal[
     "user", "cancelled", "lost", "memory", "timeout", "start", "exhausted", "missing", "unreadable", "invalid"
 ]
@@ -161,6 +162,13 @@ class Consumed(Message, tag=24, frozen=True):
     call: str
     chunks: int
     bytes: int
+
+
+class DescribeGraph(Message, tag=25, frozen=True):
+    """Ask for the inputs of a spawned call and of the calls they made; answered by `CallGraph`."""
+
+    request: str
+    call: str
 
 
 class Watch(Message, tag=18, frozen=True):
@@ -312,6 +320,26 @@ class ObjectAnswer(Message, tag=41, frozen=True):
     reason: str = ""
 
 
+class GraphInput(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One input in a call graph. `parent` is the input that made its call."""
+
+    input: str
+    call: str
+    parent: str
+    container: str
+    state: InputState
+    function: str
+    module: str
+
+
+class CallGraph(Message, tag=45, frozen=True):
+    """Answer to `DescribeGraph`: parents before their children; `missing` where there is no such call."""
+
+    request: str
+    inputs: list[GraphInput]
+    missing: bool = False
+
+
 # -- server → container ----------------------------------------------------------------------------
 
 
@@ -450,9 +478,9 @@ class Resumed(Message, tag=76, frozen=True):
 AnyMessage = (
     Hello | Welcome | Bye
     | OpenApp | CloseApp | Submit | EndInputs | Cancel | Collect | Uncollect | Inquire | Watch | Release
-    | UseObject | Withdraw | Consumed
+    | UseObject | Withdraw | Consumed | DescribeGraph
     | AppOpened | AppClosed | Accepted | Refused | Invited | Outputs | Failed | Chunks | CallDescribed
-    | Log | Progress | Statistics | ObjectAnswer
+    | Log | Progress | Statistics | ObjectAnswer | CallGraph
     | Load | Assign | TakeBack | CancelRange | Credit | Forget | Drain
     | Ready | StartFailed | Results | Failure | Yielded | Returned | Suspended | Resumed
 )  # fmt: skip

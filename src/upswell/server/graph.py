@@ -1,0 +1,98 @@
+"""Which input called what: spawned calls, and all calls made for their inputs, with how each input ended.
+
+A record for people, not a part of any decision. Only the last `MAX_CALLS` are remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..spec import FunctionRecord
+from ..wire.messages import ErrorKind, GraphInput, InputState
+
+MAX_CALLS = 10_000
+MAX_INPUTS = 10_000  # in one answer
+STATES: tuple[InputState, ...] = ("pending", "succeeded", "failed", "failed to start", "terminated", "timed out")
+BY_KIND: dict[ErrorKind, InputState] = {
+    "start": "failed to start",
+    "timeout": "timed out",
+    "cancelled": "terminated",
+    "lost": "terminated",
+    "memory": "terminated",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One call."""
+
+    name: str
+    module: str
+    parent: str  # the input that made it
+    states: bytearray = field(default_factory=bytearray)  # an index into STATES for every input
+    containers: list[tuple[int, int, str]] = field(default_factory=list)  # who was granted which inputs, in order
+
+
+class CallGraph:
+    """The calls that are remembered."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, Node] = {}
+        self._made_by: dict[str, list[str]] = {}  # input → the calls it made
+
+    def begun(self, call: str, record: FunctionRecord, method: str, parent: str) -> None:
+        """A call that is to be remembered."""
+        name = f"{record.name}.{method}" if method else record.name
+        self._nodes[call] = Node(name, record.environment.module, parent)
+        if parent:
+            self._made_by.setdefault(parent, []).append(call)
+        while len(self._nodes) > MAX_CALLS:
+            self._forget(next(iter(self._nodes)))
+
+    def submitted(self, call: str, first: int, count: int) -> None:
+        """Inputs of a call were taken."""
+        if node := self._nodes.get(call):
+            node.states.extend(bytes(first + count - len(node.states)))
+
+    def granted(self, call: str, start: int, stop: int, container: str) -> None:
+        """A container was given these inputs."""
+        if node := self._nodes.get(call):
+            node.containers.append((start, stop, container))
+
+    def settled(self, call: str, first: int, count: int, kind: ErrorKind | None) -> None:
+        """Inputs have ended, with `kind` as failures."""
+        if node := self._nodes.get(call):
+            state: InputState = "succeeded" if kind is None else BY_KIND.get(kind, "failed")
+            node.states[first : first + count] = bytes([STATES.index(state)]) * count
+
+    def inputs(self, call: str) -> list[GraphInput] | None:
+        """The inputs of the call, and all below them; `None` for a call that is not known."""
+        if call not in self._nodes:
+            return None
+        found: list[GraphInput] = []
+        calls = [call]
+        for one in calls:  # grows as it goes: parents come before their children
+            for row in self._inputs_of(one):
+                if len(found) == MAX_INPUTS:
+                    return found
+                found.append(row)
+                calls += self._made_by.get(row.input, ())
+        return found
+
+    def _inputs_of(self, call: str) -> Iterator[GraphInput]:
+        node = self._nodes[call]
+        holders = [""] * len(node.states)
+        for start, stop, container in node.containers:
+            holders[start:stop] = [container] * (stop - start)
+        for position, state in enumerate(node.states):
+            name = f"in-{call.removeprefix('fc-')}-{position}"
+            yield GraphInput(name, call, node.parent, holders[position], STATES[state], node.name, node.module)
+
+    def _forget(self, call: str) -> None:
+        node = self._nodes.pop(call)
+        made = self._made_by.get(node.parent)
+        if made is not None:
+            made.remove(call)
+            if not made:
+                del self._made_by[node.parent]
