@@ -84,8 +84,10 @@ class Pool:
 
     def container_exited(self, container: Container, event: ContainerExited, now: float, out: list[Command]) -> None:
         died_at_once = container.state is State.STARTING or (
-            # Hardly ready, and gone: without a pause the next would follow it as fast.
-            not container.proven and now < container.idle_since + autoscaler.BACKOFF_FIRST_SECONDS
+            # Hardly ready, and gone by itself: without a pause the next would follow it as fast.
+            container.id in self._idle
+            and not container.proven
+            and now < container.idle_since + autoscaler.BACKOFF_FIRST_SECONDS
         )
         self._leave(container)
         del self.containers[container.id]
