@@ -13,6 +13,8 @@ NOTHING = Load(
     ready=0,
     starting=0,
     running_seconds=0.0,
+    starting_seconds=0.0,
+    calls_per_second=0.0,
     target_inputs=1,
     cores=4.0,
     memory_available=1 << 40,
@@ -25,7 +27,7 @@ def decision(load: Load, estimates: Estimates | None = None, **settings: int) ->
 
 
 def known(service_seconds: float, cpu_share: float | None = None, startup_seconds: float = 0.005) -> Estimates:
-    return Estimates(service_seconds, startup_seconds, cpu_share, finished=100)
+    return Estimates(service_seconds, startup_seconds, cpu_share=cpu_share, finished=100, started=9)
 
 
 @pytest.mark.parametrize(
@@ -35,16 +37,40 @@ def known(service_seconds: float, cpu_share: float | None = None, startup_second
         ({}, Estimates(), {"min_containers": 3, "buffer_containers": 2}, 3, "idle"),
         ({"waiting": 100}, Estimates(), {}, 4, "probe"),  # a container for each core finds out
         ({"waiting": 2}, Estimates(), {}, 2, "probe"),
-        ({"waiting": 90, "running": 10, "ready": 4}, Estimates(cpu_share=0.0), {}, 100, "long inputs"),
-        ({"waiting": 90, "running": 10, "ready": 4}, Estimates(cpu_share=1.0), {}, 4, "processors"),
-        ({"waiting": 90, "running": 10, "ready": 4}, Estimates(cpu_share=0.5), {}, 8, "processors"),
+        (
+            {"waiting": 90, "running": 10, "ready": 10, "running_seconds": 0.1},
+            Estimates(cpu_share=0.0),
+            {},
+            100,
+            "long inputs",
+        ),
+        (
+            {"waiting": 90, "running": 10, "ready": 10, "running_seconds": 0.1},
+            Estimates(cpu_share=1.0),
+            {},
+            4,
+            "processors",
+        ),
+        (
+            {"waiting": 90, "running": 10, "ready": 10, "running_seconds": 0.1},
+            Estimates(cpu_share=0.5),
+            {},
+            8,
+            "processors",
+        ),
         ({"waiting": 100}, known(1.0), {}, 100, "long inputs"),  # 100 inputs of a second: at once
         ({"waiting": 100, "target_inputs": 10}, known(1.0), {}, 10, "long inputs"),
         ({"waiting": 2000}, known(0.05), {}, 317, "backlog"),  # sqrt(100 s of work / 1 ms)
-        ({"waiting": 2000}, known(0.05, startup_seconds=15.0), {}, 4, "backlog"),  # slow starts are worth less
+        ({"waiting": 2000}, known(0.05, startup_seconds=15.0), {}, 7, "backlog"),  # slow starts are worth less
         ({"waiting": 2000}, known(0.00001), {}, 2, "backlog"),
         ({"waiting": 1}, known(0.00001), {}, 1, "backlog"),
-        ({"waiting": 50, "running": 1, "running_seconds": 9.0}, known(0.001), {}, 51, "long inputs"),  # age counts
+        (
+            {"waiting": 50, "running": 1, "ready": 1, "running_seconds": 9.0},
+            known(0.001),
+            {},
+            51,
+            "long inputs",
+        ),  # age counts
         ({"waiting": 100}, known(1.0), {"max_containers": 10}, 10, "max_containers"),
         ({"waiting": 1}, known(1.0), {"min_containers": 5}, 5, "min_containers"),
         ({"waiting": 1}, known(1.0), {"buffer_containers": 2}, 3, "long inputs"),
@@ -99,8 +125,8 @@ def test_its_words(load: dict[str, float], estimates: Estimates, settings: dict[
 @pytest.mark.parametrize(
     ("startup_seconds", "window", "last", "patience"),
     [
-        (0.001, 60, False, 2.0),  # a fork costs nothing, so a surplus container goes soon
-        (3.0, 60, False, 30.0),  # a model that loads for long is kept
+        (0.001, 60, False, 0.5),  # a fork costs nothing, so a surplus container goes soon
+        (3.0, 60, False, 21.0),  # a model that loads for long is kept
         (20.0, 60, False, 60.0),  # and nothing beyond the window
         (0.001, 60, True, 60.0),  # which the last one has in full
         (0.001, 2, True, 2.0),

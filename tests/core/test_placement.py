@@ -22,7 +22,7 @@ def test_what_is_released_can_be_had_again() -> None:
             node.reserve(tenth)
         assert node.room(tenth) == 0
         for _ in range(10):
-            node.release(tenth)
+            node.release(tenth, 0)
     assert node.room(tenth) == 10
 
 

@@ -19,7 +19,7 @@ from .process import Process
 CORES = 4.0
 LIMITS = Limits(pending=10, total=24, spawned_pending=16)
 AHEAD = 2  # ranges that may wait in a container that takes one input at a time
-LEAST_PATIENCE_SECONDS, GRACE_SECONDS = 2.0, 5.0
+LEAST_PATIENCE_SECONDS, GRACE_SECONDS = 0.5, 5.0
 LOST_TOO_OFTEN = 3
 A_MOMENT = 1e-6
 

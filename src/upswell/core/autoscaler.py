@@ -6,7 +6,8 @@ is what other autoscalers guess: how long a start takes, how long an input takes
 The rule for a backlog of W seconds of work. With n containers it takes W / n, plus the time to start them, which is
 about n times the cost of one start, since starts share the processors: n = sqrt(W / cost) is the best n, and clearing
 the backlog within T = sqrt(W * cost) the aim. No aim below a small multiple of the time a start takes can be met, so T
-is at least that. Inputs longer than T deserve a container each.
+is at least that. Inputs longer than T deserve a container each. Before any is started, what present and starting
+containers will have served by then is taken off (look-ahead).
 """
 
 from __future__ import annotations
@@ -17,15 +18,31 @@ from dataclasses import dataclass
 from ..spec import AutoscalerSettings
 
 PROBE_SECONDS = 0.010  # after this, a running input's use of CPU says whether it computes or waits
-START_COST_SECONDS = 0.001  # what one more start adds to the wait of all, on a machine with two cores
+LEAST_START_COST_SECONDS = 0.001  # what one more fork adds to the wait of all, on a machine with two cores
 LEAST_AIM_SECONDS = 0.010
 STARTS_AT_ONCE = 128  # more in parallel only slow each other
+LOOK_AHEAD = 0.5  # of the inputs that busy containers end on average while another starts, so many are relied upon
+HEADROOM = 2.0  # times the square root of the offered load: square-root staffing (Halfin and Whitt, 1981)
+ARRIVALS_SECONDS = 10.0  # the rate of calls is that of about the last so many seconds
+LONGER_THAN_AGE = 10.0  # times as long as it has run, an input takes of a function none of whose inputs has finished
 LEAST_CPU_SHARE = 0.02  # below this, processors are no limit
-PATIENCE_SECONDS = 2.0  # a surplus container idles this long at least ...
-PATIENCE_STARTS = 10  # ... or as long as this many starts take: idling as long as a start costs is 2-competitive
+PATIENCE_SECONDS = 0.5  # a surplus container idles this long at least ...
+PATIENCE_STARTS = 7  # ... or as long as this many starts take: idling as long as a start costs is 2-competitive
 MEMORY_GUESS_BYTES = 12 << 20  # of a container that was not measured yet
 BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS = 1.0, 60.0
 DECAY = 0.9  # weight of the past, for each measured result
+
+RULES = ("probe", "backlog", "look-ahead", "headroom", "processors", "memory", "patience")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which rules are in force: all of them, but where the simulator asks what a rule is worth."""
+
+    without: frozenset[str] = frozenset()
+
+
+ALL_RULES = Policy()
 
 
 @dataclass(slots=True)
@@ -33,12 +50,16 @@ class Estimates:
     """What a pool has learned. `None` and 0 mean that nothing was measured yet."""
 
     service_seconds: float | None = None
-    startup_seconds: float = 0.005
+    startup_seconds: float = 0.005  # of a container that starts alone
+    start_cost_seconds: float = LEAST_START_COST_SECONDS  # what each further start adds when many start together
     cpu_share: float | None = None
     memory_bytes: int = MEMORY_GUESS_BYTES
     finished: int = 0  # inputs that service_seconds rests on
+    started: int = 0  # containers that startup_seconds rests on
     _weight: float = 0.0
     _sum: float = 0.0
+    _calls: float = 0.0  # calls a second, as of `_calls_at`
+    _calls_at: float = 0.0
 
     def learn_service(self, inputs: int, seconds: float) -> None:
         """`inputs` took `seconds` together. The past fades by inputs and by time, so that a change shows in either."""
@@ -48,8 +69,26 @@ class Estimates:
         self.service_seconds = self._sum / self._weight
         self.finished += inputs
 
-    def learn_startup(self, seconds: float) -> None:
-        self.startup_seconds += 0.3 * (seconds - self.startup_seconds)
+    def learn_startup(self, seconds: float, others: int) -> None:
+        """A container was ready after so long; `others` were starting at some time meanwhile, and slowed it."""
+        if self.started and others:
+            cost = min((seconds - self.startup_seconds) / others, self.startup_seconds)
+            cost = max(LEAST_START_COST_SECONDS, cost)
+            self.start_cost_seconds += min(1.0, others / 50) * (cost - self.start_cost_seconds)
+        alone = max(seconds - others * self.start_cost_seconds, seconds / (1 + others))
+        # Less than expected is certain to be possible, more may be the others' doing after all.
+        weight = 1.0 if not self.started else 0.3 if alone < self.startup_seconds else 0.1
+        self.startup_seconds += weight * (alone - self.startup_seconds)
+        self.started += 1
+
+    def learn_call(self, now: float) -> None:
+        """A call came. A map is one, however many inputs it has: they are the backlog."""
+        self._calls = self.calls_per_second(now) + 1 / ARRIVALS_SECONDS
+        self._calls_at = now
+
+    def calls_per_second(self, now: float) -> float:
+        """The recent rate of calls."""
+        return self._calls * math.exp((self._calls_at - now) / ARRIVALS_SECONDS)
 
     def learn_cpu(self, share: float, running: int, cores: float) -> None:
         """`share` of a core was used by each of `running` inputs.
@@ -73,6 +112,8 @@ class Load:
     ready: int  # containers, idle or not
     starting: int
     running_seconds: float  # how long ago the last input finished, or the first one began
+    starting_seconds: float  # how long ago the last container became ready, or the first of those starting began to
+    calls_per_second: float
     target_inputs: int
     cores: float
     memory_available: int  # bytes, less what containers started since the last measurement will take
@@ -88,10 +129,14 @@ class Decision:
     words: str
 
 
-def patience_seconds(estimates: Estimates, settings: AutoscalerSettings, last: bool) -> float:
+def patience_seconds(
+    estimates: Estimates, settings: AutoscalerSettings, last: bool, policy: Policy = ALL_RULES
+) -> float:
     """How long a surplus container idles before it is drained; the last one has the whole window."""
     window = settings.window_seconds
-    return window if last else min(window, max(PATIENCE_SECONDS, PATIENCE_STARTS * estimates.startup_seconds))
+    if last or "patience" in policy.without:
+        return window
+    return min(window, max(PATIENCE_SECONDS, PATIENCE_STARTS * estimates.startup_seconds))
 
 
 def backoff_seconds(failures: int) -> float:
@@ -99,14 +144,91 @@ def backoff_seconds(failures: int) -> float:
     return min(BACKOFF_LAST_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** max(0, failures - 1))
 
 
-def decide(load: Load, estimates: Estimates, settings: AutoscalerSettings) -> Decision:
+def decide(load: Load, estimates: Estimates, settings: AutoscalerSettings, policy: Policy = ALL_RULES) -> Decision:
     """The number of containers the pool deserves now."""
     if load.waiting + load.running:
-        wanted = _within_processors(_for_load(load, estimates), load, estimates)
+        wanted = _for_load(load, estimates, policy)
+        if "headroom" not in policy.without:
+            wanted = _with_headroom(wanted, load, estimates)
+        if "processors" not in policy.without:
+            wanted = _within_processors(wanted, load, estimates)
         wanted = _within_settings(wanted, settings)
     else:
         wanted = Decision(settings.floor, "idle", f"no input waits or runs; min_containers is {settings.floor}")
-    return _within_machine(wanted, load, estimates)
+    return wanted if "memory" in policy.without else _within_machine(wanted, load, estimates)
+
+
+def _for_load(load: Load, estimates: Estimates, policy: Policy) -> Decision:
+    """What the queue and the running inputs deserve, before any limit."""
+    counts = f"{load.waiting} waiting and {load.running} running"
+    one_each = math.ceil((load.waiting + load.running) / load.target_inputs)
+    if not load.waiting:
+        return Decision(one_each, "running", f"{counts}; nothing waits")
+    service, words = _service_seconds(load, estimates)
+    if service is None and "probe" not in policy.without:
+        probe = min(one_each, max(1, math.ceil(load.cores)))
+        return Decision(probe, "probe", f"{counts}; nothing is known yet, so it begins with {probe}")
+    if service is None:
+        return Decision(one_each, "long inputs", f"{counts}; nothing is known yet, so one place for each")
+    # A start that takes longer than any before says so before it is over.
+    startup = max(estimates.startup_seconds, load.starting_seconds)
+    aim = max(LEAST_AIM_SECONDS, startup, math.sqrt(load.waiting * service * estimates.start_cost_seconds))
+    words = f"{counts}, {words}"
+    if service >= aim or "backlog" in policy.without:
+        rule, goal, aim = "long inputs", "one place for each", 0.0
+    else:
+        rule, goal = "backlog", f"cleared within {_span(aim)}"
+    present, served = load.ready + load.starting, _served_meanwhile(load, service, startup, aim)
+    if "look-ahead" in policy.without:
+        present, served = math.ceil(load.running / load.target_inputs), 0.0
+    left = load.waiting - served
+    if left <= 0:
+        wanted = min(one_each, present)
+        return Decision(wanted, "look-ahead", f"{words}; {present} containers will be faster than another could start")
+    places = left * (service / aim if aim else 1.0)
+    wanted = min(one_each, present + math.ceil(places / load.target_inputs))
+    return Decision(wanted, rule, f"{words}; {goal}")
+
+
+def _service_seconds(load: Load, estimates: Estimates) -> tuple[float | None, str]:
+    """How long an input takes, and in words. Long ones are invisible in the mean of the finished, so age counts too."""
+    age = load.running_seconds if load.running else 0.0
+    if estimates.service_seconds is not None:
+        known = max(estimates.service_seconds, 1e-6)
+        service = max(known, min(age, 10 * known + 1.0))
+        return service, f"{_span(service)} each"
+    if not age or estimates.cpu_share is None:
+        return None, ""
+    return max(1e-6, LONGER_THAN_AGE * age), f"none of them finished within {_span(age)}"
+
+
+def _served_meanwhile(load: Load, service: float, startup: float, aim: float) -> float:
+    """How many waiting inputs need no further container, less the calls that will have come meanwhile.
+
+    `aim` is when the backlog should be gone, or 0 where each input deserves a place of its own: then only what ends
+    before a start is over spares one.
+    """
+    horizon = startup + aim
+    free = max(0, load.ready * load.target_inputs - load.running)
+    ending = LOOK_AHEAD * (load.running + free) * horizon / service
+    starting = load.starting * load.target_inputs * max(1.0, aim / service)
+    return free + ending + starting - load.calls_per_second * horizon
+
+
+def _with_headroom(wanted: Decision, load: Load, estimates: Estimates) -> Decision:
+    """Where a start takes longer than an input, a random crowd must find its containers: they can't come in time."""
+    service = estimates.service_seconds
+    if service is None:
+        return wanted
+    offered = load.calls_per_second * service
+    # Within a start, those that run make way for those to come by so much; where inputs are long, hardly at all.
+    turnover = min(1.0, estimates.startup_seconds / service)
+    busy = load.running + turnover * (offered - load.running)
+    staffed = math.floor((busy + HEADROOM * turnover * math.sqrt(offered)) / load.target_inputs)
+    if wanted.containers >= staffed:
+        return wanted
+    calls = f"{load.calls_per_second:.2g} calls a second keep {offered:.2g} busy on average"
+    return Decision(staffed, "headroom", f"{wanted.words}; {calls}, and {staffed} are ready for most crowds")
 
 
 def _within_settings(wanted: Decision, settings: AutoscalerSettings) -> Decision:
@@ -119,26 +241,6 @@ def _within_settings(wanted: Decision, settings: AutoscalerSettings) -> Decision
     if settings.ceiling is not None and wanted.containers > settings.ceiling:
         return Decision(settings.ceiling, "max_containers", f"{wanted.words}; max_containers is {settings.ceiling}")
     return wanted
-
-
-def _for_load(load: Load, estimates: Estimates) -> Decision:
-    """What the queue and the running inputs deserve, before any limit."""
-    one_each = math.ceil((load.waiting + load.running) / load.target_inputs)
-    counts = f"{load.waiting} waiting and {load.running} running"
-    service = estimates.service_seconds
-    if service is None:
-        if not load.running or estimates.cpu_share is None:
-            probe = min(one_each, max(1, math.ceil(load.cores)))
-            return Decision(probe, "probe", f"{counts}; nothing is known yet, so it begins with {probe}")
-        return Decision(one_each, "long inputs", f"{counts}; none has finished yet, so one place for each")
-    # Long inputs are invisible in the mean of finished ones: let the age of the running ones count.
-    service = max(service, min(load.running_seconds, 10 * service + 1.0) if load.running else 0.0)
-    aim = max(LEAST_AIM_SECONDS, 2 * estimates.startup_seconds, math.sqrt(load.waiting * service * START_COST_SECONDS))
-    if service >= aim:
-        return Decision(one_each, "long inputs", f"{counts}, {_span(service)} each; one place for each")
-    for_backlog = load.waiting * service / aim
-    wanted = min(one_each, math.ceil((for_backlog + load.running) / load.target_inputs))
-    return Decision(max(1, wanted), "backlog", f"{counts}, {_span(service)} each; cleared within {_span(aim)}")
 
 
 def _within_processors(wanted: Decision, load: Load, estimates: Estimates) -> Decision:

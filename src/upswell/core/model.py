@@ -98,6 +98,7 @@ class Container:
     started_at: float
     heard_at: float  # the last sign of life: ready, a result, a grant while idle
     idle_since: float = 0.0  # meaningful while it is ready and holds nothing
+    starting_beside: int = 0  # containers of the pool that were starting when it was started
     ranges: dict[int, Range] = field(default_factory=dict)  # in the order they were granted
     places: dict[int, int] = field(default_factory=dict)  # range or batch that takes a place → its ranges not suspended
     inputs: int = 0  # without a result, of ranges not suspended

@@ -23,7 +23,9 @@ class Node:
         self.reserved_cpu += resources.cpu
         self.reserved_memory += resources.memory_mib * MIB
 
-    def release(self, resources: Resources) -> None:
+    def release(self, resources: Resources, memory: int) -> None:
+        """A container is gone, and with it what it reserved and about so many bytes that it used."""
+        self.memory_available += memory
         self.reserved_cpu -= resources.cpu
         self.reserved_memory -= resources.memory_mib * MIB
 

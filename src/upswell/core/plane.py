@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..spec import AutoscalerSettings, Limits
 from . import events as e
 from .agenda import NEVER, Agenda
+from .autoscaler import ALL_RULES, Policy
 from .commands import Command, FinishCall, Refuse, Start
 from .model import Call, Container
 from .placement import Node
@@ -50,7 +51,9 @@ class Plane:
         cores: float = 1.0,
         memory_available: int = 1 << 30,
         memory_total: int | None = None,
+        policy: Policy = ALL_RULES,
     ) -> None:
+        self._policy = policy
         self._limits = limits
         self._node = Node(cores, memory_available, memory_total or memory_available)
         self._pools: dict[str, Pool] = {}
@@ -113,6 +116,7 @@ class Plane:
                 pool = Pool(
                     event.function, event.spec, event.ephemeral, self._limits, self._node, lambda: next(self._ids)
                 )
+                pool.policy = self._policy
                 if event.function in self._pools:
                     self._remove(self._pools[event.function], now, out)
                 self._pools[event.function] = pool
@@ -156,6 +160,7 @@ class Plane:
             return
         call = pool.queue.admit(event, pool.not_started, now, out)
         if call is not None and event.first == 0:
+            pool.estimates.learn_call(now)
             self._calls[call.id] = (pool, call)
             if call.owner:
                 self._owned.setdefault(call.owner, {})[call.id] = None

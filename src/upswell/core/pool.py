@@ -13,7 +13,7 @@ from itertools import islice
 from ..spec import AutoscalerSettings, FunctionSpec, Limits
 from . import autoscaler, batching, dispatch, watch
 from .agenda import NEVER, Agenda
-from .autoscaler import Decision, Estimates, Load
+from .autoscaler import ALL_RULES, Decision, Estimates, Load
 from .commands import CancelRange, Command, Drain, Forward, Grant, Kill, Start, TakeBack
 from .events import ChunksReceived, ContainerExited, FailureReceived, ResultsReceived, UsageSampled
 from .model import Call, Container, KilledFor, Range, Span, State
@@ -38,6 +38,7 @@ class Pool:
         self.removed = False
         self.queue = Queue(function, limits, spec.retries, batched=spec.concurrency.batch_size > 0)
         self.estimates = Estimates()
+        self.policy = ALL_RULES
         self.containers: dict[str, Container] = {}
         self.starting = 0
         self.ready = 0
@@ -54,6 +55,7 @@ class Pool:
         self._starts = Starts()
         self._sampling = Sampling(function)
         self._progress_at = 0.0  # the last time an input finished, or the pool began to run
+        self._ready_at = 0.0  # the last time a container became ready, or the first of those starting began to
 
     @property
     def not_started(self) -> int:
@@ -73,7 +75,8 @@ class Pool:
             self.starting -= 1
             self.ready += 1
             self._starts.worked()
-            self.estimates.learn_startup(now - container.started_at)
+            self.estimates.learn_startup(now - container.started_at, container.starting_beside + self.starting)
+            self._ready_at = now
             self._recount(container)
 
     def start_failed(self, container: Container, message: str, out: list[Command]) -> None:
@@ -83,15 +86,12 @@ class Pool:
             self._fail_pending(f"{self.function} could not start: {message}", out)
 
     def container_exited(self, container: Container, event: ContainerExited, now: float, out: list[Command]) -> None:
-        died_at_once = container.state is State.STARTING or (
-            # Hardly ready, and gone by itself: without a pause the next would follow it as fast.
-            container.id in self._idle
-            and not container.proven
-            and now < container.idle_since + autoscaler.BACKOFF_FIRST_SECONDS
-        )
+        # Hardly ready, and gone by itself: without a pause the next would follow it as fast.
+        died_new = container.id in self._idle and container.is_new(now, autoscaler.BACKOFF_FIRST_SECONDS)
+        died_at_once = container.state is State.STARTING or died_new
         self._leave(container)
         del self.containers[container.id]
-        self._node.release(self.spec.resources)
+        self._node.release(self.spec.resources, self.estimates.memory_bytes)
         self._sampling.forget(container.id)
         started = container.started(self.spec.concurrency.max_inputs)
         for held in reversed(list(container.ranges.values())):  # each goes before the others, so they keep their order
@@ -358,7 +358,7 @@ class Pool:
 
     def _scale(self, now: float, out: list[Command]) -> float:
         """Start what is missing; drain what is surplus and has idled long enough."""
-        self.decision = autoscaler.decide(self._load(now), self.estimates, self.settings)
+        self.decision = autoscaler.decide(self._load(now), self.estimates, self.settings, self.policy)
         present = self.ready + self.starting
         missing = self.decision.containers - present
         if missing > 0:
@@ -371,7 +371,8 @@ class Pool:
             return NEVER
         while missing < 0 and self._idle:
             longest_idle = next(iter(self._idle.values()))
-            patience = autoscaler.patience_seconds(self.estimates, self.settings, self.ready + self.starting == 1)
+            last = self.ready + self.starting == 1
+            patience = autoscaler.patience_seconds(self.estimates, self.settings, last, self.policy)
             if longest_idle.idle_since + patience > now:
                 return longest_idle.idle_since + patience
             self._end(longest_idle)
@@ -399,6 +400,8 @@ class Pool:
             ready=self.ready,
             starting=self.starting,
             running_seconds=now - self._progress_at if self.running else 0.0,
+            starting_seconds=now - self._ready_at if self.starting else 0.0,
+            calls_per_second=self.estimates.calls_per_second(now),
             target_inputs=self.spec.concurrency.target,
             cores=self._node.cores,
             memory_available=memory,
@@ -408,6 +411,9 @@ class Pool:
     def _start(self, now: float, out: list[Command]) -> None:
         container = Container(f"co-{self._new_id()}", State.STARTING, now, now)
         self.containers[container.id] = container
+        if not self.starting:
+            self._ready_at = now
+        container.starting_beside = self.starting
         self.starting += 1
         self._sampling.starts += 1
         self._node.reserve(self.spec.resources)
