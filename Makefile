@@ -35,7 +35,7 @@ bench: $(VENV)/.bench ## measure against the peers (ONLY=name, WITH=ray,dask, AR
 sabotage: $(VENV)/.dev ## plant known bugs one by one; the suite must catch each
 	$(BIN)/python tests/sabotage.py $(ARGS)
 
-simulate: $(VENV)/.runtime ## run the core in simulated time (ARGS="--seed 7")
+simulate: $(VENV)/.runtime ## the autoscaler beside its rivals, in simulated time (ARGS="--seeds 20 --all", "--laws 2000")
 	$(BIN)/python -m upswell.sim $(ARGS)
 
 clean: ## remove .venv and everything that was generated

@@ -110,6 +110,10 @@ class Container:
     unstarted: int = 0
     bucket: int = -1  # the pool's bucket it is in; -1: none, it can't take work
 
+    def is_new(self, now: float, seconds: float) -> bool:
+        """Whether it has been ready for no longer than `seconds`, and has ended no input."""
+        return not self.proven and now < self.idle_since + seconds
+
     def hold(self, held: Range) -> None:
         """The range is granted."""
         self.ranges[held.id] = held

@@ -1,1 +1,1 @@
-"""The same core in simulated time: physics, faults, workloads."""
+"""The same core in simulated time: physics, faults, workloads, rival policies, and the report that compares them."""
