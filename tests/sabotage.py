@@ -61,8 +61,8 @@ BUGS = [
     Bug(
         "the newest idle one is drained",
         "core/pool.py",
-        "iter(self._idle.values()))\n            patience",
-        "reversed(self._idle.values()))\n            patience",
+        "iter(self._idle.values()))\n            last",
+        "reversed(self._idle.values()))\n            last",
     ),
     Bug("a lowered maximum waits for less load", "core/pool.py", "        self._shed(out)\n", ""),
     Bug(
@@ -107,7 +107,7 @@ BUGS = [
         'Decision(settings.floor, "idle"',
         'Decision(settings.floor + settings.buffer, "idle"',
     ),
-    Bug("the window is not the longest", "core/autoscaler.py", "else min(window,", "else max(window,"),
+    Bug("the window is not the longest", "core/autoscaler.py", "return min(window, max(", "return max(window, max("),
 ]
 
 
