@@ -21,6 +21,7 @@ MAX_TIMEOUT_SECONDS = 24 * 3600
 MAX_BATCH_SIZE, MAX_BATCH_WAIT_MS = 1000, 600_000
 MAX_ATTEMPTS_LOST = 3  # an input whose container died that often fails alone
 MAX_VARIABLES_BYTES = 64 << 10  # of names and values in the environment of a container
+OUTCOMES_KEPT_SECONDS = 7 * 24 * 3600  # of spawned calls, from their last outcome on
 MAP_WINDOW = 1000  # inputs of one map between the input iterator and the consumer
 STREAM_CHUNKS, STREAM_BYTES = 1000, 16 << 20  # what a generator may be ahead of its consumer: the lesser of the two
 

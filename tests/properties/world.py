@@ -315,6 +315,10 @@ class World:
                     assert one in self._arrived, f"{command}: its output did not come just now"
             case c.Fail():
                 self._fail(command)
+            case c.RememberAttempts(call=name, position=position, failures=failures, losses=losses):
+                one = self.calls[name].inputs[position]
+                assert not one.settled, f"{command}: it is not tried again"
+                assert 1 <= failures + losses <= one.failures + one.blows
             case c.ForgetSegment(call=name, first=first):
                 count = self.calls[name].segments.pop(first)
                 assert all(one.settled for one in self.calls[name].inputs[first : first + count])

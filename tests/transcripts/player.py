@@ -199,6 +199,10 @@ class Player:
                 return f"deliver {call} {start}:{start + count}"
             case c.Fail(call, start, count, kind, reason, attempts):
                 return f"fail {call} {start}:{start + count}, {kind} after {attempts}: {reason}"
+            case c.RememberAttempts(call, position, failures, losses):
+                return (
+                    f"remember {call} {position}: {failures} failed, {losses} lost" if "attempts" in self.shown else ""
+                )
             case c.ForgetSegment(call, first):
                 return f"forget {call} {first}:" if "forget" in self.shown else ""
             case c.FinishCall(call):

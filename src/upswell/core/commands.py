@@ -126,6 +126,18 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class RememberAttempts:
+    """Attempts at the input of a spawned call came to nothing, and it is to be tried again: `failures` were its own
+    doing, in `losses` its container died. Whoever restores the call says so.
+    """
+
+    call: str
+    position: int
+    failures: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetSegment:
     """Every input of the segment is settled: drop its payload here and in `containers`."""
 
@@ -162,6 +174,7 @@ Command = (
     | Deliver
     | Forward
     | Fail
+    | RememberAttempts
     | ForgetSegment
     | FinishCall
     | Sample

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..spec import AutoscalerSettings, FunctionSpec
+from .snapshot import SavedCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,13 @@ class OwnerLeft:
     """The connection is gone: its calls are cancelled."""
 
     owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallRestored:
+    """A call that outlived an earlier plane: it goes on here. Its function is declared; if not, its inputs fail."""
+
+    saved: SavedCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,7 @@ Event = (
     | InputsEnded
     | CallCancelled
     | OwnerLeft
+    | CallRestored
     | ContainerReady
     | StartFailed
     | ContainerExited

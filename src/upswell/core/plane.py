@@ -18,6 +18,8 @@ from .commands import Command, FinishCall, Refuse, Start
 from .model import Call, Container
 from .placement import Node
 from .pool import Pool
+from .queue import Queue
+from .snapshot import SavedCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Plane:
         memory_available: int = 1 << 30,
         memory_total: int | None = None,
         policy: Policy = ALL_RULES,
+        first_id: int = 1,  # containers and ranges are numbered from here
     ) -> None:
         self._policy = policy
         self._limits = limits
@@ -62,7 +65,7 @@ class Plane:
         self._containers: dict[str, Pool] = {}  # starting, ready and ending
         self._owned: dict[str, dict[str, None]] = {}  # connection → its calls
         self._agenda: Agenda[Pool] = Agenda()  # when a pool wants to look again without an event
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(first_id)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -134,6 +137,8 @@ class Plane:
                     self._settle(known[0], now, out)
             case e.CallCancelled():
                 self._cancel(event.call, event.running, event.terminate, now, out)
+            case e.CallRestored():
+                self._restored(event.saved, now, out)
             case e.OwnerLeft():
                 for call in list(self._owned.pop(event.owner, ())):
                     done: list[Command] = []
@@ -164,6 +169,21 @@ class Plane:
             self._calls[call.id] = (pool, call)
             if call.owner:
                 self._owned.setdefault(call.owner, {})[call.id] = None
+        self._settle(pool, now, out)
+
+    def _restored(self, saved: SavedCall, now: float, out: list[Command]) -> None:
+        pool = self._pools.get(saved.function)
+        if pool is None:
+            queue = Queue(saved.function, self._limits, None)
+            reason = f"there is no function {saved.function} any more"
+            call = queue.restore(saved, out)
+            queue.fail_waiting(call, "cancelled", reason, out)
+            queue.end(call, call.submitted, out)
+            return
+        call = pool.queue.restore(saved, out)
+        self._calls[call.id] = (pool, call)
+        if call.owner:
+            self._owned.setdefault(call.owner, {})[call.id] = None
         self._settle(pool, now, out)
 
     def _exited(self, event: e.ContainerExited, now: float, out: list[Command]) -> None:

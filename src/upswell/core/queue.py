@@ -10,9 +10,21 @@ from collections import deque
 from heapq import heappop, heappush
 
 from ..spec import MAX_ATTEMPTS_LOST, Limits, Retries
-from .commands import Accept, Command, Deliver, Fail, FailureKind, FinishCall, ForgetSegment, Invite, Refuse
+from .commands import (
+    Accept,
+    Command,
+    Deliver,
+    Fail,
+    FailureKind,
+    FinishCall,
+    ForgetSegment,
+    Invite,
+    Refuse,
+    RememberAttempts,
+)
 from .events import InputsSubmitted
 from .model import Call, Range, Segment, Span
+from .snapshot import SavedCall, rebuild
 
 
 class Queue:
@@ -80,6 +92,21 @@ class Queue:
                 "raise max_containers, wait for some, or use .map or .spawn"
             )
         return ""
+
+    def restore(self, saved: SavedCall, out: list[Command]) -> Call:
+        """Go on with a call that was accepted before; no limit refuses it."""
+        call, spans = rebuild(saved)
+        assert call.id not in self.calls, f"{call.id} is here already"
+        self.calls[call.id] = call
+        self.unsettled[_family(call.kind)] += call.unsettled
+        for span in spans:
+            self.put(span)
+        for segment in list(call.segments.values()):
+            self._forget_if_settled(call, segment, out)
+        if saved.cancelled:
+            self.cancel(call, out)
+        self._finish_if_done(call, out)
+        return call
 
     def put(self, span: Span, *, front: bool = False) -> None:
         """Let the span wait for its call's turn; `front` for inputs that waited before."""
@@ -158,6 +185,7 @@ class Queue:
         if call.cancelled or kind in ("cancelled", "unreadable") or failures > allowed:
             self._fail(call, held.segment, position, position + 1, "cancelled" if call.cancelled else kind, reason, out)
             return
+        self._remember(call, position, out)
         delay = self.retries.delay_seconds(failures) if self.retries else 0.0
         self._tick += 1
         heappush(self.delayed, (now + delay, self._tick, Span(call, held.segment, position, position + 1)))
@@ -170,7 +198,13 @@ class Queue:
             reason = f"its container died {losses} times in a row, the last one: {reason}"
             self._fail(call, held.segment, position, position + 1, "lost", reason, out)
         else:
+            self._remember(call, position, out)
             self.put_back(held, position, position + 1, out, reason)
+
+    def _remember(self, call: Call, position: int, out: list[Command]) -> None:
+        if call.kind == "spawn" and not call.cancelled:
+            failures, losses = call.failures.get(position, 0), call.losses.get(position, 0)
+            out.append(RememberAttempts(call.id, position, failures, losses))
 
     def put_back(self, held: Range, start: int, stop: int, out: list[Command], reason: str = "") -> None:
         """Inputs of the range wait again, before what never left; or end with their call, or `reason` ends them."""
@@ -219,10 +253,13 @@ class Queue:
         call.unsettled -= count
         self.unsettled[_family(call.kind)] -= count
         segment.unsettled -= count
+        self._forget_if_settled(call, segment, out)
+        self._finish_if_done(call, out)
+
+    def _forget_if_settled(self, call: Call, segment: Segment, out: list[Command]) -> None:
         if not segment.unsettled:
             del call.segments[segment.first]
             out.append(ForgetSegment(call.id, segment.first, tuple(sorted(segment.holders))))
-        self._finish_if_done(call, out)
 
     def _finish_if_done(self, call: Call, out: list[Command]) -> None:
         if call.unsettled or call.id not in self.calls:
