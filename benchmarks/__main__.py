@@ -18,6 +18,7 @@ MODULES = [
     "skew",
     "cpu_bound",
     "lazy_memory",
+    "durable_store",
 ]
 EXTRAS = {"ray", "dask"}
 

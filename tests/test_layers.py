@@ -43,7 +43,7 @@ CORE_MAY_IMPORT = set(
 IMPLEMENTATIONS = {"engines", "stores"}
 WHERE_SEAMS_MEET = "upswell.server.__main__"  # within the server, only it names an implementation
 HEAVY = (
-    "asyncio uvloop click rich cloudpickle psutil numpy multiprocessing upswell.server upswell.core "
+    "asyncio uvloop apsw click rich cloudpickle psutil numpy multiprocessing upswell.server upswell.core "
     "upswell.engines upswell.container upswell.cli"
 ).split()
 

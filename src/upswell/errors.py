@@ -102,5 +102,9 @@ class ConnectionError(Error):
     """The server can't be reached, or the connection to it was lost."""
 
 
+class StoreError(Error):
+    """The server can't read or write what it keeps; the message names the file and what to do."""
+
+
 class InternalFailure(Error):
     """A defect of upswell."""

@@ -1,13 +1,23 @@
-"""The store seam: where the bytes of calls are kept, by position; what they mean is nobody's business here."""
+"""The store seam: what the server keeps, for as long as it lives or for longer. What payloads mean is nobody's business
+here.
+
+A store has two faces. Calls that end with their client are kept as long as the process lives, at once and without an
+answer. Calls and apps that outlive it are written: what comes from outside is *offered*, and is acted upon once the
+store has answered that it is kept; what the core decides is *committed*, and is shown to the world once it is kept.
+Steps are kept in the order they came, each whole or not at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from .core.snapshot import SavedCall
+from .errors import ConflictError, Error, InvalidError, NotFoundError
+from .spec import AutoscalerSettings, FunctionRecord
 from .wire.buffers import Block
-from .wire.messages import ErrorRecord
+from .wire.messages import CallKind, ErrorRecord
 
 Bytes = bytes | memoryview
 
@@ -18,6 +28,10 @@ class Kept:
 
     payload: Bytes
     block: Block | None = None
+
+    def share(self) -> Kept:
+        """The same once more, to be closed apart from this one."""
+        return Kept(self.payload, None if self.block is None else self.block.share())
 
     def close(self) -> None:
         """Let go of the shared memory."""
@@ -35,14 +49,240 @@ class Outcome:
     error: ErrorRecord | None = None
 
 
+# -- what is kept of deployed apps, and of calls ---------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AppRecord:
+    """A deployed app and the version of it that is served; 0 when it is stopped."""
+
+    id: str
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What one deploy put on the server: functions, and the files of their code by path and digest."""
+
+    app: str  # the app's id
+    number: int  # from 1
+    tag: str
+    deployed_at: float
+    functions: tuple[FunctionRecord, ...]
+    files: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """A call that is kept, with or without its outcomes. Moments are seconds since the epoch."""
+
+    id: str
+    function: str
+    kind: CallKind
+    submitted: int  # inputs that are kept; the next segment begins here
+    total: int | None
+    cancelled: bool
+    submitted_at: float
+    finished_at: float | None
+    expired: bool = False  # finished so long ago that the outcomes are gone
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a server needs to go on where the last one ended. `first_id` is above every id given out before."""
+
+    first_id: int
+    apps: tuple[tuple[AppRecord, Version], ...]  # those that are served
+    settings: tuple[tuple[str, AutoscalerSettings], ...]  # overrides, by function
+    fires: tuple[tuple[str, float], ...]  # the last fire of a function's schedule
+    calls: tuple[SavedCall, ...]  # those that are not finished
+
+
+# -- what a step changes ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """A call begins; its first segment follows in the same step."""
+
+    call: str
+    function: str
+    kind: CallKind
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PutInputs:
+    """The next segment of the call. With `last`, no more come."""
+
+    call: str
+    first: int
+    count: int
+    last: bool
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawInputs:
+    """The call's latest segment was kept and then refused: it never was; with the first one, the call never was."""
+
+    call: str
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndInputs:
+    """The call has `total` inputs and no more come."""
+
+    call: str
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCall:
+    """Nothing of the call is to run any more."""
+
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutAttempts:
+    """The input at `position` failed so often, and so many containers died under it; it is to be tried again."""
+
+    call: str
+    position: int
+    failures: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutOutcome:
+    """What became of a part of the call, which is settled with that."""
+
+    call: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class DropInputs:
+    """Every input of the segment is settled."""
+
+    call: str
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishCall:
+    """Every input of the call is settled and no more come; from now on its outcomes are kept for a time."""
+
+    call: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DropCall:
+    """Let go of everything of the call."""
+
+    call: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutFile:
+    """The content of a file of code. Kept once however many versions have it, for as long as one does."""
+
+    digest: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PutVersion:
+    """A version of an app; its files are kept already, or in the same step."""
+
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class PutApp:
+    """The app exists, and this version of it is served. Of several with one name, the latest has the name."""
+
+    app: AppRecord
+
+
+@dataclass(frozen=True, slots=True)
+class DropApp:
+    """Let go of the app, its versions, the files that no other version has, and its functions' settings and fires."""
+
+    app: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutSettings:
+    """The settings laid over those of the function's declaration; `None`: none any more."""
+
+    function: str
+    settings: AutoscalerSettings | None
+
+
+@dataclass(frozen=True, slots=True)
+class PutFire:
+    """The function's schedule last fired for this moment; `None`: it has none any more."""
+
+    function: str
+    moment: float | None
+
+
+CallWrite = (
+    OpenCall
+    | PutInputs
+    | WithdrawInputs
+    | EndInputs
+    | CancelCall
+    | PutAttempts
+    | PutOutcome
+    | DropInputs
+    | FinishCall
+    | DropCall
+)
+AppWrite = PutFile | PutVersion | PutApp | DropApp | PutSettings | PutFire
+Write = CallWrite | AppWrite
+Answer = Callable[[Error | None], None]  # `None`: it is kept
+Done = Callable[[], None]
+
+
+def check_files(version: Version, missing: set[str]) -> None:
+    """Raise `InvalidError` where content of the version's files is missing."""
+    lost = [path for path, digest in version.files if digest in missing]
+    if lost:
+        raise InvalidError(f"version {version.number} of {version.app} lacks {', '.join(lost)}: upload it again")
+
+
+def unknown(call: str) -> NotFoundError:
+    """The call is not kept."""
+    return NotFoundError(f"there is no call {call}: it never was, or is no longer kept")
+
+
+def out_of_turn(write: PutInputs) -> ConflictError:
+    """The segment is not the next of its call."""
+    return ConflictError(
+        f"inputs from {write.first} on are not the next of {write.call}: they are here already, others come first, "
+        "or the call has ended"
+    )
+
+
 class Store(Protocol):
-    """Segments of inputs until they are settled, and outcomes of calls that are fetched later."""
+    """Segments of inputs until they are settled, outcomes that are fetched later, and deployed apps.
+
+    All methods are called on the server's loop, and so is whatever is handed to them.
+    """
+
+    # -- as long as the process lives --------------------------------------------------------------
 
     def put_inputs(self, call: str, first: int, kept: Kept) -> None:
         """Keep the segment of the call that begins at `first`, in place of any that is there."""
 
     def inputs(self, call: str, first: int) -> Kept:
-        """The segment; `KeyError` when it was dropped."""
+        """The segment, however it is kept; `KeyError` when it was dropped. It stays the store's."""
 
     def drop_inputs(self, call: str, first: int) -> None:
         """Let go of the segment, if it is there."""
@@ -50,11 +290,52 @@ class Store(Protocol):
     def put_outcome(self, call: str, outcome: Outcome) -> None:
         """Keep the outcome of a part of the call."""
 
-    def outcomes(self, call: str) -> Iterator[Outcome]:
-        """All outcomes of the call that are kept, in the order they came."""
+    def outcomes(self, call: str, first: int = 0, stop: int | None = None) -> Iterator[Outcome]:
+        """The outcomes that were kept when the iteration began, by position, of inputs in `first .. stop`.
+
+        They are read as the iteration advances, which may be much later. Each is its taker's to close.
+        """
 
     def drop_call(self, call: str) -> None:
         """Let go of everything of the call."""
 
+    # -- for longer --------------------------------------------------------------------------------
+
+    def offer(self, writes: Sequence[Write], answer: Answer) -> None:
+        """Keep all of it, or refuse all of it: `answer` says which, later or at once.
+
+        Blocks remain the caller's, who closes them after the answer. The error is a `ResourceExhaustedError` when
+        there is no room; the server can go on.
+        """
+
+    def commit(self, writes: Sequence[Write], done: Done) -> None:
+        """Keep all of it, however long that takes, and then call `done`; when the disk is full, that is when it no
+        longer is. Blocks remain the caller's until then.
+        """
+
+    def load(self) -> Snapshot:
+        """What to go on with. To be called once, before anything is written."""
+
+    def call(self, call: str) -> CallRecord | None:
+        """The call, if it is kept."""
+
+    def calls(self, limit: int = 100) -> list[CallRecord]:
+        """The latest calls that are kept, the newest first."""
+
+    def versions(self, app: str) -> list[Version]:
+        """All versions of the app, the oldest first."""
+
+    def missing(self, digests: Iterable[str]) -> set[str]:
+        """Those of the digests whose content is not kept."""
+
+    def file(self, digest: str) -> bytes:
+        """The content; `KeyError` when it is not kept."""
+
+    def sweep(self, now: float, done: Done) -> None:
+        """Let go, in small steps, of outcomes that were kept long enough, and give room back to the file system."""
+
+    def backup(self, path: str, answer: Answer) -> None:
+        """Make a consistent copy at `path`, as of some moment from now on, while everything else goes on."""
+
     def close(self) -> None:
-        """Let go of everything."""
+        """Keep what was committed so far, and let go of everything. Nothing is called any more after this."""

@@ -1,22 +1,31 @@
-"""What every store owes: what was put is there until it is dropped, in order, and shared memory is let go with it."""
+"""What every store owes of what ends with the process: what was put is there until it is dropped, in order, and shared
+memory is let go with it. Of what is written: test_durable_stores.py.
+"""
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from upswell.store import Kept, Outcome, Store
 from upswell.stores.memory import MemoryStore
+from upswell.stores.sqlite import SqliteStore
 from upswell.wire.buffers import Block
 from upswell.wire.messages import ErrorRecord
 
-STORES: dict[str, Callable[[], Store]] = {"memory": MemoryStore}
+
+def in_file(home: Path) -> Store:
+    return SqliteStore(home, lambda answer: answer(), print)
+
+
+STORES: dict[str, Callable[[Path], Store]] = {"memory": lambda _: MemoryStore(), "sqlite": in_file}
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     before = len(os.listdir("/proc/self/fd"))
-    opened = STORES[request.param]()
+    opened = STORES[request.param](tmp_path)
     yield opened
     opened.close()
     assert len(os.listdir("/proc/self/fd")) == before, "close() lets go of everything"
@@ -43,7 +52,7 @@ def test_inputs_by_call_and_position(store: Store) -> None:
     assert bytes(store.inputs("fc-1", 0).payload) == b"fc-1 0"
 
 
-def test_outcomes_in_the_order_they_came(store: Store) -> None:
+def test_outcomes_by_position(store: Store) -> None:
     error = ErrorRecord("user", "builtins.ValueError", "no", "trace", 2)
     came = [
         Outcome(5, 2, Kept(b"late first")),
@@ -54,7 +63,7 @@ def test_outcomes_in_the_order_they_came(store: Store) -> None:
         store.put_outcome("fc-1", outcome)
     store.put_outcome("fc-2", Outcome(0, 1, Kept(b"other")))
     kept = [(one.first, one.count, bytes(one.kept.payload), one.error) for one in store.outcomes("fc-1")]
-    assert kept == [(5, 2, b"late first", None), (0, 5, b"first", None), (7, 1, b"pickle", error)]
+    assert kept == [(0, 5, b"first", None), (5, 2, b"late first", None), (7, 1, b"pickle", error)]
     assert len(list(store.outcomes("fc-1"))) == 3, "they stay"
     assert list(store.outcomes("fc-3")) == []
 

@@ -180,6 +180,7 @@ class ClientPeer:
             self._connection.send(m.Failed(message.call, 0, 0, error))
             return
         for outcome in self._dispatcher.store.outcomes(message.call):
+            self._connection.lend(outcome.kept)
             send_outcome(self._connection, message.call, outcome)
         self._connection.send(m.CallDescribed(message.call, caller.total))  # last: now all there is has been said
         if self._connection not in caller.collectors:

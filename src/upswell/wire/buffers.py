@@ -11,7 +11,7 @@ import mmap
 import os
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pickle import PickleBuffer
 
 from ..errors import ConnectionError
@@ -46,6 +46,29 @@ class Block:
             os.close(descriptor)
             raise
         return cls(descriptor, position)
+
+    @classmethod
+    def copy(cls, pieces: Iterable[bytes]) -> Block:
+        """A new block with what another one contained, piece by piece."""
+        descriptor = os.memfd_create("upswell", os.MFD_CLOEXEC)
+        try:
+            for piece in pieces:
+                view = memoryview(piece)
+                while len(view):
+                    view = view[os.write(descriptor, view) :]
+            return cls(descriptor, os.fstat(descriptor).st_size)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def share(self) -> Block:
+        """The same block once more, to be closed apart from this one."""
+        return Block(os.dup(self.buffers.descriptor), self.buffers.size)
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """The contents, `size` bytes at a time."""
+        for position in range(0, self.buffers.size, size):
+            yield os.pread(self.buffers.descriptor, min(size, self.buffers.size - position), position)
 
     @classmethod
     def adopt(cls, buffers: Buffers) -> Block:

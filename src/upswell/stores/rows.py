@@ -1,0 +1,235 @@
+"""What a step changes, as rows: one method a kind of write. Runs on the writer's thread, inside its transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import apsw
+import msgspec
+
+from .. import store as s
+from ..spec import OUTCOMES_KEPT_SECONDS
+from ..wire.buffers import Block
+
+PIECE_BYTES = 1 << 20
+NUMBERS_REMEMBERED = 65_536
+ROWS_AT_ONCE = 500  # deleted in one transaction of a sweep
+PAGES_AT_ONCE = 2_048  # given back in one
+PAGES_LEFT_FREE = 1_024  # for what comes next
+
+_json = msgspec.json.Encoder().encode
+
+
+def missing(connection: apsw.Connection, digests: Iterable[str]) -> set[str]:
+    """Those of the digests whose content is not there."""
+    asked = _json(list(digests)).decode()
+    found = connection.execute(
+        "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT digest FROM contents)", (asked,)
+    )
+    return {digest for (digest,) in found}
+
+
+class Rows:
+    """Writes to one connection."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._execute = connection.execute
+        self._numbers: dict[str, int] = {}  # of calls; only ever a memory of what the table says
+
+    def forget(self) -> None:
+        """The transaction was rolled back."""
+        self._numbers.clear()
+
+    def write(self, write: s.Write) -> None:
+        """Change what the write says."""
+        match write:
+            case s.PutInputs():
+                self._put_inputs(write)
+            case s.PutOutcome(call=call, outcome=outcome):
+                self._put_outcome(call, outcome)
+            case s.DropInputs(call=call, first=first):
+                self._drop_inputs(self._number(call), first)
+            case s.OpenCall(call=call, function=function, kind=kind, at=at):
+                self._execute(
+                    "INSERT INTO calls (id, function, kind, submitted, submitted_at) VALUES (?, ?, ?, 0, ?)",
+                    (call, function, kind, at),
+                )
+                self._remember(call, self._connection.last_insert_rowid())
+            case s.FinishCall(call=call, at=at):
+                self._execute("UPDATE calls SET finished_at = ? WHERE number = ?", (at, self._number(call)))
+            case s.PutAttempts(call=call, position=position, failures=failures, losses=losses):
+                self._execute(
+                    "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)",
+                    (self._number(call), position, failures, losses),
+                )
+            case s.EndInputs(call=call, total=total):
+                self._execute("UPDATE calls SET total = ? WHERE number = ?", (total, self._number(call)))
+            case s.CancelCall(call=call):
+                self._execute("UPDATE calls SET cancelled = 1 WHERE number = ?", (self._number(call),))
+            case s.WithdrawInputs(call=call, first=first):
+                self._withdraw_inputs(call, first)
+            case s.DropCall(call=call):
+                self._drop_call(call)
+            case _:
+                self._write_app(write)
+
+    def _all(self, statement: str, *values: float) -> list[Any]:
+        return list(self._execute(statement, values))
+
+    # -- calls -------------------------------------------------------------------------------------
+
+    def _number(self, call: str) -> int:
+        number = self._numbers.get(call)
+        if number is None:
+            number = self._execute("SELECT number FROM calls WHERE id = ?", (call,)).get
+            if number is None:
+                raise s.unknown(call)
+            self._remember(call, number)
+        return number
+
+    def _remember(self, call: str, number: int) -> None:
+        if len(self._numbers) >= NUMBERS_REMEMBERED:
+            self._numbers.clear()
+        self._numbers[call] = number
+
+    def _put_inputs(self, write: s.PutInputs) -> None:
+        number, submitted = self._number(write.call), write.first + write.count
+        self._execute(
+            "UPDATE calls SET submitted = ?, total = ? "
+            "WHERE number = ? AND submitted = ? AND total IS NULL AND NOT cancelled AND finished_at IS NULL",
+            (submitted, submitted if write.last else None, number, write.first),
+        )
+        if not self._connection.changes():
+            raise s.out_of_turn(write)
+        self._execute(
+            "INSERT INTO segments (call, first, count, block, payload) VALUES (?, ?, ?, ?, ?)",
+            (number, write.first, write.count, self._put_block(write.kept.block), write.kept.payload),
+        )
+
+    def _put_outcome(self, call: str, outcome: s.Outcome) -> None:
+        error = None if outcome.error is None else _json(outcome.error).decode()
+        self._execute(
+            "INSERT INTO outcomes (call, first, count, block, error, payload) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                self._number(call),
+                outcome.first,
+                outcome.count,
+                self._put_block(outcome.kept.block),
+                error,
+                outcome.kept.payload,
+            ),
+        )
+
+    def _put_block(self, block: Block | None) -> int | None:
+        if block is None:
+            return None
+        self._execute("INSERT INTO blocks (size) VALUES (?)", (block.buffers.size,))
+        number = self._connection.last_insert_rowid()
+        for piece in block.pieces(PIECE_BYTES):
+            self._execute("INSERT INTO pieces (block, content) VALUES (?, ?)", (number, piece))
+        return number
+
+    def _drop_block(self, block: int | None) -> None:
+        if block is not None:
+            self._execute("DELETE FROM blocks WHERE number = ?", (block,))
+
+    def _drop_inputs(self, number: int, first: int) -> None:
+        dropped = self._all("DELETE FROM segments WHERE call = ? AND first = ? RETURNING count, block", number, first)
+        for count, block in dropped:
+            self._drop_block(block)
+            self._execute(
+                "DELETE FROM attempts WHERE call = ? AND position >= ? AND position < ?", (number, first, first + count)
+            )
+
+    def _withdraw_inputs(self, call: str, first: int) -> None:
+        number = self._number(call)
+        self._drop_inputs(number, first)
+        if first:
+            self._execute("UPDATE calls SET submitted = ?, total = NULL WHERE number = ?", (first, number))
+        else:
+            self._drop_call(call)
+
+    def _drop_call(self, call: str) -> None:
+        number = self._number(call)
+        for table in ("segments", "outcomes"):
+            for (block,) in self._all(f"DELETE FROM {table} WHERE call = ? RETURNING block", number):
+                self._drop_block(block)
+        self._execute("DELETE FROM attempts WHERE call = ?", (number,))
+        self._execute("DELETE FROM calls WHERE number = ?", (number,))
+        self._numbers.pop(call, None)
+
+    # -- apps --------------------------------------------------------------------------------------
+
+    def _write_app(self, write: s.Write) -> None:
+        match write:
+            case s.PutFile(digest=digest, content=content):
+                self._execute("INSERT OR IGNORE INTO contents VALUES (?, ?)", (digest, content))
+            case s.PutVersion(version=version):
+                self._put_version(version)
+            case s.PutApp(app=app):
+                self._execute(
+                    "INSERT INTO apps (id, name, version) VALUES (?, ?, ?) "
+                    "ON CONFLICT (id) DO UPDATE SET name = excluded.name, version = excluded.version",
+                    (app.id, app.name, app.version),
+                )
+            case s.DropApp(app=name):
+                self._execute("DELETE FROM apps WHERE id = ?", (name,))
+                self._execute("DELETE FROM versions WHERE app = ?", (name,))
+                for table in ("settings", "fires"):
+                    self._execute(f"DELETE FROM {table} WHERE substr(function, 1, length(?1) + 1) = ?1 || '/'", (name,))
+                self._execute("DELETE FROM contents WHERE digest NOT IN (SELECT digest FROM files)")
+            case s.PutSettings(function=function, settings=None):
+                self._execute("DELETE FROM settings WHERE function = ?", (function,))
+            case s.PutSettings(function=function, settings=settings):
+                self._execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (function, _json(settings).decode()))
+            case s.PutFire(function=function, moment=None):
+                self._execute("DELETE FROM fires WHERE function = ?", (function,))
+            case s.PutFire(function=function, moment=moment):
+                self._execute("INSERT OR REPLACE INTO fires VALUES (?, ?)", (function, moment))
+
+    def _put_version(self, version: s.Version) -> None:
+        digests = {digest for _, digest in version.files}
+        s.check_files(version, missing(self._connection, digests))
+        self._execute(
+            "INSERT INTO versions VALUES (?, ?, ?, ?, ?)",
+            (version.app, version.number, version.tag, version.deployed_at, _json(version.functions).decode()),
+        )
+        for path, digest in version.files:
+            self._execute("INSERT INTO files VALUES (?, ?, ?, ?)", (version.app, version.number, path, digest))
+
+    # -- upkeep ------------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> bool:
+        """Do a limited part of what a sweep is for; whether there is more."""
+        execute, before = self._execute, now - OUTCOMES_KEPT_SECONDS
+        left = ROWS_AT_ONCE
+        for (number,) in self._all(
+            "SELECT number FROM calls WHERE expired = 0 AND finished_at <= ? LIMIT ?", before, ROWS_AT_ONCE
+        ):
+            dropped = self._all(
+                "DELETE FROM outcomes WHERE number IN (SELECT number FROM outcomes WHERE call = ? LIMIT ?) "
+                "RETURNING block",
+                number,
+                left,
+            )
+            for (block,) in dropped:
+                self._drop_block(block)
+            left -= len(dropped)
+            if left <= 0:
+                return True
+            execute("UPDATE calls SET expired = 1 WHERE number = ?", (number,))
+            left -= 1
+        execute(
+            "DELETE FROM calls WHERE number IN "
+            "(SELECT number FROM calls WHERE expired = 1 AND finished_at <= ? LIMIT ?)",
+            (before - OUTCOMES_KEPT_SECONDS, ROWS_AT_ONCE),
+        )
+        more = left <= 0 or self._connection.changes() >= ROWS_AT_ONCE
+        self.forget()
+        free: int = self._connection.pragma("freelist_count")
+        if free > PAGES_LEFT_FREE:
+            execute(f"PRAGMA incremental_vacuum({min(PAGES_AT_ONCE, free - PAGES_LEFT_FREE)})").fetchall()
+            more = more or free - PAGES_AT_ONCE > PAGES_LEFT_FREE
+        return more

@@ -1,0 +1,165 @@
+"""The store of a server that can be restarted: one SQLite file in the server's home, written by one thread, in groups.
+
+This is the loop's side. It never waits for a write, and keeps what need not outlive the process in memory. Nothing is
+decided here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import apsw
+
+from .. import store as s
+from ..errors import Error, StoreError
+from ..store import Kept, Outcome
+from ..wire.codec import LARGE_PAYLOAD_BYTES
+from .file import copy, explained, lock, open_for_writing
+from .memory import MemoryStore
+from .reading import Reader
+from .recent import Recent
+from .writer import Notify, Step, Sweep, Writer
+
+FILE = "upswell.db"
+RECENT_BYTES = 32 << 20  # of segments that are kept in memory too
+
+
+class SqliteStore:
+    """Keeps what is written to it in `home`/upswell.db.
+
+    `notify` calls a function on the server's loop, from any thread (`loop.call_soon_threadsafe`). `failed` is told when
+    nothing can be kept any more: the process must end. Raises `ConflictError` when another process has the directory,
+    `StoreError` when the file is damaged, another program's, or a newer upswell's.
+    """
+
+    def __init__(self, home: Path, notify: Notify, failed: Callable[[Error], None]) -> None:
+        self._lock = lock(home)
+        self._path = str(home / FILE)
+        self._notify = notify
+        self._passing = MemoryStore()  # what ends with the process
+        self._recent = Recent(RECENT_BYTES)
+        self._backups: list[threading.Thread] = []
+        try:
+            with explained(self._path):
+                writing = open_for_writing(self._path)
+                self._reader = Reader(self._path)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._writer = Writer(writing, notify, failed)
+
+    # -- payloads ----------------------------------------------------------------------------------
+
+    def put_inputs(self, call: str, first: int, kept: Kept) -> None:
+        self._passing.put_inputs(call, first, kept)
+
+    def inputs(self, call: str, first: int) -> Kept:
+        with contextlib.suppress(KeyError):
+            return self._passing.inputs(call, first)
+        if (lent := self._recent.lend(call, first)) is None:
+            kept = self._reader.inputs(call, first)
+            if kept is None:
+                raise KeyError((call, first))
+            self._recent.put(call, first, kept)
+            lent = self._recent.lend(call, first)
+            assert lent is not None
+        return lent
+
+    def drop_inputs(self, call: str, first: int) -> None:
+        self._passing.drop_inputs(call, first)
+
+    def put_outcome(self, call: str, outcome: Outcome) -> None:
+        self._passing.put_outcome(call, outcome)
+
+    def outcomes(self, call: str, first: int = 0, stop: int | None = None) -> Iterator[Outcome]:
+        yield from self._passing.outcomes(call, first, stop)
+        yield from self._reader.outcomes(call, first, stop)
+
+    def drop_call(self, call: str) -> None:
+        self._passing.drop_call(call)
+
+    # -- writes ------------------------------------------------------------------------------------
+
+    def offer(self, writes: Sequence[s.Write], answer: s.Answer) -> None:
+        def answered(error: Error | None) -> None:
+            if error is None:
+                self._remember(writes)
+            answer(error)
+
+        self._writer.put(Step(writes, answered, must=False))
+
+    def commit(self, writes: Sequence[s.Write], done: s.Done) -> None:
+        for write in writes:
+            match write:
+                case s.DropInputs(call=call, first=first) | s.WithdrawInputs(call=call, first=first):
+                    self._recent.drop(call, first)
+                case s.DropCall(call=call):
+                    self._recent.drop_call(call)
+        self._writer.put(Step(writes, lambda _: done(), must=True))
+
+    def _remember(self, writes: Sequence[s.Write]) -> None:
+        for write in writes:
+            if isinstance(write, s.PutInputs):
+                kept = write.kept.share()
+                if len(kept.payload) < LARGE_PAYLOAD_BYTES:  # a view that would keep what else came with it
+                    kept.payload = bytes(kept.payload)
+                self._recent.put(write.call, write.first, kept)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def load(self) -> s.Snapshot:
+        return self._reader.load()
+
+    def call(self, call: str) -> s.CallRecord | None:
+        return self._reader.call(call)
+
+    def calls(self, limit: int = 100) -> list[s.CallRecord]:
+        return self._reader.calls(limit)
+
+    def versions(self, app: str) -> list[s.Version]:
+        return self._reader.versions(app)
+
+    def missing(self, digests: Iterable[str]) -> set[str]:
+        return self._reader.missing(digests)
+
+    def file(self, digest: str) -> bytes:
+        content = self._reader.file(digest)
+        if content is None:
+            raise KeyError(digest)
+        return content
+
+    # -- upkeep ------------------------------------------------------------------------------------
+
+    def sweep(self, now: float, done: s.Done) -> None:
+        self._writer.put(Sweep(now, done))
+
+    def backup(self, path: str, answer: s.Answer) -> None:
+        def run() -> None:
+            error: Error | None = None
+            try:
+                copy(self._path, path)
+            except StoreError as refused:
+                error = refused
+            except (apsw.Error, OSError) as problem:
+                error = StoreError(f"{self._path} could not be copied to {path}: {problem}")
+            self._notify(lambda: answer(error))
+
+        self._backups = [thread for thread in self._backups if thread.is_alive()]
+        self._backups.append(threading.Thread(target=run, name="upswell-backup"))
+        self._backups[-1].start()
+
+    def close(self) -> None:
+        if self._lock < 0:
+            return
+        for thread in self._backups:
+            thread.join()
+        self._reader.close()
+        self._writer.close()
+        self._recent.close()
+        self._passing.close()
+        os.close(self._lock)
+        self._lock = -1
