@@ -38,13 +38,13 @@ RANKS = {
 }
 FACADE_MAY_IMPORT = {FACADE, "exception", "sdk", "spec", "errors"}
 CORE_MAY_IMPORT = set(
-    "__future__ bisect collections dataclasses datetime enum heapq itertools math typing zoneinfo".split()
+    "__future__ bisect collections cronsim dataclasses datetime enum heapq itertools math typing zoneinfo".split()
 )
 IMPLEMENTATIONS = {"engines", "stores"}
 WHERE_SEAMS_MEET = "upswell.server.__main__"  # within the server, only it names an implementation
 HEAVY = (
-    "asyncio uvloop apsw click rich cloudpickle psutil numpy multiprocessing upswell.server upswell.core "
-    "upswell.engines upswell.container upswell.cli"
+    "asyncio uvloop apsw cronsim zoneinfo click rich cloudpickle psutil numpy multiprocessing "
+    "upswell.server upswell.core upswell.engines upswell.container upswell.cli"
 ).split()
 
 

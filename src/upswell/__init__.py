@@ -9,7 +9,7 @@ from .sdk.context import current_function_call_id, current_input_id, is_local
 from .sdk.decorators import batched, concurrent
 from .sdk.function import Function
 from .sdk.output import enable_output
-from .spec import Retries
+from .spec import Cron, Period, Retries
 
 if TYPE_CHECKING:
     from .sdk.dict import Dict
@@ -22,10 +22,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "Cron",
     "Dict",
     "Function",
     "FunctionCall",
     "Image",
+    "Period",
     "Queue",
     "Retries",
     "Secret",

@@ -18,6 +18,8 @@ MIN_SCALEDOWN_SECONDS, MAX_SCALEDOWN_SECONDS = 2, 3600
 DEFAULT_SCALEDOWN_SECONDS = 60
 DEFAULT_TIMEOUT_SECONDS = 300
 MAX_TIMEOUT_SECONDS = 24 * 3600
+MIN_PERIOD_SECONDS, MAX_PERIOD_YEARS = 0.01, 100
+MAX_PERIOD_SECONDS = MAX_PERIOD_YEARS * 366 * 86_400.0
 MAX_BATCH_SIZE, MAX_BATCH_WAIT_MS = 1000, 600_000
 MAX_ATTEMPTS_LOST = 3  # an input whose container died that often fails alone
 MAX_VARIABLES_BYTES = 64 << 10  # of names and values in the environment of a container
@@ -195,6 +197,81 @@ class ObjectLimits(msgspec.Struct, frozen=True, kw_only=True):
     answer_bytes: int = 8 << 20  # of values that one answer brings, unless one alone is larger
 
 
+class Cron(msgspec.Struct, frozen=True, tag="cron"):
+    """A schedule of calendar moments: minute, hour, day of month, month and day of week, in a time zone.
+
+    `timezone` is a name of the IANA database, such as "Europe/Berlin". Where clocks are set forward, a fixed time that
+    is skipped fires right after the gap; where they are set back, it fires the first time only. `InvalidError` for what
+    no clock will ever show.
+    """
+
+    cron_string: str
+    timezone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        # Imported here: few programs have a schedule.
+        from datetime import datetime
+        from zoneinfo import ZoneInfo
+
+        from cronsim import CronSim, CronSimError
+
+        words = self.cron_string.split() if type(self.cron_string) is str else []
+        said = f"Cron({self.cron_string!r})"
+        require(len(words) == 5, f"{said} must have five fields: minute, hour, day of month, month, day of week")
+        try:
+            zone = ZoneInfo(self.timezone)
+        except (ValueError, TypeError, LookupError, OSError):
+            raise InvalidError(
+                f"{said}: there is no time zone {self.timezone!r}; use a name like 'Europe/Berlin'"
+            ) from None
+        try:
+            next(CronSim(self.cron_string, datetime(2024, 1, 1, tzinfo=zone)))
+        except CronSimError as error:
+            raise InvalidError(f"{said} is not valid: {str(error).lower()}") from None
+        except StopIteration:
+            raise InvalidError(f"{said} never comes: there is no such day") from None
+
+
+class Period(msgspec.Struct, frozen=True, kw_only=True, tag="period"):
+    """A schedule that fires again and again after so much time, counted from the deploy.
+
+    Months and years are those of the calendar, in UTC, with the month's last day where it has no such day. Seconds may
+    be fractions, from a hundredth on.
+    """
+
+    years: int = 0
+    months: int = 0
+    weeks: int = 0
+    days: int = 0
+    hours: int = 0
+    minutes: int = 0
+    seconds: float = 0
+
+    def __post_init__(self) -> None:
+        for name in ("years", "months", "weeks", "days", "hours", "minutes"):
+            _whole(name, getattr(self, name), 0)
+        require(
+            type(self.seconds) in (int, float) and 0 <= self.seconds <= MAX_PERIOD_SECONDS,
+            f"seconds must be a number >= 0, not {self.seconds!r}",
+        )
+        require(self.calendar_months <= MAX_PERIOD_YEARS * 12, f"a Period has at most {MAX_PERIOD_YEARS} years")
+        require(self.fixed_seconds <= MAX_PERIOD_SECONDS, f"a Period has at most {MAX_PERIOD_YEARS} years")
+        require(
+            self.calendar_months > 0 or self.fixed_seconds >= MIN_PERIOD_SECONDS,
+            f"a Period needs a length of at least {MIN_PERIOD_SECONDS} s, such as Period(hours=1)",
+        )
+
+    @property
+    def calendar_months(self) -> int:
+        """The part whose length depends on the calendar."""
+        return 12 * self.years + self.months
+
+    @property
+    def fixed_seconds(self) -> float:
+        """The part whose length does not."""
+        return ((self.weeks * 7 + self.days) * 24 + self.hours) * 3600.0 + self.minutes * 60.0 + self.seconds
+
+
 class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A function's declaration, as the control plane needs it."""
 
@@ -205,6 +282,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = DEFAULT_TIMEOUT_SECONDS
     startup_timeout: float = DEFAULT_TIMEOUT_SECONDS
     single_use: bool = False
+    schedule: Cron | Period | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("timeout", self.timeout), ("startup_timeout", self.startup_timeout)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from pickle import PickleBuffer
@@ -12,7 +13,16 @@ from tests.stores.desk import Desk, opened, outputs, saved
 from upswell import store as s
 from upswell.core.snapshot import SavedCall, SavedSegment
 from upswell.errors import ConflictError, InvalidError, NotFoundError
-from upswell.spec import OUTCOMES_KEPT_SECONDS, AutoscalerSettings, Environment, FunctionRecord, FunctionSpec, Retries
+from upswell.spec import (
+    OUTCOMES_KEPT_SECONDS,
+    AutoscalerSettings,
+    Cron,
+    Environment,
+    FunctionRecord,
+    FunctionSpec,
+    Period,
+    Retries,
+)
 from upswell.store import Kept, Outcome
 from upswell.wire.buffers import Block
 from upswell.wire.messages import ErrorRecord
@@ -23,8 +33,10 @@ BUFFERS = bytes(range(256)) * 10_000  # more than one piece
 
 @pytest.fixture(params=["memory", "sqlite"])
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
+    before = len(os.listdir("/proc/self/fd"))
     with Desk(tmp_path / "home" if request.param == "sqlite" else None) as desk:
         yield desk
+    assert len(os.listdir("/proc/self/fd")) == before, "close() lets go of everything"
 
 
 # -- calls -----------------------------------------------------------------------------------------
@@ -232,7 +244,11 @@ def version(number: int, *files: tuple[str, str], app: str = "ap-1") -> s.Versio
         id=f"{app}/f",
         app_name="census",
         name="f",
-        spec=FunctionSpec(settings=AutoscalerSettings(max_containers=number), retries=Retries(max_retries=2)),
+        spec=FunctionSpec(
+            settings=AutoscalerSettings(max_containers=number),
+            retries=Retries(max_retries=2),
+            schedule=Cron("0 9 * * *", "Europe/Berlin") if number == 1 else Period(hours=number),
+        ),
         environment=environment,
         serialized=b"\x00\xff",
     )

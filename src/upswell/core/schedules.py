@@ -1,0 +1,104 @@
+"""Which schedules are due. Moments are seconds since the epoch, by a clock that people may set; `now` is an argument.
+
+A schedule that was not looked at for a while (the server was down, the clock was set forward) fires once for all that
+was missed. It never fires twice for one moment, also when the clock is set back: what was fired for is remembered, here
+and by whoever keeps it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from ..spec import Cron, Period
+from .cron import next_moment
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """The function is to be called now.
+
+    `moment` is what it fires for. `until` is to be kept together with the call, and handed in as `fired_until` after a
+    restart.
+    """
+
+    function: str
+    moment: float
+    until: float  # everything up to this is done with
+    missed: bool  # later moments have passed too, and get no fire of their own
+    running: tuple[str, ...]  # calls of earlier fires that have not ended
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    function: str
+    schedule: Cron | Period
+    began_at: float
+    next: float
+    running: dict[str, None] = field(default_factory=dict)  # in the order they were begun
+
+
+class Schedules:
+    """All functions that have a schedule, by when they are due."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._heap: list[tuple[float, int, _Entry]] = []  # valid where it tells the entry's present `next`
+        self._tick = 0
+
+    def put(self, function: str, schedule: Cron | Period, began_at: float, fired_until: float | None = None) -> None:
+        """The function has this schedule since `began_at`; moments up to `fired_until` are done with.
+
+        In place of an earlier one, whose calls go on counting as running.
+        """
+        after = began_at if fired_until is None else max(began_at, fired_until)
+        entry = _Entry(function, schedule, began_at, next_moment(schedule, after, began_at))
+        if earlier := self._entries.get(function):
+            entry.running = earlier.running
+        self._entries[function] = entry
+        self._push(entry)
+
+    def remove(self, function: str) -> None:
+        """The function has no schedule any more."""
+        self._entries.pop(function, None)
+
+    def due(self, now: float) -> list[Fire]:
+        """What is to fire, each function at most once. The caller makes the calls and says so by `begun`."""
+        fires = []
+        while (first := self._first()) is not None and first.next <= now:
+            moment = first.next
+            first.next = next_moment(first.schedule, moment, first.began_at)
+            missed = first.next <= now
+            until = now if missed else moment
+            if missed:
+                first.next = next_moment(first.schedule, now, first.began_at)
+            fires.append(Fire(first.function, moment, until, missed, tuple(first.running)))
+            self._push(first)
+        return fires
+
+    def begun(self, function: str, call: str) -> None:
+        """A fire has become this call."""
+        if entry := self._entries.get(function):
+            entry.running[call] = None
+
+    def ended(self, function: str, call: str) -> None:
+        """The call of a fire has ended."""
+        if entry := self._entries.get(function):
+            entry.running.pop(call, None)
+
+    def deadline(self) -> float | None:
+        """When something is due next, or `None`."""
+        first = self._first()
+        return first.next if first else None
+
+    def _push(self, entry: _Entry) -> None:
+        self._tick += 1
+        heappush(self._heap, (entry.next, self._tick, entry))
+
+    def _first(self) -> _Entry | None:
+        while self._heap:
+            moment, _, entry = self._heap[0]
+            if self._entries.get(entry.function) is entry and entry.next == moment:
+                return entry
+            heappop(self._heap)
+        return None
