@@ -30,6 +30,7 @@ PATIENCE_SECONDS = 0.5  # a surplus container idles this long at least ...
 PATIENCE_STARTS = 7  # ... or as long as this many starts take: idling as long as a start costs is 2-competitive
 MEMORY_GUESS_BYTES = 12 << 20  # of a container that was not measured yet
 BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS = 1.0, 60.0
+SHORTEST_INPUT_SECONDS = 1e-9  # clocks may say that inputs took no time at all
 DECAY = 0.9  # weight of the past, for each measured result
 
 RULES = ("probe", "backlog", "look-ahead", "headroom", "processors", "memory", "patience")
@@ -65,7 +66,7 @@ class Estimates:
         """`inputs` took `seconds` together. The past fades by inputs and by time, so that a change shows in either."""
         fade = DECAY ** min(inputs, 50)
         self._weight = self._weight * fade + inputs
-        self._sum = self._sum * fade + seconds
+        self._sum = self._sum * fade + max(seconds, inputs * SHORTEST_INPUT_SECONDS)
         self.service_seconds = self._sum / self._weight
         self.finished += inputs
 

@@ -166,9 +166,7 @@ class Plane:
         call = pool.queue.admit(event, pool.not_started, now, out)
         if call is not None and event.first == 0:
             pool.estimates.learn_call(now)
-            self._calls[call.id] = (pool, call)
-            if call.owner:
-                self._owned.setdefault(call.owner, {})[call.id] = None
+            self._know(pool, call)
         self._settle(pool, now, out)
 
     def _restored(self, saved: SavedCall, now: float, out: list[Command]) -> None:
@@ -181,10 +179,13 @@ class Plane:
             queue.end(call, call.submitted, out)
             return
         call = pool.queue.restore(saved, out)
+        self._know(pool, call)
+        self._settle(pool, now, out)
+
+    def _know(self, pool: Pool, call: Call) -> None:
         self._calls[call.id] = (pool, call)
         if call.owner:
             self._owned.setdefault(call.owner, {})[call.id] = None
-        self._settle(pool, now, out)
 
     def _exited(self, event: e.ContainerExited, now: float, out: list[Command]) -> None:
         if found := self._container(event.container):

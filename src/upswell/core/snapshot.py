@@ -28,7 +28,7 @@ class SavedCall:
 
     id: str
     function: str
-    kind: Literal["remote", "map", "spawn"]
+    kind: Literal["remote", "map", "spawn", "generator"]
     submitted: int
     total: int | None
     cancelled: bool
