@@ -120,6 +120,7 @@ class Zygote:
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
         os.close(nothing)
+        _open_streams()
         adopt_orphans()
         if not self._seed.fresh:
             self._prepare()
@@ -147,6 +148,8 @@ class Zygote:
                 f"importing {self._seed.environment.origin} started threads ({names}), and a process with threads "
                 "can't be forked safely: start them on first use, inside a function, or set UPSWELL_ENGINE=spawn"
             )
+        sys.stdout.flush()
+        sys.stderr.flush()
         gc.collect()
         gc.freeze()
 
@@ -279,6 +282,10 @@ def _become_container(out: int, err: int) -> None:
     os.dup2(out, 1)
     os.dup2(err, 2)
     close_descriptors(3)
+
+
+def _open_streams() -> None:
+    """Python's own streams, whatever the descriptors under them will be: made once, so that no container has to."""
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
