@@ -65,7 +65,7 @@ BUGS = [
         "iter(self._idle.values()))\n            last",
         "reversed(self._idle.values()))\n            last",
     ),
-    Bug("a lowered maximum waits for less load", "core/pool.py", "        self._shed(out)\n", ""),
+    Bug("a lowered maximum waits for less load", "core/pool.py", "        self._shed(now, out)\n", ""),
     Bug(
         "timeouts are not watched",
         "core/pool.py",

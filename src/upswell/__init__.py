@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from . import exception
 from .sdk.app import App
 from .sdk.call import FunctionCall
+from .sdk.cls import Cls, Obj, parameter
 from .sdk.context import current_function_call_id, current_input_id, is_local
-from .sdk.decorators import batched, concurrent
+from .sdk.decorators import batched, concurrent, enter, exit, method
 from .sdk.function import Function
 from .sdk.output import enable_output
 from .spec import Cron, Period, Retries
@@ -22,11 +23,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "App",
+    "Cls",
     "Cron",
     "Dict",
     "Function",
     "FunctionCall",
     "Image",
+    "Obj",
     "Period",
     "Queue",
     "Retries",
@@ -38,8 +41,12 @@ __all__ = [
     "current_function_call_id",
     "current_input_id",
     "enable_output",
+    "enter",
     "exception",
+    "exit",
     "is_local",
+    "method",
+    "parameter",
 ]
 
 # Imported when they are first named: a program that has no use for them starts without them.

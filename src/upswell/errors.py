@@ -17,6 +17,10 @@ class InvalidError(Error):
     """An argument, a declaration or the order of decorators is wrong; the message has the fix."""
 
 
+class ParameterError(InvalidError, TypeError):
+    """A parameter of a class is missing, unknown, or of the wrong type."""
+
+
 class NotFoundError(Error):
     """The named app, function, class or call does not exist."""
 

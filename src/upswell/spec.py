@@ -26,6 +26,8 @@ MAX_VARIABLES_BYTES = 64 << 10  # of names and values in the environment of a co
 OUTCOMES_KEPT_SECONDS = 7 * 24 * 3600  # of spawned calls, from their last outcome on
 MAP_WINDOW = 1000  # inputs of one map between the input iterator and the consumer
 STREAM_CHUNKS, STREAM_BYTES = 1000, 16 << 20  # what a generator may be ahead of its consumer: the lesser of the two
+EXIT_GRACE_SECONDS = 30.0  # a container that was told to exit has this long for its exit hooks
+CANCEL_GRACE_SECONDS = 4.0  # ... and this long to end the inputs that it ran when it was told
 
 
 def require(condition: bool, message: str) -> None:
@@ -74,11 +76,21 @@ class AutoscalerSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"min_containers ({self.min_containers}) must not exceed max_containers ({self.max_containers})",
             )
 
-    def merge(self, update: AutoscalerSettings) -> AutoscalerSettings:
-        """These settings with those of `update` that are not `None` over them; validated as a whole."""
+    def merge(self, update: SettingsUpdate) -> AutoscalerSettings:
+        """These settings with what `update` says over them; validated as a whole."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
-        fields.update({name: value for name in fields if (value := getattr(update, name)) is not None})
+        fields.update({name: value for name in fields if (value := getattr(update, name)) is not msgspec.UNSET})
         return AutoscalerSettings(**fields)
+
+    @property
+    def in_force(self) -> AutoscalerSettings:
+        """The same, with the defaults written out."""
+        return AutoscalerSettings(
+            min_containers=self.floor,
+            max_containers=self.ceiling,
+            buffer_containers=self.buffer,
+            scaledown_window=int(self.window_seconds),
+        )
 
     @property
     def floor(self) -> int:
@@ -95,6 +107,23 @@ class AutoscalerSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def window_seconds(self) -> float:
         return float(self.scaledown_window if self.scaledown_window is not None else DEFAULT_SCALEDOWN_SECONDS)
+
+
+class SettingsUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of settings: a number sets one, `None` goes back to its default, and what is left out stays."""
+
+    min_containers: int | msgspec.UnsetType | None = msgspec.UNSET
+    max_containers: int | msgspec.UnsetType | None = msgspec.UNSET
+    buffer_containers: int | msgspec.UnsetType | None = msgspec.UNSET
+    scaledown_window: int | msgspec.UnsetType | None = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        AutoscalerSettings().merge(self)  # each by itself must be possible
+
+    @classmethod
+    def of(cls, **settings: int | None) -> SettingsUpdate:
+        """The change where `None` leaves a setting as it is."""
+        return cls(**{name: value for name, value in settings.items() if value is not None})
 
 
 class Retries(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,9 +345,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A function as it is sent to the server: its identity, its declaration, and how a container finds its code.
+    """A function, or a class with its parameters, as it is sent to the server: identity, declaration, and code.
 
-    `id` is "<app id>/<name>", so that code inside a container knows the ids of its app's other functions.
+    `id` is "<app id>/<name>", so that code inside a container knows the ids of its app's other functions. "@" and a
+    hash follow where options or parameters differ from the plain ones, so that equal ones share a pool.
     """
 
     id: str
@@ -326,4 +356,11 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     spec: FunctionSpec
     environment: Environment
-    serialized: bytes = b""  # cloudpickle of the raw function where it travels by value
+    kind: Literal["function", "class"] = "function"
+    parameters: bytes = b""  # pickle of a class's parameters by name
+    serialized: bytes = b""  # cloudpickle of the raw function or class where it travels by value
+
+    @property
+    def label(self) -> str:
+        """What people are shown, such as "Model" or "Model@1f60c4"."""
+        return self.id.rpartition("/")[2]

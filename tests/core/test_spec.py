@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from upswell.errors import InvalidError
-from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Resources, Retries, check_name
+from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Resources, Retries, SettingsUpdate, check_name
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_what_can_not_be_declared(declare: Callable[[], object], words: str) -> 
 
 def test_settings_merge_field_by_field() -> None:
     before = AutoscalerSettings(min_containers=1, max_containers=4)
-    after = before.merge(AutoscalerSettings(max_containers=8, buffer_containers=0))
+    after = before.merge(SettingsUpdate(max_containers=8, buffer_containers=0))
     assert (after.floor, after.ceiling, after.buffer, after.window_seconds) == (1, 8, 0, 60.0)
     with pytest.raises(InvalidError, match="min_containers \\(5\\) must not exceed max_containers \\(4\\)"):
-        before.merge(AutoscalerSettings(min_containers=5))
+        before.merge(SettingsUpdate(min_containers=5))
 
 
 @pytest.mark.parametrize(

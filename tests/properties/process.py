@@ -52,6 +52,10 @@ class Process:
                     self.fail(work, "cancelled", fatal=False)
             case c.Drain():
                 self.draining = True
+                for work in list(self.works.values()):  # there are any only where the function is removed
+                    self._give_back(work.range)
+                    if work.range in self.works:
+                        self.fail(work, "cancelled", fatal=False)
         self._begin()
 
     def running(self) -> list[Work]:

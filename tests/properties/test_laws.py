@@ -10,13 +10,14 @@ import os
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import msgspec
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from upswell.core import events as e
 from upswell.errors import InvalidError
-from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Resources, Retries
+from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Resources, Retries, SettingsUpdate
 
 from .process import Process, Work
 from .world import CORES, Account, Declared, World
@@ -167,7 +168,9 @@ class History(RuleBasedStateMachine):
                 if process := self.choose(self.alive(), number):
                     process.dead = True
             case "settings change":
-                self.settings_change(self.world.functions[name], spec.settings)
+                self.settings_change(
+                    self.world.functions[name], SettingsUpdate.of(**msgspec.structs.asdict(spec.settings))
+                )
             case "its owner leaves":
                 self.world.tell(e.OwnerLeft(OWNERS[number % len(OWNERS)]))
             case "removed":
@@ -175,7 +178,7 @@ class History(RuleBasedStateMachine):
             case "renewed":
                 self.world.tell(e.FunctionDeclared(name, spec))
 
-    def settings_change(self, pool: Declared, update: AutoscalerSettings) -> None:
+    def settings_change(self, pool: Declared, update: SettingsUpdate) -> None:
         try:
             after = pool.settings.merge(update)
         except InvalidError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from upswell.core import commands as c
 from upswell.core import events as e
 from upswell.core.plane import Plane
-from upswell.spec import AutoscalerSettings, FunctionSpec, Limits
+from upswell.spec import CANCEL_GRACE_SECONDS, AutoscalerSettings, FunctionSpec, Limits
 
 from .process import Process
 
@@ -362,23 +362,21 @@ class World:
 
     def _drain(self, known: Known) -> None:
         pool, idle = known.pool, self.now - known.idle_since
-        assert known.state == "ready" and not known.held, f"law 5: {known.process.id} is drained while {known.state}"
+        assert known.state == "ready", f"law 5: {known.process.id} is drained while {known.state}"
+        assert not (pool.alive and known.held), f"law 5: {known.process.id} is drained while it is busy"
         most = pool.settings.max_containers
         if pool.alive and not pool.spec.single_use and (most is None or pool.present() <= most):
             assert pool.present() > pool.settings.floor, "law 5: it was no surplus"
             assert idle >= min(pool.settings.window_seconds, LEAST_PATIENCE_SECONDS) - A_MOMENT, f"idle for {idle} s"
-        known.state = "ending"
+        known.state, known.heard_at = "ending", self.now
         known.process.inbox.append(c.Drain(known.process.id, ""))
 
     def _kill(self, known: Known) -> None:
         event, spec = self._event, known.pool.spec
         on_demand = isinstance(event, e.CallCancelled) and event.terminate
         if known.pool.alive and not on_demand:
-            since, limit = (
-                (known.started_at, spec.startup_timeout)
-                if known.state == "starting"
-                else (known.heard_at, spec.timeout)
-            )
+            limits = {"starting": spec.startup_timeout, "ready": spec.timeout, "ending": CANCEL_GRACE_SECONDS}
+            limit, since = limits[known.state], known.started_at if known.state == "starting" else known.heard_at
             assert self.now - since >= limit - A_MOMENT, f"{known.process.id} is killed without a reason"
             if known.state == "ready":
                 assert known.active(), "it is killed for its silence, and had nothing to say"

@@ -10,7 +10,7 @@ from upswell.sim.process import Behaviour, Process, Work
 from upswell.sim.report import Result, measure
 from upswell.sim.workloads import WORKLOADS
 from upswell.sim.world import World
-from upswell.spec import AutoscalerSettings, FunctionSpec
+from upswell.spec import AutoscalerSettings, FunctionSpec, SettingsUpdate
 
 from .scenes import FORKED, made, play, waits
 
@@ -155,7 +155,7 @@ def test_a_new_declaration_does_not_double_the_pool() -> None:
 def test_no_bill_for_a_forgotten_warm_pool() -> None:
     world = play(settings=AutoscalerSettings(min_containers=20), until=5.0)
     assert len(world.processes) == 20
-    world.happened(e.SettingsUpdated("f", AutoscalerSettings(min_containers=0)))
+    world.happened(e.SettingsUpdated("f", SettingsUpdate(min_containers=0)))
     world.run(70.0)
     assert not world.processes
 

@@ -23,7 +23,7 @@ from typing import Any
 from upswell.core import commands as c
 from upswell.core import events as e
 from upswell.core.plane import Plane
-from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Limits, Resources, Retries
+from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Limits, Resources, Retries, SettingsUpdate
 
 SETTINGS = {
     "min": "min_containers",
@@ -130,7 +130,7 @@ class Player:
 
     def settings(self, function: str, words: str) -> e.Event:
         given = {SETTINGS[name]: int(value) for name, _, value in (word.partition("=") for word in words.split())}
-        return e.SettingsUpdated(function, AutoscalerSettings(**given))
+        return e.SettingsUpdated(function, SettingsUpdate(**given))
 
     def submits(self, call: str, kind: Any, function: str, count: str, is_open: str, owner: str) -> e.Event:
         event = e.InputsSubmitted(call, function, kind, 0, int(count or 1), not is_open, owner or "")

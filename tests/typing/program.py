@@ -123,3 +123,86 @@ def wrong() -> None:
     shout.spawn(3).get(timeout="soon")  # error: arg-type
     app.function(max_containers="many")  # error: arg-type
     upswell.Image.debian_slim().pip_install("numpy", indeks="x")  # error: call-arg
+
+
+@app.function()
+@upswell.concurrent(max_inputs=3)
+async def together(x: int) -> str:
+    return ""
+
+
+@app.function()
+@upswell.batched(max_batch_size=3, wait_ms=3)
+def several(xs: list[int]) -> list[str]:
+    return []
+
+
+@app.cls(min_containers=1)
+@upswell.concurrent(max_inputs=10)
+class Plain:
+    @upswell.enter()
+    def set_up(self) -> None:
+        self.ready = True
+
+    @upswell.method()
+    def text(self, x: int) -> str:
+        return str(self.number.local(x))
+
+    @upswell.method()
+    async def number(self, x: int) -> int:
+        return x
+
+    @upswell.exit()
+    async def close(self) -> None: ...
+
+
+@app.cls()
+class Sized(upswell.Obj):
+    size: int = upswell.parameter(default=3)
+    name: str = upswell.parameter()
+    kept: object = upswell.parameter(init=False)
+
+    @upswell.method()
+    def text(self, x: int) -> str:
+        return str(x)
+
+
+@app.cls()
+class Batches:
+    @upswell.batched(max_batch_size=3, wait_ms=3)
+    async def run(self, xs: list[int]) -> list[str]:
+        return []
+
+
+def changed_and_marked_functions() -> None:
+    reveal_type(shout.with_options(cpu=2).remote(3))  # is: str
+    reveal_type(shout.with_concurrency(max_inputs=2).with_batching(max_batch_size=2, wait_ms=0).remote(3))  # is: str
+    reveal_type(shout.autoscaler.update(max_containers=None).max_containers)  # is: int | None
+    reveal_type(together.remote(3))  # is: str
+    reveal_type(several.remote(3))  # is: str
+    reveal_type(list(several.map([3])))  # is: list[str]
+    shout.with_options(cpus=2)  # error: call-arg
+
+
+def objects_of_classes() -> None:
+    plain_object = Plain()
+    reveal_type(plain_object)  # is: Plain
+    reveal_type(plain_object.text)  # is: Function[[x: int], str]
+    reveal_type(plain_object.text.remote(3))  # is: str
+    reveal_type(plain_object.number.remote(3))  # is: int
+    reveal_type(plain_object.number.local(3))  # is: Coroutine[Any, Any, int]
+    reveal_type(plain_object.number.remote.aio(3))  # is: Coroutine[Any, Any, int]
+    reveal_type(list(plain_object.text.map([3])))  # is: list[str]
+    reveal_type(plain_object.text.spawn(3).get())  # is: str
+    reveal_type(Batches().run.remote(3))  # is: str
+    plain_object.text.remote("3")  # error: arg-type
+
+    sized = Sized(name="x")
+    reveal_type(sized.size)  # is: int
+    reveal_type(sized.text.remote(3))  # is: str
+    reveal_type(Sized.with_options(cpu=1))  # is: type[Sized]
+    reveal_type(Sized.with_concurrency(max_inputs=2)(name="x", size=3))  # is: Sized
+    reveal_type(sized.update_autoscaler(min_containers=3).min_containers)  # is: int | None
+    reveal_type(sized.get_current_stats().backlog)  # is: int
+    Sized()  # error: call-arg
+    Sized(name=3)  # error: arg-type

@@ -20,6 +20,7 @@ TABLES: dict[Any, tuple[Any, ...]] = {
     bool: (False, True),
     str: TEXTS,
     types.NoneType: (None,),
+    msgspec.UnsetType: (msgspec.UNSET,),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import linecache
 import os
 import sys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..sdk.app import LocalEntrypoint
+    from ..sdk.cls import Cls
     from ..sdk.function import Function
 
 STANDARD_INPUT = "-"
@@ -57,19 +59,57 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What is to be run: an entrypoint here, or else a function in a container."""
+    """What is to be run: an entrypoint here, or else in a container a function, or the method `method` of a class."""
 
     app: App
-    entrypoint: LocalEntrypoint | None
-    function: Function[..., Any] | None
+    entrypoint: LocalEntrypoint | None = None
+    function: Function[..., Any] | None = None
+    known: Cls | None = None
+    method: str = ""
 
     @property
     def raw(self) -> Callable[..., Any]:
-        """The user's function, whose signature makes the options."""
+        """The user's function, whose signature makes the options; that of a method has its class's parameters, too."""
         if self.entrypoint is not None:
             return self.entrypoint.raw
-        assert self.function is not None
-        return self.function.raw
+        if self.function is not None:
+            return self.function.raw
+        assert self.known is not None
+        return _with_parameters(self.known, self.method)
+
+    def resolve(self, call: inspect.BoundArguments) -> tuple[Function[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """What is to be called with what, once the options are read."""
+        if self.function is not None:
+            return self.function, call.args, call.kwargs
+        assert self.known is not None
+        own = {name: call.arguments.pop(name) for name in self.known.parameters}
+        function = getattr(self.known.declared(**own), self.method)
+        signature = inspect.signature(function.raw)
+        of_method = inspect.BoundArguments(signature, {next(iter(signature.parameters)): None, **call.arguments})
+        return function, of_method.args[1:], of_method.kwargs
+
+
+def _with_parameters(known: Cls, method: str) -> Callable[..., Any]:
+    """A stand-in with the signature of the method of a new object."""
+    raw = known.methods[method].raw
+    _, *arguments = inspect.signature(raw).parameters.values()
+    parameters = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.kind)
+        for one in known.parameters.values()
+    ]
+    if both := {one.name for one in parameters} & {one.name for one in arguments}:
+        raise click.UsageError(
+            f"{known.pool.name} and its method {method} both have a parameter {min(both)!r}, which no one option can "
+            "give: call it from a local entrypoint"
+        )
+
+    def stand_in() -> None: ...
+
+    by_kind = sorted((*arguments, *parameters), key=lambda one: one.kind)
+    stand_in.__signature__ = inspect.Signature(by_kind)  # type: ignore[attr-defined]
+    stand_in.__wrapped__ = raw  # type: ignore[attr-defined]
+    stand_in.__doc__ = raw.__doc__
+    return stand_in
 
 
 # -- importing -------------------------------------------------------------------------------------
@@ -210,15 +250,13 @@ def choose(module: ModuleType, target: Target) -> Chosen:
             f"{target.place} has {len(apps)} apps ({names}): name what to run with {target.place}::NAME"
         )
     (app,) = apps
-    entrypoints, functions = list(app.registered_entrypoints.values()), list(app.functions.values())
-    if len(entrypoints) == 1:
-        return Chosen(app, entrypoints[0], None)
-    if not entrypoints and len(functions) == 1:
-        return Chosen(app, None, functions[0])
-    if not entrypoints and not functions:
+    entrypoints, remote = _entrypoints(app), _remote(app)
+    if len(entrypoints) == 1 or (not entrypoints and len(remote) == 1):
+        return next(iter((entrypoints or remote).values()))
+    if not entrypoints and not remote:
         raise click.UsageError(f"the app in {target.place} has no function and no local entrypoint")
     kind = "local entrypoints" if entrypoints else "functions"
-    there = list(app.registered_entrypoints if entrypoints else app.functions)
+    there = list(entrypoints or remote)
     example = f"{target.place}::{there[0]}"
     raise click.UsageError(f"{target.place} has {len(there)} {kind} ({', '.join(there)}): name one, as in {example}")
 
@@ -229,14 +267,28 @@ def _apps(module: ModuleType) -> list[App]:
     return list(own.values()) or list(App.all_apps())
 
 
+def _entrypoints(app: App) -> dict[str, Chosen]:
+    return {name: Chosen(app, entrypoint) for name, entrypoint in app.registered_entrypoints.items()}
+
+
+def _remote(app: App) -> dict[str, Chosen]:
+    """Return the functions and, as CLASS.METHOD, the methods of an app."""
+    functions = {name: Chosen(app, function=function) for name, function in app.functions.items()}
+    methods = {
+        f"{name}.{method}": Chosen(app, known=known, method=method)
+        for name, known in app.classes.items()
+        for method in known.methods
+    }
+    return functions | methods
+
+
 def _named(apps: list[App], target: Target) -> Chosen:
-    found = [Chosen(app, app.registered_entrypoints[target.name], None) for app in apps
-             if target.name in app.registered_entrypoints]  # fmt: skip
-    found = found or [Chosen(app, None, app.functions[target.name]) for app in apps if target.name in app.functions]
+    found = [named[target.name] for app in apps if target.name in (named := _entrypoints(app))]
+    found = found or [named[target.name] for app in apps if target.name in (named := _remote(app))]
     if len(found) > 1:
         raise click.UsageError(f"{target.place} has '{target.name}' on {len(found)} apps: give it a name of its own")
     if not found:
-        names = [name for app in apps for name in (*app.registered_entrypoints, *app.functions)]
+        names = [name for app in apps for name in (*_entrypoints(app), *_remote(app))]
         offer = f"there are: {', '.join(names)}" if names else "it has no function and no local entrypoint"
         raise click.UsageError(f"{target.place} has nothing named '{target.name}'; {offer}")
     return found[0]

@@ -19,6 +19,7 @@ HELP = """Run a local entrypoint, or a single function, of the app in a file.
 \b
   upswell run census.py                    the only entrypoint, else the only function
   upswell run census.py::main --top 5      the one of that name, with its options
+  upswell run models.py::Model.predict     a method; its class's parameters are options, too
   upswell run census.py --help             what its options are
   upswell run -m package.module            a module, with relative imports
   upswell run - < census.py                a program from standard input
@@ -64,8 +65,9 @@ def _run(target: loading.Target, arguments: tuple[str, ...], quiet: bool, as_mod
 
 
 def _call(chosen: loading.Chosen, call: inspect.BoundArguments) -> None:
-    if chosen.function is not None:
-        result = chosen.function.remote(*call.args, **call.kwargs)
+    if chosen.entrypoint is None:
+        function, args, kwargs = chosen.resolve(call)
+        result = function.remote(*args, **kwargs)
         if result is not None:
             print(result)
     elif inspect.iscoroutinefunction(chosen.raw):

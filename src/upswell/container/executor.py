@@ -45,8 +45,10 @@ class Executor:
         self._ending = threading.Lock()  # taken by whoever ends the process, and never released
 
     def run(self) -> None:
-        """Serve in the main thread until drained."""
+        """Serve in the main thread until drained, and nothing runs any more."""
         (self._tasks or self._threads).run()
+        self._threads.join()
+        self._ending.acquire()  # who ends the process for another reason does so alone
 
     # -- from the attendant ------------------------------------------------------------------------
 
@@ -63,8 +65,12 @@ class Executor:
             self._side(lead).submit(lead)
 
     def drain(self) -> None:
-        """No more ranges come: end `run`."""
-        (self._tasks or self._threads).drain()
+        """No more ranges come, and what is here is cancelled: end `run`."""
+        for number in list(self.held):
+            self.cancel(number)
+        self._threads.drain()
+        if self._tasks is not None:
+            self._tasks.drain()
 
     def flush(self) -> bool:
         """Send results that wait although their runner is inside an input; whether there were any."""
@@ -162,7 +168,8 @@ class Executor:
             self._fail_fatally(mate, lead.verdict or CANCELLED)
             if got:
                 mate.lock.release()
-        self.outbox.end_process()
+        stopped = threading.get_ident() == lead.thread  # it did as it was told
+        self.outbox.end_process(self._service.exit if stopped else None)
 
     def _fail_fatally(self, work: Work, verdict: ErrorRecord) -> None:
         """Fail the running input, or all of a batch, with what ends the process."""

@@ -15,8 +15,12 @@ from types import ModuleType
 
 from ..errors import InvalidError, NotFoundError
 from ..sdk import context
+from ..sdk import environment as environments
 from ..sdk.app import App
+from ..sdk.cls import Cls, hooks_of, restore
 from ..sdk.context import ImportEnds
+from ..sdk.pool import Home
+from ..sdk.variables import Variables
 from ..spec import Environment, FunctionRecord
 from .service import Bound, Service
 
@@ -38,6 +42,7 @@ def load_environment(environment: Environment) -> BaseException | None:
 
 def enter_environment(environment: Environment) -> None:
     """Make this process what the environment asks for: directory, variables, import path, arguments."""
+    environments.enter_environment(environment)
     os.environ.update(dict(environment.variables))
     try:
         os.chdir(environment.directory)
@@ -85,20 +90,37 @@ def _execute(environment: Environment, specification: ModuleSpec | None) -> None
 def find_service(record: FunctionRecord) -> Service:
     """The user code that the record means.
 
-    Its app's functions get their ids, so that user code can call them.
+    Its app's functions and classes get their ids, so that user code can call them.
     """
-    app_id = record.id.rpartition("/")[0]
+    home = Home(record.id.rpartition("/")[0], record.app_name)
     apps = [app for app in App.all_apps() if (app.name or "") == record.app_name]
     for app in apps:
-        app.bind(app_id)
+        app.bind(home.app_id)
     if record.serialized:
-        return Service({"": Bound.of(pickle.loads(record.serialized))})
+        code = pickle.loads(record.serialized)
+        return _object(record, code, home) if record.kind == "class" else Service({"": Bound.of(code)})
     for app in reversed(apps):
+        if known := app.classes.get(record.name):
+            known.pool.check_image()
+            return _object(record, known.declared, home)
         if function := app.functions.get(record.name):
-            if function.variables.image is not None:
-                function.variables.image.check_imports()
+            function.pool.check_image()
             return Service({"": Bound(function.raw, function.is_async, function.is_generator)})
     raise NotFoundError(
-        f"the module of {record.name} was imported, but has no function {record.name!r} on an app named "
+        f"the module of {record.name} was imported, but has no {record.kind} {record.name!r} on an app named "
         f"{record.app_name!r}: declare it at the top level of the module, whatever __name__ is"
+    )
+
+
+def _object(record: FunctionRecord, declared: type, home: Home) -> Service:
+    """An object of the class, with the record's parameters, as a service of its methods."""
+    known = Cls.of(declared)
+    known.pool.home = home
+    variables = Variables(env=record.environment.variables)
+    parameters = pickle.loads(record.parameters) if record.parameters else {}
+    instance = restore(declared, record.spec, variables, parameters, record.label)
+    return Service(
+        {name: Bound.of(method.raw.__get__(instance), method.is_generator) for name, method in known.methods.items()},
+        [getattr(instance, name) for name in hooks_of(declared, "enter")],
+        [getattr(instance, name) for name in hooks_of(declared, "exit")],
     )

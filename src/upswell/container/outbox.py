@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import NoReturn
 
 from ..errors import SerializationError
+from ..sdk import context
 from ..wire.channel import Channel
 from ..wire.messages import (
     Buffers,
@@ -140,11 +142,14 @@ class Outbox:
         """Give back what has not started of the range. Takes the lock itself."""
         self.send(Returned(work.range, work.give_back()))
 
-    def end_process(self) -> NoReturn:
-        """Send what the other ranges have finished, and end the process at once."""
+    def end_process(self, exit_hooks: Callable[[], None] | None = None) -> NoReturn:
+        """Send what the other ranges have finished, and end the process at once, or after its exit hooks."""
         for other in list(self._held.values()):
             if other.outputs and other.lock.acquire(timeout=LAST_WORDS_SECONDS):
                 self.send_outputs(other)
+        if exit_hooks is not None:
+            context.running.set(None)
+            exit_hooks()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ class Service:
     def exit(self) -> None:
         """Run every exit hook once, if all start-up hooks have run; what one raises is shown, and the next runs too.
 
-        Call it in the main thread, when the loop does not run any more.
+        Called once nothing runs any more, or by what has just stopped and ends the process.
         """
         if not self._entered:
             return
@@ -92,5 +92,15 @@ class Service:
 
     def _run(self, hook: Hook) -> None:
         outcome = hook()
-        if inspect.isawaitable(outcome):
+        if not inspect.isawaitable(outcome):
+            return
+        if self.loop.is_running():  # a thread ends the process
+            import asyncio
+
+            asyncio.run_coroutine_threadsafe(_awaited(outcome), self.loop).result()
+        else:
             self.loop.run_until_complete(outcome)
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

@@ -86,8 +86,8 @@ class Tasks:
         return next((number for number, task in list(self._tasks.items()) if task is now), None)
 
     def drain(self) -> None:
-        """No more ranges come: end `run`."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """No more ranges come: end `run` once every task has ended."""
+        self._loop.call_soon_threadsafe(self._stop)
 
     def run(self) -> None:
         """Serve in the main thread until drained."""
@@ -96,7 +96,14 @@ class Tasks:
     # -- tasks -------------------------------------------------------------------------------------
 
     def _start(self, lead: Work) -> None:
-        self._tasks[lead.range] = self._loop.create_task(self._run(lead))
+        task = self._tasks[lead.range] = self._loop.create_task(self._run(lead))
+        task.add_done_callback(lambda _: self._tasks.pop(lead.range, None))
+
+    def _stop(self) -> None:
+        if self._tasks:
+            next(iter(self._tasks.values())).add_done_callback(lambda _: self._stop())
+        else:
+            self._loop.stop()
 
     def _cancel(self, lead: Work) -> None:
         if lead.range in self._tasks:
@@ -124,7 +131,6 @@ class Tasks:
             else:
                 await self._run_inputs(lead)
         finally:
-            del self._tasks[lead.range]
             self._returning.pop(lead.range, None)
             if not lead.lent:
                 self._places.give()

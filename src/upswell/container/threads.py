@@ -45,6 +45,7 @@ class Threads:
         self._counting = threading.Lock()
         self._runners = int(main)
         self._idle = int(main)  # of them, those that wait for work, or are about to
+        self._threads: list[threading.Thread] = []  # the runners, less the main thread
         self._suspended = 0  # of them, those whose input lends its place
         self._queued = 0  # ranges and batches not taken by a runner
 
@@ -63,6 +64,11 @@ class Threads:
     def drain(self) -> None:
         """No more ranges come: end `run`."""
         self._queue.put(None)
+
+    def join(self) -> None:
+        """Wait, once drained, until nothing runs here: every input ends by itself, or with the process."""
+        for thread in self._threads:
+            thread.join()
 
     def interrupt(self, lead: Work) -> None:
         """Raise `InputCancellation` in the code that runs for it, and not while its runner sends what it has."""
@@ -85,7 +91,9 @@ class Threads:
         if self._queued > self._idle and self._runners - self._suspended < self._most:
             self._runners += 1
             self._idle += 1
-            threading.Thread(target=self._serve, name=f"runner-{self._runners}", daemon=True).start()
+            thread = threading.Thread(target=self._serve, name=f"runner-{self._runners}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _serve(self) -> None:
         while (lead := self._queue.get()) is not None:
@@ -96,8 +104,7 @@ class Threads:
                 self._run(lead)
             with self._counting:
                 self._idle += 1
-        if threading.current_thread() is not threading.main_thread():
-            self._queue.put(None)  # for the others
+        self._queue.put(None)  # for the others
 
     def _on_signal(self, *_: object) -> None:
         me = threading.get_ident()

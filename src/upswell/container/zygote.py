@@ -140,7 +140,7 @@ class Zygote:
     def _prepare(self) -> None:
         """Import the user's code, unless that starts threads: what they hold would be held for ever in a fork."""
         self._failed = load_environment(self._seed.environment)
-        if any(function.is_async for app in App.all_apps() for function in app.functions.values()):
+        if any(app.is_async for app in App.all_apps()):
             import asyncio  # noqa: F401 - so that no container has to
         if threading.active_count() > 1:
             names = ", ".join(thread.name for thread in threading.enumerate()[1:])

@@ -45,7 +45,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Ask the idle container to exit; it gets no more work."""
+    """Ask the container to exit; it gets no more work. What it still runs, as its app is stopped, is cancelled."""
 
     container: str
     reason: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..spec import AutoscalerSettings, FunctionSpec
+from ..spec import FunctionSpec, SettingsUpdate
 from .snapshot import SavedCall
 
 
@@ -30,10 +30,10 @@ class FunctionRemoved:
 
 @dataclass(frozen=True, slots=True)
 class SettingsUpdated:
-    """Settings to lay over the present ones; `None` leaves a field as it is."""
+    """Settings to lay over the present ones."""
 
     function: str
-    update: AutoscalerSettings
+    update: SettingsUpdate
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ class Plane:
             self._settle(known[0], now, out)
 
     def _remove(self, pool: Pool, now: float, out: list[Command]) -> None:
-        pool.remove(out)
+        pool.remove(now, out)
         self._settle(pool, now, out)
 
     def _container(self, name: str) -> tuple[Pool, Container] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
-from ..spec import AutoscalerSettings, FunctionSpec, Limits
+from ..spec import FunctionSpec, Limits, SettingsUpdate
 from . import autoscaler, batching, dispatch, watch
 from .agenda import NEVER, Agenda
 from .autoscaler import ALL_RULES, Decision, Estimates, Load
@@ -149,7 +149,7 @@ class Pool:
     ) -> None:
         if event.fatal:
             container.blameless = True
-            self._end(container)
+            self._end(container, now)
         held = container.ranges.get(event.range)
         if held is None or event.position != held.next or event.position >= held.stop:
             return
@@ -198,8 +198,7 @@ class Pool:
             if not container.ranges:
                 container.idle_since = now
                 if self.spec.single_use and container.state is State.READY:
-                    self._end(container)
-                    out.append(Drain(container.id, "single_use_containers: it has run its input"))
+                    self._drain(container, "single_use_containers: it has run its input", now, out)
         self._recount(container)
 
     def cancel(self, call: Call, running: bool, terminate: bool, out: list[Command]) -> None:
@@ -215,16 +214,15 @@ class Pool:
                 held.wanted_back = True
                 out.append(TakeBack(held.container.id, held.id))
 
-    def remove(self, out: list[Command]) -> None:
+    def remove(self, now: float, out: list[Command]) -> None:
         """The function is gone: cancel its calls, end its containers."""
         self.removed = True
         for call in list(self.queue.calls.values()):
             self.queue.cancel(call, out)
         for container in list(self.containers.values()):
-            if container.state is State.READY and not container.ranges:
-                self._end(container)
-                out.append(Drain(container.id, "its app is stopped"))
-            else:
+            if container.state is State.READY:
+                self._drain(container, "its app is stopped", now, out)
+            elif container.state is State.STARTING:
                 self._kill(container, "cancelled", "its app is stopped", out)
 
     # -- sampling ------------------------------------------------------------------------------------
@@ -239,9 +237,9 @@ class Pool:
     def reconcile(self, now: float, out: list[Command]) -> float:
         """Bring work and containers together. Returns the moment at which to look again without an event."""
         if self.removed:
-            return NEVER
+            return self._watch_over(now, out)
         self.queue.release_delayed(now)
-        self._shed(out)
+        self._shed(now, out)
         concurrency = self.spec.concurrency
         self._grant(concurrency.target_inputs, now, out)
         look_again = self._scale(now, out)
@@ -375,20 +373,18 @@ class Pool:
             patience = autoscaler.patience_seconds(self.estimates, self.settings, last, self.policy)
             if longest_idle.idle_since + patience > now:
                 return longest_idle.idle_since + patience
-            self._end(longest_idle)
-            out.append(Drain(longest_idle.id, f"idle for {patience:g} s: {self.decision.words}"))
+            self._drain(longest_idle, f"idle for {patience:g} s: {self.decision.words}", now, out)
             missing += 1
         return NEVER
 
     def _is_above_maximum(self) -> bool:
         return self.settings.ceiling is not None and self.ready + self.starting > self.settings.ceiling
 
-    def _shed(self, out: list[Command]) -> None:
+    def _shed(self, now: float, out: list[Command]) -> None:
         """Where max_containers was lowered, drain who is idle before it gets work again."""
         while self._idle and self._is_above_maximum():
             longest_idle = next(iter(self._idle.values()))
-            self._end(longest_idle)
-            out.append(Drain(longest_idle.id, f"max_containers is {self.settings.ceiling}"))
+            self._drain(longest_idle, f"max_containers is {self.settings.ceiling}", now, out)
 
     def _load(self, now: float) -> Load:
         resources, present = self.spec.resources, self.ready + self.starting
@@ -422,15 +418,20 @@ class Pool:
 
     # -- the ends of containers ------------------------------------------------------------------------
 
-    def _end(self, container: Container) -> None:
-        """The container gets no more work, and its exit is on the way."""
+    def _drain(self, container: Container, reason: str, now: float, out: list[Command]) -> None:
+        self._end(container, now)
+        out.append(Drain(container.id, reason))
+
+    def _end(self, container: Container, now: float) -> None:
+        """The container gets no more work, and its exit is on the way, after its exit hooks unless it is killed."""
         self._leave(container)
-        container.state = State.ENDING
+        container.state, container.heard_at = State.ENDING, now
+        self._watch.put(container, watch.due_at(container, self.spec))
 
     def _kill(self, container: Container, why: KilledFor, reason: str, out: list[Command]) -> None:
         if not container.killed_for:
             container.killed_for = why
-            self._end(container)
+            self._end(container, container.heard_at)
             out.append(Kill(container.id, reason))
 
     def _leave(self, container: Container) -> None:
@@ -448,7 +449,7 @@ class Pool:
         self._loaded.pop(container.id, None)
 
     def _watch_over(self, now: float, out: list[Command]) -> float:
-        """Kill containers that start for too long, or are silent for longer than any input may take."""
+        """Kill containers that take too long to start or to exit, or are silent for longer than any input may take."""
         while first := self._watch.first():
             moment, container = first
             due = watch.due_at(container, self.spec)
@@ -456,12 +457,10 @@ class Pool:
                 return due
             self._watch.put(container, due if due > now else NEVER)
             if due <= now:
-                if container.state is State.STARTING:
-                    late = f"it exceeded startup_timeout={self.spec.startup_timeout:g} s"
-                    self._kill(container, "start", late, out)
+                why, late = watch.exceeded(container, self.spec)
+                self._kill(container, why, late, out)
+                if why == "start":
                     self._back_off(container, late, now, out)
-                else:
-                    self._kill(container, "timeout", f"it exceeded timeout={self.spec.timeout:g} s", out)
         return NEVER
 
     def _recount(self, container: Container) -> None:
@@ -495,6 +494,5 @@ class Pool:
                 self._buckets.setdefault(bucket, {})[container.id] = container
             container.bucket = bucket
 
-    def apply(self, update: AutoscalerSettings) -> None:
-        """Lay the update over the present settings."""
+    def apply(self, update: SettingsUpdate) -> None:
         self.settings = self.settings.merge(update)

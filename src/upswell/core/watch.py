@@ -1,13 +1,14 @@
 """When a container's silence becomes too long. A pure function of what is known of it.
 
-A container enforces the time limit of its inputs itself; this is for those that can't any more.
+A container enforces the time limit of its inputs itself; this is for those that can't any more, and for those that take
+too long to start or to exit.
 """
 
 from __future__ import annotations
 
-from ..spec import FunctionSpec
+from ..spec import CANCEL_GRACE_SECONDS, EXIT_GRACE_SECONDS, FunctionSpec
 from .agenda import NEVER
-from .model import Container, State
+from .model import Container, KilledFor, State
 
 TIMEOUT_GRACE_SECONDS = 5.0  # the core ends an input this much later than its container should have
 
@@ -18,4 +19,17 @@ def due_at(container: Container, spec: FunctionSpec) -> float:
         return container.started_at + spec.startup_timeout
     if container.state is State.READY and container.running:
         return container.heard_at + spec.timeout + TIMEOUT_GRACE_SECONDS
+    if container.state is State.ENDING and not container.killed_for:
+        return container.heard_at + (CANCEL_GRACE_SECONDS if container.ranges else EXIT_GRACE_SECONDS)
     return NEVER
+
+
+def exceeded(container: Container, spec: FunctionSpec) -> tuple[KilledFor, str]:
+    """What it is killed for when that moment has come, and why in words."""
+    match container.state:
+        case State.STARTING:
+            return "start", f"it exceeded startup_timeout={spec.startup_timeout:g} s"
+        case State.READY:
+            return "timeout", f"it exceeded timeout={spec.timeout:g} s"
+        case State.ENDING:
+            return "cancelled", f"it did not exit within {EXIT_GRACE_SECONDS:g} s"

@@ -5,19 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, dataclass_transform
 
 from ..errors import InvalidError
-from ..spec import AutoscalerSettings, FunctionSpec, Resources, Retries, check_name, require
+from ..spec import EXIT_GRACE_SECONDS, Concurrency, check_name, require
 from ..wire import messages as m
 from . import context
 from .client import get_client, join_client, leave_client, new_id
-from .decorators import marked_concurrency
+from .cls import Cls, declare_class, parameter
+from .decorators import Method, is_generating, marked_concurrency
 from .dual import run_async, run_sync
 from .function import Function
-from .variables import Variables, say_of_gpus, say_of_volumes, say_once
+from .options import WITHOUT_EFFECT, ClassOptions, Declaration, FunctionOptions, say_without_effect
+from .pool import Home, Pool
+from .variables import Variables, say_of_volumes
 
 if TYPE_CHECKING:
     from .image import Image
@@ -25,13 +26,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
-CLOSE_SECONDS = 5.0  # how long the end of an app waits for its containers' last words
-WITHOUT_EFFECT = (
-    "cloud region proxy allow_cross_region_volumes network_file_systems ephemeral_disk enable_memory_snapshot "
-    "nonpreemptible block_network experimental_options include_source i6pn rdma "
-    "scheduler_placement"
-).split()
+CLOSE_SECONDS = EXIT_GRACE_SECONDS + 5.0  # how long the end of an app waits for its containers' last words
 NOT_YET = "a server that keeps apps is not part of this version: use app.run() or `upswell run`"
 
 
@@ -70,13 +67,17 @@ class App:
         volumes: Mapping[Any, Any] | None = None,
         **options: Any,
     ) -> None:
-        _say_without_effect("App", options)
+        for option in options:
+            if option not in WITHOUT_EFFECT:
+                raise TypeError(f"App has no parameter {option!r}")
+        say_without_effect(options)
         say_of_volumes(volumes)
         self.variables = Variables().over(image, secrets, None)
         self.name = None if name is None else check_name("app", name)
         self.tags = dict(tags or {})
         self.app_id: str | None = None
         self.functions: dict[str, Function[..., Any]] = {}
+        self.classes: dict[str, Cls] = {}
         self.registered_entrypoints: dict[str, LocalEntrypoint] = {}
         App._all.append(self)
 
@@ -93,101 +94,89 @@ class App:
     # -- declaring ---------------------------------------------------------------------------------
 
     def function(
-        self,
-        _function: None = None,
-        *,
-        min_containers: int | None = None,
-        max_containers: int | None = None,
-        buffer_containers: int | None = None,
-        scaledown_window: int | None = None,
-        retries: int | Retries | None = None,
-        timeout: float = 300,
-        startup_timeout: float | None = None,
-        cpu: float | None = None,
-        memory: int | None = None,
-        env: Mapping[str, str | None] | None = None,
-        image: Image | None = None,
-        secrets: Collection[Secret] = (),
-        volumes: Mapping[Any, Any] | None = None,
-        gpu: str | list[str] | None = None,
-        name: str | None = None,
-        serialized: bool = False,
-        is_generator: bool | None = None,
-        single_use_containers: bool = False,
-        schedule: object = None,
-        **options: Any,
-    ) -> Callable[[Callable[P, R]], Function[P, R]]:
+        self, _function: None = None, **options: Unpack[FunctionOptions]
+    ) -> Callable[[Callable[P, R] | Method[P, R]], Function[P, R]]:
         """Declare a function of the app.
 
         Scaling: `min_containers` are kept warm, `max_containers` never exceeded, `buffer_containers` idle extra ones
         while the function is active, `scaledown_window` (2..3600 s) the longest a surplus one idles. Failures:
         `retries` (a count, 1 s apart, or `Retries`), `timeout` in seconds for each attempt, `startup_timeout` for
         loading user code. Resources of a container: `cpu` cores reserved, `memory` MiB reserved and enforced. Variables
-        of its environment: those of `image`, then of `secrets`, then of `env`. A function that is not at the top level
-        of a module needs `serialized=True`. Raises `InvalidError` for what can't be.
+        of its environment: those of `image`, then of `secrets`, then of `env`. With `single_use_containers` each runs
+        one input. `name` is the function's own where it is not given, and `is_generator` is found out. A function that
+        is not at the top level of a module needs `serialized=True`. Raises `InvalidError` for what can't be.
         """
         if _function is not None:
             raise InvalidError("@app.function needs parentheses: write @app.function()")
-        _say_without_effect("@app.function", options)
-        say_of_volumes(volumes)
-        say_of_gpus(gpu)
-        if schedule is not None:
+        declaration = Declaration.read("@app.function", self.variables, options, FunctionOptions)
+        if options.get("schedule") is not None:
             raise InvalidError(f"@app.function: schedule needs a deployed app, and {NOT_YET}")
-        try:
-            spec = FunctionSpec(
-                settings=AutoscalerSettings(
-                    min_containers=min_containers,
-                    max_containers=max_containers,
-                    buffer_containers=buffer_containers,
-                    scaledown_window=scaledown_window,
-                ),
-                resources=Resources(cpu=cpu or 0.0, memory_mib=memory or 0),
-                retries=Retries.parse(retries),
-                timeout=timeout,
-                startup_timeout=startup_timeout if startup_timeout is not None else max(timeout, 300),
-                single_use=single_use_containers,
-            )
-            variables = self.variables.over(image, secrets, env)
-        except InvalidError as error:
-            raise InvalidError(f"@app.function: {error}") from None
 
-        def decorate(raw: Callable[P, R]) -> Function[P, R]:
-            return self._declare(raw, name, spec, variables, serialized, is_generator)
+        def decorate(raw: Callable[P, R] | Method[P, R]) -> Function[P, R]:
+            function: Function[P, R] = self._declare(raw, declaration, options)
+            return function
 
         return decorate
 
-    def _declare(
-        self,
-        raw: Callable[P, R],
-        name: str | None,
-        spec: FunctionSpec,
-        variables: Variables,
-        serialized: bool,
-        is_generator: bool | None,
-    ) -> Function[P, R]:
-        import inspect
-
+    def _declare(self, raw: Any, declaration: Declaration, options: FunctionOptions) -> Any:
         if isinstance(raw, type):
             raise TypeError(f"@app.function is for functions, and {raw.__name__} is a class: use @app.cls")
         if isinstance(raw, Function):
             raise InvalidError(f"{raw.name} is a function of an app already")
+        batching = None
+        if isinstance(raw, Method):
+            if raw.batching is None:
+                raise InvalidError(f"@app.function: {raw.name} is under @upswell.method(), which is for classes")
+            batching = raw.batching
+        concurrency = marked_concurrency(raw, batching)
+        raw = raw.raw if isinstance(raw, Method) else raw
         if not callable(raw):
             raise TypeError(f"@app.function is for functions, not {raw!r}")
-        chosen = check_name("function", name if name is not None else raw.__name__)
+        name = check_name("function", options.get("name") or raw.__name__)
+        serialized = options.get("serialized", False)
         if "." in getattr(raw, "__qualname__", "") and not serialized:
             raise InvalidError(
                 f"@app.function: {raw.__qualname__} is not at the top level of its module, so containers can't import "
                 "it: move it there, or declare it with serialized=True"
             )
-        generator = inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw)
-        generator = generator if is_generator is None else is_generator
-        require(not (generator and spec.retries), f"@app.function: {chosen} is a generator, which can't have retries")
-        if chosen in self.functions:
-            warnings.warn(f"{chosen} is declared twice in this app, and the later one wins", stacklevel=3)
-        spec = msgspec.structs.replace(spec, concurrency=marked_concurrency(raw))
-        function = Function(self, raw, chosen, spec, variables, serialized=serialized, is_generator=generator)
-        self.functions[chosen] = function
+        chosen = options.get("is_generator")
+        generator = is_generating(raw) if chosen is None else chosen
+        retries = declaration.spec.retries
+        require(not (generator and retries), f"@app.function: {name} is a generator, which can't have retries")
+        if concurrency != Concurrency():
+            declaration = declaration.with_concurrency(concurrency)
+        function: Function[..., Any] = Function(
+            Pool(name, raw, declaration, serialized=serialized), raw, is_generator=generator
+        )
+        self._make_way(name)
+        self.functions[name] = function
         return function
+
+    @dataclass_transform(kw_only_default=True, field_specifiers=(parameter,))
+    def cls(self, _class: None = None, **options: Unpack[ClassOptions]) -> Callable[[type[T]], type[T]]:
+        """Declare a class of the app: `@upswell.method()` makes a method of it callable through an object.
+
+        Options are those of `@app.function()`, less `name`, `schedule` and `is_generator`; each set of parameters has
+        a pool of its own, to which they apply. Raises `InvalidError` for what can't be.
+        """
+        if _class is not None:
+            raise InvalidError("@app.cls needs parentheses: write @app.cls()")
+        declaration = Declaration.read("@app.cls", self.variables, options, ClassOptions)
+
+        def decorate(raw: type[T]) -> type[T]:
+            known = declare_class(raw, declaration, options.get("serialized", False))
+            self._make_way(known.pool.name)
+            self.classes[known.pool.name] = known
+            return raw
+
+        return decorate
+
+    def _make_way(self, name: str) -> None:
+        """One name is one pool."""
+        if name in self.functions or name in self.classes:
+            warnings.warn(f"{name} is declared twice in this app, and the later one wins", stacklevel=4)
+        self.functions.pop(name, None)
+        self.classes.pop(name, None)
 
     def local_entrypoint(
         self, _function: None = None, *, name: str | None = None
@@ -205,15 +194,13 @@ class App:
 
         return decorate
 
-    def cls(self, *_: Any, **__: Any) -> Any:
-        """Classes are not part of this version."""
-        raise InvalidError("@app.cls is not part of this version: use @app.function()")
-
     def include(self, other: App) -> App:
-        """Add the other app's functions to this one; a name in both is an `InvalidError`. Returns this app."""
-        for name, function in other.functions.items():
-            require(name not in self.functions, f"both apps have a function {name!r}: give one another name")
-            self.functions[name] = function
+        """Add what the other app has to this one; a name in both is an `InvalidError`. Returns this app."""
+        for name in (*other.functions, *other.classes):
+            taken = name in self.functions or name in self.classes
+            require(not taken, f"both apps have a function or class {name!r}: give one another name")
+        self.functions.update(other.functions)
+        self.classes.update(other.classes)
         return self
 
     # -- running -----------------------------------------------------------------------------------
@@ -232,17 +219,31 @@ class App:
         """Deployed apps are not part of this version."""
         raise InvalidError(f"App.lookup({name!r}): {NOT_YET}")
 
-    def bind(self, app_id: str) -> None:
-        """Give the functions their ids as part of the running app."""
+    @property
+    def pools(self) -> list[Pool]:
+        """The plain pools of the app's functions and classes."""
+        functions, classes = self.functions.values(), self.classes.values()
+        return [*(function.pool for function in functions), *(known.pool for known in classes)]
+
+    @property
+    def is_async(self) -> bool:
+        """Whether something of the app is asynchronous."""
+        functions, classes = self.functions.values(), self.classes.values()
+        return any(function.is_async for function in functions) or any(known.is_async for known in classes)
+
+    def bind(self, app_id: str) -> Home:
+        """The app runs under that id: what it has takes inputs from now on."""
         self.app_id = app_id
-        for name, function in self.functions.items():
-            function.id = f"{app_id}/{name}"
+        home = Home(app_id, self.name or "")
+        for pool in self.pools:
+            pool.home = home
+        return home
 
     def unbind(self) -> None:
         """The app runs no more."""
         self.app_id = None
-        for function in self.functions.values():
-            function.id = ""
+        for pool in self.pools:
+            pool.home = None
 
     def watch(self, callback: Callable[[m.Progress], None]) -> None:
         """Have `callback` told, in another thread, how the running app's functions progress."""
@@ -251,7 +252,8 @@ class App:
 
     def __repr__(self) -> str:
         state = "running" if self.app_id else "not running"
-        return f"App({self.name!r}, {len(self.functions)} functions, {state})"
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        return f"App({self.name!r}, {len(self.functions)} functions{classes}, {state})"
 
 
 class Running:
@@ -270,9 +272,9 @@ class Running:
         # The server boots while the rest is made ready.
         client = join_client()
         try:
-            records = [function.record(app_id) for function in app.functions.values()]
-            app.bind(app_id)
-            client.send(m.OpenApp(app_id, app.name or "", records))
+            home = app.bind(app_id)
+            records = [pool.record(home) for pool in app.pools if pool.is_complete]
+            client.send(m.OpenApp(app_id, home.app_name, records))
         except BaseException:
             app.unbind()
             leave_client()
@@ -310,12 +312,3 @@ class Running:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await run_async(self._close(kind is not None))
-
-
-def _say_without_effect(where: str, options: dict[str, Any]) -> None:
-    """Options of Modal's SDK that a self-hosted system has no use for are accepted, and said once."""
-    for name, value in options.items():
-        if name not in WITHOUT_EFFECT:
-            raise TypeError(f"{where} has no parameter {name!r}")
-        if value:
-            say_once(f"{name}= has no effect here")

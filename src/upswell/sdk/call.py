@@ -154,7 +154,7 @@ async def spawn(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any
     client, function_id = function.connect()
     call = new_id("fc")
     inbox = client.open_inbox(call)
-    submission = Submission(client, call, function_id, "spawn")
+    submission = Submission(client, call, function_id, "spawn", method=function.method)
     try:
         iterator = map(tuple, inputs) if starred else iter(inputs)
         last = False

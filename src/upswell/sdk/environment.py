@@ -8,15 +8,24 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from ..errors import InvalidError
 from ..spec import Environment
 
 _declared: dict[str, tuple[Literal["script", "module", "text"], str]] = {}
+_entered: Environment | None = None
 
 
 def declare_source(module: str, kind: Literal["script", "module", "text"], origin: str) -> None:
     """Say where the code of a module comes from that was not imported in the usual way (the command line does)."""
     _declared[module] = (kind, origin)
+
+
+def enter_environment(environment: Environment) -> None:
+    """Take note that this process is a container, or forks containers, of that environment."""
+    global _entered
+    _entered = environment
 
 
 def is_by_value() -> bool:
@@ -36,9 +45,11 @@ def environment_of(function: Callable[..., Any], variables: dict[str, str], seri
 
     Raises `InvalidError` when containers could not import it and it is not `serialized`.
     """
+    name = "" if serialized else function.__module__
+    if _entered is not None:
+        return _beside(_entered, name, variables)
     if serialized:
         return _environment("module", "", "", False, variables)
-    name = function.__module__
     module = sys.modules.get(name)
     if name in _declared:
         kind, origin = _declared[name]
@@ -46,6 +57,14 @@ def environment_of(function: Callable[..., Any], variables: dict[str, str], seri
     if name == "__main__":
         return _main(module, variables)
     return _environment("module", name, name, False, variables)
+
+
+def _beside(entered: Environment, name: str, variables: dict[str, str]) -> Environment:
+    """Inside a container: the same environment as outside, so that what is declared here shares a zygote."""
+    pairs = tuple(sorted(variables.items()))
+    if name and name in (entered.module, "__main__"):
+        return replace(entered, variables=pairs)
+    return replace(entered, kind="module", origin=name, module=name, main=False, variables=pairs)
 
 
 def _main(module: ModuleType | None, variables: dict[str, str]) -> Environment:

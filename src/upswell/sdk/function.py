@@ -3,67 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, ParamSpec, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
 from ..errors import InvalidError, SerializationError
-from ..spec import AutoscalerSettings, FunctionRecord, FunctionSpec
+from ..spec import AutoscalerSettings
 from ..wire import messages as m
 from ..wire.payload import PackError, pack_inputs
 from . import call as calls
 from . import context, verbs
 from .call import FunctionCall
-from .client import Client, get_client, new_id, new_request
+from .client import Client, new_id
 from .dual import Dual, dual
-from .environment import environment_of, is_by_value, serialize
+from .environment import is_by_value
 from .mapping import Mapped, Mapping
+from .options import PoolOptions
 from .outcomes import error_of, values_of
+from .pool import Autoscaler, FunctionStats, Pool
 from .pump import Inputs
 from .streaming import RemoteGenerator
-from .variables import Variables
-
-if TYPE_CHECKING:
-    from .app import App
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class FunctionStats(NamedTuple):
-    """A function's state at a glance; counts of inputs, and `num_total_runners` of containers starting and ready."""
-
-    backlog: int
-    num_total_runners: int
-    num_running_inputs: int
-    input_headroom: int
-
-
 class Function(Generic[P, R]):
-    """A function of an app. Calling it needs a verb: `.remote`, `.local`, `.map`, `.spawn` and their kin."""
+    """A function of an app, or a method of an object. Calling it needs a verb: `.remote`, `.local`, `.map`, `.spawn` …
+
+    Its inputs are run by the containers of `pool`; `here` is what `.local` calls.
+    """
 
     def __init__(
         self,
-        app: App,
+        pool: Pool,
         raw: Callable[P, R],
-        name: str,
-        spec: FunctionSpec,
-        variables: Variables,
         *,
-        serialized: bool,
+        method: str = "",
         is_generator: bool,
+        here: Callable[P, R] | None = None,
     ) -> None:
         import inspect
 
-        self.app = app
+        self.pool = pool
         self.raw = raw
-        self.name = name
-        self.spec = spec
+        self.method = method
+        self.name = f"{pool.name}.{method}" if method else pool.name
         self.is_async = inspect.iscoroutinefunction(raw) or inspect.isasyncgenfunction(raw)
         self.is_generator = is_generator
-        self.serialized = serialized
-        self.variables = variables
-        self.id = ""  # while the app runs
-        self.__name__, self.__doc__, self.__wrapped__ = name, raw.__doc__, raw
-        self.__module__, self.__qualname__ = raw.__module__, getattr(raw, "__qualname__", name)
+        self._here = here or raw
+        self.__name__, self.__doc__, self.__wrapped__ = method or pool.name, raw.__doc__, raw
+        self.__module__, self.__qualname__ = raw.__module__, getattr(raw, "__qualname__", self.name)
 
     remote = verbs.Outcome(lambda function: Dual(function._remote))
     remote_gen = verbs.Yielded(lambda function: RemoteGenerator(function))
@@ -73,8 +61,11 @@ class Function(Generic[P, R]):
     starmap = verbs.Maps(lambda function: Map(function, starred=True))
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function here, in this process; an async function gives a coroutine, as it would undecorated."""
-        return self.raw(*args, **kwargs)
+        """Call the function here, in this process; an async function gives a coroutine, as it would undecorated.
+
+        For a method, the start-up hooks of its object run here first, once.
+        """
+        return self._here(*args, **kwargs)
 
     def __call__(self, *args: object, **kwargs: object) -> NoReturn:
         raise TypeError(
@@ -83,29 +74,14 @@ class Function(Generic[P, R]):
         )
 
     def __repr__(self) -> str:
-        return f"Function({self.name!r}, app={self.app.name!r}{', running' if self.id else ''})"
+        return f"Function({self.name!r}{', running' if self.pool.is_running else ''})"
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self.name} can't be pickled: pass its name, or import its module where it is needed")
 
     def connect(self) -> tuple[Client, str]:
-        """The client and this function's id; `InvalidError` while its app does not run."""
-        if not self.id:
-            raise InvalidError(
-                f"the app of {self.name} is not running: use `with app.run():` around the call, or `upswell run FILE`"
-            )
-        return get_client(), self.id
-
-    def record(self, app_id: str) -> FunctionRecord:
-        """The function as it is sent to the server."""
-        return FunctionRecord(
-            id=f"{app_id}/{self.name}",
-            app_name=self.app.name or "",
-            name=self.name,
-            spec=self.spec,
-            environment=environment_of(self.raw, self.variables.resolve(), self.serialized),
-            serialized=serialize(self.raw) if self.serialized else b"",
-        )
+        """The client and the id of the pool; `InvalidError` while the app does not run."""
+        return self.pool.connect()
 
     # -- one input ---------------------------------------------------------------------------------
 
@@ -117,7 +93,8 @@ class Function(Generic[P, R]):
         call = new_id("fc")
         inbox = client.open_inbox(call)
         try:
-            client.submit(m.Submit(call, function_id, "remote", 0, 1, True, _parent(), packed.buffers), packed)
+            submit = m.Submit(call, function_id, "remote", 0, 1, True, _parent(), packed.buffers, self.method)
+            client.submit(submit, packed)
             message, payload = (await inbox.receive())[0]
         except BaseException as error:
             if not isinstance(error, Exception):
@@ -160,43 +137,48 @@ class Function(Generic[P, R]):
 
     # -- scaling -----------------------------------------------------------------------------------
 
-    @dual
-    async def get_current_stats(self) -> FunctionStats:
-        """The function's backlog, containers, running inputs and free places, now."""
-        now = await self._inquire(None)
-        return FunctionStats(now.backlog, now.containers, now.running, now.headroom)
+    @property
+    def get_current_stats(self) -> Dual[[], FunctionStats]:
+        """The backlog, containers, running inputs and free places of the function's pool, now."""
+        return self.pool.get_current_stats
 
-    @dual
-    async def update_autoscaler(
-        self,
-        *,
-        min_containers: int | None = None,
-        max_containers: int | None = None,
-        buffer_containers: int | None = None,
-        scaledown_window: int | None = None,
-    ) -> AutoscalerSettings:
+    @property
+    def update_autoscaler(self) -> Dual[..., AutoscalerSettings]:
         """Change how the running function scales; `None` leaves a setting as it is. Returns the settings in force."""
-        update = AutoscalerSettings(
-            min_containers=min_containers,
-            max_containers=max_containers,
-            buffer_containers=buffer_containers,
-            scaledown_window=scaledown_window,
-        )
-        return (await self._inquire(update)).settings
+        return self._whole_pool("update_autoscaler").update_autoscaler
 
-    async def _inquire(self, update: AutoscalerSettings | None) -> m.Statistics:
-        client, function_id = self.connect()
-        request = new_request()
-        inbox = client.open_inbox(str(request))
-        try:
-            client.send(m.Inquire(request, function_id, update))
-            answer, _ = (await inbox.receive())[0]
-        finally:
-            client.close_inbox(str(request))
-        assert isinstance(answer, m.Statistics)
-        if answer.error:
-            raise InvalidError(answer.error)
-        return answer
+    @property
+    def autoscaler(self) -> Autoscaler:
+        """The settings by which the running function scales, and their change."""
+        return self._whole_pool("autoscaler").autoscaler
+
+    def with_options(self, **options: Unpack[PoolOptions]) -> Function[P, R]:
+        """The function with these options in place of what it was declared with, and a pool of its own."""
+        return self._on(self._whole_pool("with_options").with_options(f"{self.name}.with_options", options))
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Function[P, R]:
+        """The function where a container takes up to `max_inputs` at once, with a pool of its own.
+
+        The autoscaler aims at `target_inputs` for each container, by default `max_inputs`.
+        """
+        pool = self._whole_pool("with_concurrency")
+        return self._on(pool.with_concurrency(f"{self.name}.with_concurrency", max_inputs, target_inputs))
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Function[P, R]:
+        """The function where inputs run in batches, formed within `wait_ms` milliseconds, with a pool of its own."""
+        pool = self._whole_pool("with_batching")
+        return self._on(pool.with_batching(f"{self.name}.with_batching", max_batch_size, wait_ms))
+
+    def _on(self, pool: Pool) -> Function[P, R]:
+        return Function(pool, self.raw, is_generator=self.is_generator, here=self._here)
+
+    def _whole_pool(self, verb: str) -> Pool:
+        if self.method:
+            raise InvalidError(
+                f"{self.name}.{verb}: all methods of an object share its containers: call it on the object, as in "
+                f"{self.pool.name}(...).{verb}, or for the with_ kin on the class"
+            )
+        return self.pool
 
     def _refuse_plain(self) -> None:
         if not self.is_generator:

@@ -157,7 +157,7 @@ class Mapping:
         client, function_id = self.function.connect()
         call = new_id("fc")
         self._inbox = client.open_inbox(call)
-        self._submission = Submission(client, call, function_id, "map")
+        self._submission = Submission(client, call, function_id, "map", method=self.function.method)
         self._iterator = self._inputs.open(asynchronous, self._inbox)
 
     def _may_pull(self) -> bool:

@@ -76,7 +76,15 @@ class Streaming:
         self._client, function_id = function.connect()
         self._packed = function._pack(args, kwargs)
         self._submit = m.Submit(
-            new_id("fc"), function_id, "generator", 0, 1, True, current_input_id() or "", self._packed.buffers
+            new_id("fc"),
+            function_id,
+            "generator",
+            0,
+            1,
+            True,
+            current_input_id() or "",
+            self._packed.buffers,
+            function.method,
         )
         self._inbox: Inbox | None = None  # once it has begun
         self._frames: deque[Frame] = deque()

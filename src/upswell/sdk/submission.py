@@ -31,13 +31,14 @@ def unpicklable(first: int, error: PackError) -> SerializationError:
 class Submission:
     """The inputs of one call on their way to the server."""
 
-    def __init__(self, client: Client, call: str, function: str, kind: m.CallKind) -> None:
+    def __init__(self, client: Client, call: str, function: str, kind: m.CallKind, *, method: str = "") -> None:
         self.client = client
         self.call = call
         self.submitted = 0
         self.ended = False
         self._function = function
         self._kind = kind
+        self._method = method
         self._parent = context.current_input_id() or ""
         self._unaccepted: dict[int, _Offer] = {}  # by position, in order
         self._refused = False  # nothing is sent until the server invites
@@ -55,7 +56,15 @@ class Submission:
     def send(self, packed: Packed, count: int, last: bool) -> None:
         """Offer the next segment."""
         submit = m.Submit(
-            self.call, self._function, self._kind, self.submitted, count, last, self._parent, packed.buffers
+            self.call,
+            self._function,
+            self._kind,
+            self.submitted,
+            count,
+            last,
+            self._parent,
+            packed.buffers,
+            self._method,
         )
         self.submitted += count
         self.ended = self.ended or last

@@ -27,12 +27,16 @@ class Caller:
 
     connection: Connection
     kind: m.CallKind
-    app: str
     function: str
+    method: str = ""  # of an object's, the one that its inputs run
     accepted: int = 0  # inputs taken so far
     total: int = -1
     holder: tuple[str, int] | None = None  # of a generator's call, the container and the range that run it
     collectors: list[Connection] = field(default_factory=list)  # who fetches a spawned call's outcomes
+
+    @property
+    def app(self) -> str:
+        return app_of(self.function)
 
 
 @dataclass(slots=True, eq=False)
@@ -86,15 +90,11 @@ class Dispatcher:
         arrived, self._arrived = self._arrived, Kept(b"")
         return arrived
 
-    def prepare(self, record: FunctionRecord) -> None:
-        """Containers of the function may soon be wanted."""
+    def declare(self, app: App, record: FunctionRecord) -> None:
+        """The function exists from now on, and containers of it may soon be wanted."""
+        app.functions[record.id] = self.functions[record.id] = record
         self._engine.prepare(record)
-
-    def kill_all_of(self, app: App) -> None:
-        """End the containers of an app that is closing and took too long."""
-        for served in list(self.containers.values()):
-            if served.record.id in app.functions:
-                self._engine.kill(served.id)
+        self.happened(e.FunctionDeclared(record.id, record.spec))
 
     def start_failed(self, served: Served, error: m.ErrorRecord, payload: memoryview) -> None:
         """A container could not load its function."""
@@ -144,7 +144,7 @@ class Dispatcher:
     def _start(self, container: str, function: str) -> None:
         record = self.functions[function]
         served = self.containers[container] = Served(container, f"{container}.{secrets.token_hex(16)}", record)
-        if app := self.apps.get(function.rpartition("/")[0]):
+        if app := self.apps.get(app_of(function)):
             app.containers += 1
         self._engine.start(container, served.token, record)
 
@@ -153,6 +153,7 @@ class Dispatcher:
         kept = self.store.inputs(command.call, command.first)
         segment = (command.call, command.first)
         known = segment in served.segments
+        caller = self.calls.get(command.call)
         assign = m.Assign(
             command.range,
             command.call,
@@ -161,7 +162,7 @@ class Dispatcher:
             command.start,
             command.stop,
             None if known or kept.block is None else kept.block.buffers,
-            "",
+            caller.method if caller else "",
             command.batch,
             command.left,
         )
@@ -208,11 +209,9 @@ class Dispatcher:
             came = self._error
             error = m.ErrorRecord(command.kind, came.type, came.message, came.traceback, command.attempts)
             kept = Kept(self._arrived.payload)
-        elif command.kind == "start" and caller is not None:
-            function = next((f for f in self._start_errors if f.startswith(caller.app + "/")), "")
-            if function and function in command.reason:
-                came, kept = self._start_errors[function]
-                error = m.ErrorRecord("start", came.type, came.message, came.traceback, command.attempts)
+        elif command.kind == "start" and caller is not None and caller.function in self._start_errors:
+            came, kept = self._start_errors[caller.function]
+            error = m.ErrorRecord("start", came.type, came.message, came.traceback, command.attempts)
         self._settle(command.call, Outcome(command.start, command.count, kept, error))
 
     def _settle(self, call: str, outcome: Outcome) -> None:
@@ -259,10 +258,9 @@ class Dispatcher:
         if served is None:
             return
         if isinstance(report, ContainerOutput):
-            app_id, _, name = served.record.id.rpartition("/")
-            if app := self.apps.get(app_id):
-                label = served.id.removeprefix("co-")
-                app.opener.send(m.Log(app_id, name, label, report.stream, report.text))
+            if app := self.apps.get(app_of(served.record.id)):
+                container = served.id.removeprefix("co-")
+                app.opener.send(m.Log(app.id, served.record.label, container, report.stream, report.text))
             return
         served.exit = report
         if served.connection is None:
@@ -276,7 +274,7 @@ class Dispatcher:
             return
         del self.containers[served.id]
         self.happened(e.ContainerExited(served.id, served.exit.reason, served.exit.out_of_memory))
-        if app := self.apps.get(served.record.id.rpartition("/")[0]):
+        if app := self.apps.get(app_of(served.record.id)):
             app.containers -= 1
             self.close_if_empty(app)
 
@@ -288,6 +286,11 @@ class Dispatcher:
             for call in [name for name, caller in self.calls.items() if caller.app == app.id]:
                 del self.calls[call]
                 self.store.drop_call(call)
+
+
+def app_of(function: str) -> str:
+    """The id of the app that a function's id begins with."""
+    return function.rpartition("/")[0]
 
 
 def send_outcome(connection: Connection, call: str, outcome: Outcome) -> None:

@@ -18,7 +18,6 @@ from .runtime import Runtime
 from .validation import check_client, check_container
 
 PROGRESS_SECONDS = 0.1
-CLOSE_GRACE_SECONDS = 1.0  # containers of a closing app that have not exited by then are killed
 
 
 class ContainerPeer:
@@ -102,6 +101,8 @@ class ClientPeer:
                 self._dispatcher.consumed(call, chunks, size)
             case m.OpenApp():
                 self._open(message)
+            case m.Declare():
+                self._declare(message)
             case m.CloseApp(app=app):
                 self._close(app)
             case m.Collect():
@@ -130,11 +131,10 @@ class ClientPeer:
         dispatcher = self._dispatcher
         owned = message.kind != "spawn"
         if message.first == 0 and message.call not in dispatcher.calls:
-            app = message.function.rpartition("/")[0]
-            dispatcher.calls[message.call] = Caller(self._connection, message.kind, app, message.function)
+            dispatcher.calls[message.call] = Caller(self._connection, message.kind, message.function, message.method)
             record = dispatcher.functions.get(message.function)
             if record is not None and (message.kind == "spawn" or message.parent):
-                dispatcher.graph.begun(message.call, record, "", message.parent)
+                dispatcher.graph.begun(message.call, record, message.method, message.parent)
         caller = dispatcher.calls.get(message.call)
         if caller is not None and message.last:
             caller.total = message.first + message.count
@@ -151,14 +151,16 @@ class ClientPeer:
         dispatcher.happened(event, kept)
 
     def _open(self, message: m.OpenApp) -> None:
-        records = {record.id: record for record in message.functions}
-        app = App(message.app, self._connection, records)
-        self._dispatcher.apps[message.app] = app
-        self._dispatcher.functions.update(records)
+        app = self._dispatcher.apps[message.app] = App(message.app, self._connection, {})
         for record in message.functions:
-            self._dispatcher.prepare(record)
-            self._dispatcher.happened(e.FunctionDeclared(record.id, record.spec))
+            self._dispatcher.declare(app, record)
         self._connection.send(m.AppOpened(message.app))
+
+    def _declare(self, message: m.Declare) -> None:
+        """Of an app that closes or never was nothing is declared: what follows is refused as it would be later."""
+        app, record = self._dispatcher.apps.get(message.app), message.function
+        if app is not None and not app.closing and record.id not in app.functions:
+            self._dispatcher.declare(app, record)
 
     def _close(self, name: str) -> None:
         app = self._dispatcher.apps.get(name)
@@ -168,7 +170,6 @@ class ClientPeer:
         app.closing = True
         for function in app.functions:
             self._dispatcher.happened(e.FunctionRemoved(function))
-        self._runtime.clock.call_later(CLOSE_GRACE_SECONDS, self._dispatcher.kill_all_of, app)
         self._dispatcher.close_if_empty(app)
 
     def _collect(self, message: m.Collect) -> None:
@@ -229,7 +230,7 @@ class ClientPeer:
             now = self._runtime.plane.statistics(function)
             if now is not None:
                 counts = (now.backlog, now.running, now.succeeded, now.failed, now.starting, now.ready)
-                rows.append(m.FunctionProgress(record.name, *counts))
+                rows.append(m.FunctionProgress(record.label, *counts))
         progress = m.Progress(app.id, rows)
         if progress != self._progress.get(app.id):
             self._progress[app.id] = progress

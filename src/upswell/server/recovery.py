@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import asdict
+
 from ..core import events as e
 from ..core.schedules import Schedules
-from ..spec import FunctionRecord
+from ..spec import FunctionRecord, SettingsUpdate
 from ..store import Snapshot, Version
 
 
@@ -25,7 +27,7 @@ def recovered(snapshot: Snapshot) -> Iterator[e.Event]:
     known = {record.id for record in functions}
     for function, settings in snapshot.settings:
         if function in known:
-            yield e.SettingsUpdated(function, settings)
+            yield e.SettingsUpdated(function, SettingsUpdate.of(**asdict(settings)))
     for call in snapshot.calls:
         yield e.CallRestored(call)
 

@@ -40,6 +40,13 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
                 _require(caller.total in (-1, total), f"the call {call} ended with {caller.total} inputs, not {total}")
         case m.OpenApp():
             _check_open(message, dispatcher)
+        case m.Declare(app=name, function=record):
+            _check_id("app", name)
+            _check_id("function", record.id)
+            derived = record.id.startswith(f"{name}/{record.name}@")
+            _require(derived and "/" not in record.label, f"{record.id} is no pool of {name}/{record.name}")
+            if app := dispatcher.apps.get(name):
+                _require(len(app.functions) < MAX_FUNCTIONS, f"an app has at most {MAX_FUNCTIONS:,} pools")
         case m.CloseApp(app=name):
             _check_id("app", name)
             if app := dispatcher.apps.get(name):
@@ -101,6 +108,7 @@ def _check_submit(message: m.Submit, connection: Connection, dispatcher: Dispatc
     call = message.call
     _check_id("call", call)
     _check_id("function", message.function)
+    _require(len(message.method) <= MAX_ID_CHARACTERS, f"{message.method[:40]!r} is no method")
     _check_whole("first", message.first, 0, MAX_POSITION)
     _check_whole("count", message.count, 1, MAX_SEGMENT_INPUTS)
     _check_buffers(message.buffers, connection)
@@ -109,7 +117,7 @@ def _check_submit(message: m.Submit, connection: Connection, dispatcher: Dispatc
         return
     _require(caller.connection is connection, f"the call {call} belongs to another connection")
     _require(
-        (caller.kind, caller.function) == (message.kind, message.function),
+        (caller.kind, caller.function, caller.method) == (message.kind, message.function, message.method),
         f"the call {call} is a {caller.kind} of {caller.function}, not a {message.kind} of {message.function}",
     )
     stop = message.first + message.count

@@ -9,7 +9,7 @@ from random import Random
 
 from ..core import events as e
 from ..core.plane import Plane
-from ..spec import AutoscalerSettings, Concurrency, FunctionSpec, Limits, Retries
+from ..spec import AutoscalerSettings, Concurrency, FunctionSpec, Limits, Retries, SettingsUpdate
 from .faults import FAULTY_SECONDS, Faults
 from .process import Behaviour
 from .world import Caller, CallKind, Machine, World
@@ -106,7 +106,7 @@ def _plan_trouble(world: World, random: Random, functions: list[str]) -> None:
             world.declare(function, _draw_spec(random), _draw_behaviour(random))
         elif trouble == "updated":
             floor = random.randrange(2)
-            update = AutoscalerSettings(min_containers=floor, max_containers=floor + random.randrange(1, 4))
+            update = SettingsUpdate(min_containers=floor, max_containers=floor + random.randrange(1, 4))
             world.happened(e.SettingsUpdated(function, update))
         elif trouble == "removed":
             world.happened(e.FunctionRemoved(function))

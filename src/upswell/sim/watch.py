@@ -186,7 +186,7 @@ class Watch:
                 self._started(container, function)
             case c.Drain(container=container):
                 kept = self._known(container, command)
-                if not kept.ready or kept.ended or kept.ranges:
+                if not kept.ready or kept.ended or (kept.ranges and not kept.books.removed):
                     self._broken(f"{command} of a container that is not idle")
                 self._end(kept)
                 books = kept.books

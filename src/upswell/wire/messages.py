@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from ..operations import AnyOperation, Problem
-from ..spec import AutoscalerSettings, FunctionRecord
+from ..spec import AutoscalerSettings, FunctionRecord, SettingsUpdate
 
 PROTOCOL = 1
 
@@ -103,6 +103,7 @@ class Submit(Message, tag=12, frozen=True):
     last: bool
     parent: str = ""  # the input that made this call, when made inside a container
     buffers: Buffers | None = None
+    method: str = ""  # of the object that the function's containers hold; "" where they hold a function
 
 
 class EndInputs(Message, tag=13, frozen=True):
@@ -144,7 +145,7 @@ class Inquire(Message, tag=17, frozen=True):
 
     request: int
     function: str
-    update: AutoscalerSettings | None = None
+    update: SettingsUpdate | None = None
 
 
 class Release(Message, tag=19, frozen=True):
@@ -193,6 +194,16 @@ class Withdraw(Message, tag=21, frozen=True):
     """Nobody waits for the answer to that `UseObject` any more: it is an empty one, if it is not under way yet."""
 
     request: int
+
+
+class Declare(Message, tag=29, frozen=True):
+    """Add a function to an app that runs, from the app's opener or from inside its containers.
+
+    Idempotent: the id says what the function is. Frames that follow on this connection may refer to it.
+    """
+
+    app: str
+    function: FunctionRecord
 
 
 # -- server → client -------------------------------------------------------------------------------
@@ -478,7 +489,7 @@ class Resumed(Message, tag=76, frozen=True):
 AnyMessage = (
     Hello | Welcome | Bye
     | OpenApp | CloseApp | Submit | EndInputs | Cancel | Collect | Uncollect | Inquire | Watch | Release
-    | UseObject | Withdraw | Consumed | DescribeGraph
+    | UseObject | Withdraw | Consumed | DescribeGraph | Declare
     | AppOpened | AppClosed | Accepted | Refused | Invited | Outputs | Failed | Chunks | CallDescribed
     | Log | Progress | Statistics | ObjectAnswer | CallGraph
     | Load | Assign | TakeBack | CancelRange | Credit | Forget | Drain

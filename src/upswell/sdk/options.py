@@ -1,0 +1,163 @@
+"""What `@app.function`, `@app.cls` and `with_options` take, read once into what a pool declares.
+
+Limits are checked by `spec.py`; here stands which options there are, and what Modal's SDK has besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from ..errors import InvalidError
+from ..spec import DEFAULT_TIMEOUT_SECONDS, Concurrency, FunctionSpec, Resources, Retries, SettingsUpdate, require
+from .variables import Variables, say_of_gpus, say_of_volumes, say_once
+
+if TYPE_CHECKING:
+    from .image import Image
+    from .secret import Secret
+
+WITHOUT_EFFECT = frozenset(
+    "cloud region proxy allow_cross_region_volumes network_file_systems ephemeral_disk enable_memory_snapshot "
+    "nonpreemptible block_network experimental_options include_source i6pn rdma "
+    "scheduler_placement".split()
+)
+
+
+class PoolOptions(TypedDict, total=False):
+    """What a pool may have of its own; everything may be left out, and `None` leaves it as it is."""
+
+    cpu: float | None
+    memory: int | None
+    env: Mapping[str, str | None] | None
+    secrets: Collection[Secret] | None
+    volumes: Mapping[Any, Any] | None
+    gpu: str | list[str] | None
+    retries: int | Retries | None
+    max_containers: int | None
+    buffer_containers: int | None
+    scaledown_window: int | None
+    timeout: float | None
+    # Of no effect here:
+    region: Any
+    cloud: Any
+
+
+class ClassOptions(PoolOptions, total=False):
+    """What a class may be declared with."""
+
+    min_containers: int | None
+    startup_timeout: float | None
+    single_use_containers: bool
+    serialized: bool
+    image: Image | None
+    # Of no effect here:
+    proxy: Any
+    include_source: Any
+    enable_memory_snapshot: Any
+    ephemeral_disk: Any
+    network_file_systems: Any
+    allow_cross_region_volumes: Any
+    nonpreemptible: Any
+    block_network: Any
+    experimental_options: Any
+    i6pn: Any
+    rdma: Any
+    scheduler_placement: Any
+
+
+class FunctionOptions(ClassOptions, total=False):
+    """What a function may be declared with."""
+
+    name: str | None
+    is_generator: bool | None
+    schedule: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """How a pool is to be run: what the control plane needs, and the variables of its containers' environment."""
+
+    spec: FunctionSpec = field(default_factory=FunctionSpec)
+    variables: Variables = field(default_factory=Variables)
+
+    @classmethod
+    def read(cls, where: str, variables: Variables, given: Mapping[str, Any], accepted: type) -> Declaration:
+        """What is given to the decorator `where`, over an app's variables.
+
+        Raises `InvalidError` for what can't be, `TypeError` for what is unknown.
+        """
+        startup_timeout = given.get("startup_timeout")
+        if startup_timeout is None:
+            startup_timeout = max(given.get("timeout") or 0, DEFAULT_TIMEOUT_SECONDS)
+        return cls(variables=variables)._changed(where, {**given, "startup_timeout": startup_timeout}, accepted)
+
+    def changed(self, where: str, given: Mapping[str, Any]) -> Declaration:
+        """The same with what is given in place of what was; `None` leaves it as it is."""
+        return self._changed(where, {name: value for name, value in given.items() if value is not None}, PoolOptions)
+
+    def _changed(self, where: str, given: Mapping[str, Any], accepted: type) -> Declaration:
+        for name in given:
+            if name not in accepted.__annotations__:
+                raise TypeError(f"{where} has no parameter {name!r}")
+        say_without_effect(given)
+        say_of_volumes(given.get("volumes"))
+        say_of_gpus(given.get("gpu"))
+        spec, resources = self.spec, self.spec.resources
+        settings = {name: given.get(name) for name in spec.settings.__struct_fields__}
+        try:
+            changed = FunctionSpec(
+                settings=spec.settings.merge(SettingsUpdate.of(**settings)),
+                concurrency=spec.concurrency,
+                resources=Resources(
+                    cpu=_or(given.get("cpu"), resources.cpu), memory_mib=_or(given.get("memory"), resources.memory_mib)
+                ),
+                retries=Retries.parse(given.get("retries", spec.retries)),
+                timeout=given.get("timeout", spec.timeout),
+                startup_timeout=given.get("startup_timeout", spec.startup_timeout),
+                single_use=given.get("single_use_containers", spec.single_use),
+            )
+            variables = self.variables.over(given.get("image"), given.get("secrets"), given.get("env"))
+        except InvalidError as error:
+            raise InvalidError(f"{where}: {error}") from None
+        return Declaration(changed, variables)
+
+    def with_concurrency(self, concurrency: Concurrency) -> Declaration:
+        """The same with so many inputs at once, or in batches."""
+        values = {name: getattr(self.spec, name) for name in self.spec.__struct_fields__}
+        return replace(self, spec=FunctionSpec(**{**values, "concurrency": concurrency}))
+
+
+def say_without_effect(given: Mapping[str, Any]) -> None:
+    """Options of Modal's SDK that a self-hosted system has no use for are accepted, and said once."""
+    for name, value in given.items():
+        if name in WITHOUT_EFFECT and value:
+            say_once(f"{name}= has no effect here")
+
+
+def concurrency_of(where: str, max_inputs: int, target_inputs: int | None) -> Concurrency:
+    """`target_inputs` is `max_inputs` where it is not given; `InvalidError` for what can't be."""
+    try:
+        return Concurrency(max_inputs=max_inputs, target_inputs=_or(target_inputs, max_inputs))
+    except InvalidError as error:
+        raise InvalidError(f"{where}: {error}") from None
+
+
+def batching_of(where: str, concurrency: Concurrency, max_batch_size: int, wait_ms: int) -> Concurrency:
+    """`concurrency`, where each place takes a batch; `InvalidError` for what can't be."""
+    try:
+        require(type(max_batch_size) is int, f"max_batch_size must be a whole number, not {max_batch_size!r}")
+        require(max_batch_size >= 1, f"max_batch_size must be at least 1, not {max_batch_size}")
+        require(type(wait_ms) is int, f"wait_ms must be a whole number of milliseconds, not {wait_ms!r}")
+        return Concurrency(
+            max_inputs=concurrency.max_inputs,
+            target_inputs=concurrency.target_inputs,
+            batch_size=max_batch_size,
+            batch_wait_ms=wait_ms,
+        )
+    except InvalidError as error:
+        raise InvalidError(f"{where}: {error}") from None
+
+
+def _or(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value

@@ -1,0 +1,255 @@
+"""`Pool`: a queue and containers of its own, as this program declares them, and how they scale.
+
+The plain pools of an app are declared as it opens. Those of objects and of changed options are declared on first use;
+their id says what they are, so that equal ones are the same pool wherever they are declared.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from hashlib import blake2s
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from ..errors import InvalidError
+from ..spec import AutoscalerSettings, FunctionRecord, SettingsUpdate
+from ..wire import messages as m
+from .client import Client, get_client, new_request
+from .dual import Dual
+from .environment import environment_of, serialize
+from .options import Declaration, batching_of, concurrency_of
+
+HASH_BYTES = 6  # of what tells a derived pool from the plain one
+
+
+class FunctionStats(NamedTuple):
+    """A pool's state at a glance; counts of inputs, and `num_total_runners` of containers starting and ready."""
+
+    backlog: int
+    num_total_runners: int
+    num_running_inputs: int
+    input_headroom: int
+
+
+class Home(NamedTuple):
+    """The running app that a pool belongs to."""
+
+    app_id: str
+    app_name: str
+
+
+class Pool:
+    """The pool of a function, or of the objects of a class that have the same parameters."""
+
+    def __init__(
+        self,
+        name: str,
+        code: Callable[..., Any],
+        declaration: Declaration,
+        *,
+        serialized: bool = False,
+        parameters: Mapping[str, Any] | None = None,
+        plain: Pool | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.name = name
+        self.code = code
+        self.spec = declaration.spec
+        self.declaration = declaration
+        self.serialized = serialized
+        self.parameters = None if parameters is None else dict(parameters)  # of a class; None while there are missing
+        self.home: Home | None = None  # of a plain pool, while its app runs
+        self.autoscaler = Autoscaler(self)
+        self.get_current_stats = Dual(self._get_current_stats)
+        self.update_autoscaler = Dual(self._update_autoscaler)
+        self._plain = plain or self
+        self._key = key
+        self._derived: dict[Any, Pool] = {}  # of a plain pool, by content
+        self._declared: tuple[Client, Home] | None = None  # where a derived pool is known
+
+    @property
+    def key(self) -> str:
+        """What follows the app's id in the pool's own."""
+        if self._key is None:
+            self._key = self.name if self._plain is self else f"{self.name}@{self._digest()}"
+        return self._key
+
+    def derive(
+        self,
+        declaration: Declaration | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> Pool:
+        """The pool of the same code with these options and parameters; the very same where nothing differs."""
+        plain = self._plain
+        pool = Pool(
+            self.name,
+            self.code,
+            declaration or self.declaration,
+            serialized=self.serialized,
+            parameters=self.parameters if parameters is None else parameters,
+            plain=plain,
+            key=key,
+        )
+        if key == plain.name or pool._content == plain._content:
+            return plain
+        return plain._derived.setdefault(pool._content, pool)
+
+    def with_options(self, where: str, options: Mapping[str, Any]) -> Pool:
+        """The pool with these options in place of what it has."""
+        return self.derive(self.declaration.changed(where, options))
+
+    def with_concurrency(self, where: str, max_inputs: int, target_inputs: int | None) -> Pool:
+        """The pool whose containers take so many inputs at once."""
+        return self.derive(self.declaration.with_concurrency(concurrency_of(where, max_inputs, target_inputs)))
+
+    def with_batching(self, where: str, max_batch_size: int, wait_ms: int) -> Pool:
+        """The pool whose containers take batches."""
+        batching = batching_of(where, self.spec.concurrency, max_batch_size, wait_ms)
+        return self.derive(self.declaration.with_concurrency(batching))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it can have containers: no parameter is missing."""
+        return self.parameters is not None or not isinstance(self.code, type)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its app runs, so that it takes inputs."""
+        return self._plain.home is not None
+
+    def connect(self) -> tuple[Client, str]:
+        """The client and this pool's id, known to the server by then; `InvalidError` while the app does not run."""
+        home = self._plain.home
+        if home is None:
+            raise InvalidError(
+                f"the app of {self.name} is not running: use `with app.run():` around the call, or `upswell run FILE`"
+            )
+        client = get_client()
+        if self is not self._plain and self._declared != (client, home):
+            client.send(m.Declare(home.app_id, self.record(home)))
+            self._declared = (client, home)
+        return client, f"{home.app_id}/{self.key}"
+
+    def check_image(self) -> None:
+        """In a container: raise what is wrong with the image it was to be made from."""
+        if self.declaration.variables.image is not None:
+            self.declaration.variables.image.check_imports()
+
+    def record(self, home: Home) -> FunctionRecord:
+        """The pool as it is sent to the server."""
+        return FunctionRecord(
+            id=f"{home.app_id}/{self.key}",
+            app_name=home.app_name,
+            name=self.name,
+            spec=self.spec,
+            environment=environment_of(self.code, self.declaration.variables.resolve(), self.serialized),
+            kind="class" if isinstance(self.code, type) else "function",
+            parameters=pickle.dumps(self.parameters, 5) if self.parameters else b"",
+            serialized=serialize(self.code) if self.serialized else b"",
+        )
+
+    @property
+    def _content(self) -> tuple[Any, ...]:
+        """What tells the pools of the same code apart."""
+        parameters = None if self.parameters is None else tuple(sorted(self.parameters.items()))
+        return self.spec, self.declaration.variables, parameters
+
+    def _digest(self) -> str:
+        """Tells apart what differs from the plain pool in options or parameters, in this and in every process."""
+        spec, variables, parameters = self._content
+        added = None if variables == self._plain.declaration.variables else sorted(variables.resolve().items())
+        # One by one: what a pickle of several values looks like depends on whether they share objects.
+        values = None if parameters is None else [(name, pickle.dumps(value, 5)) for name, value in parameters]
+        said = msgspec.msgpack.encode((spec, added)) + repr(values).encode()
+        return blake2s(said, digest_size=HASH_BYTES).hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A serialized class carries its plain pool along, which runs nowhere yet."""
+        declaration = Declaration(self.spec)  # variables stay here: some may be secret
+        return {"name": self.name, "code": self.code, "declaration": declaration, "parameters": self.parameters}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(serialized=True, **state)  # type: ignore[misc]
+
+    # -- scaling -----------------------------------------------------------------------------------
+
+    async def _get_current_stats(self) -> FunctionStats:
+        """The backlog, containers, running inputs and free places, now."""
+        now = await self._inquire(None)
+        return FunctionStats(now.backlog, now.containers, now.running, now.headroom)
+
+    async def _update_autoscaler(
+        self,
+        *,
+        min_containers: int | None = None,
+        max_containers: int | None = None,
+        buffer_containers: int | None = None,
+        scaledown_window: int | None = None,
+    ) -> AutoscalerSettings:
+        """Change how the running pool scales; `None` leaves a setting as it is. Returns the settings in force."""
+        update = SettingsUpdate.of(
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
+        return (await self._inquire(update)).settings.in_force
+
+    async def _inquire(self, update: SettingsUpdate | None) -> m.Statistics:
+        client, function_id = self.connect()
+        request = new_request()
+        inbox = client.open_inbox(str(request))
+        try:
+            client.send(m.Inquire(request, function_id, update))
+            answer, _ = (await inbox.receive())[0]
+        finally:
+            client.close_inbox(str(request))
+        assert isinstance(answer, m.Statistics)
+        if answer.error:
+            raise InvalidError(answer.error)
+        return answer
+
+
+class _Keep:
+    def __repr__(self) -> str:
+        return "KEEP"
+
+
+KEEP: Final = _Keep()  # stands for a setting that is left out
+
+
+class Autoscaler:
+    """The settings by which a running pool scales, and their change."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.settings = Dual(self._settings)
+        self.update = Dual(self._update)
+
+    async def _settings(self) -> AutoscalerSettings:
+        """The settings in force, defaults written out."""
+        return (await self._pool._inquire(None)).settings.in_force
+
+    async def _update(
+        self,
+        *,
+        min_containers: int | _Keep | None = KEEP,
+        max_containers: int | _Keep | None = KEEP,
+        buffer_containers: int | _Keep | None = KEEP,
+        scaledown_window: int | _Keep | None = KEEP,
+    ) -> AutoscalerSettings:
+        """Change what is given, `None` back to its default; what is left out stays. Returns the settings in force.
+
+        Raises `InvalidError` where the settings contradict one another.
+        """
+        given = {
+            "min_containers": min_containers,
+            "max_containers": max_containers,
+            "buffer_containers": buffer_containers,
+            "scaledown_window": scaledown_window,
+        }
+        update = SettingsUpdate(**{name: value for name, value in given.items() if not isinstance(value, _Keep)})
+        return (await self._pool._inquire(update)).settings.in_force
