@@ -79,7 +79,7 @@ def test_a_program_without_a_file_is_told_its_ways(program: Program) -> None:
 
 
 STREAMS = """
-    import os, sys
+    import os, sys, time
     import upswell
 
     app = upswell.App()
@@ -102,6 +102,7 @@ STREAMS = """
     def main(kinds: str):
         for kind in kinds.split(","):
             say.remote(kind)
+        time.sleep(0.5)  # what a container writes goes another way than its result, and may come after it
         print("done")
 
     @app.local_entrypoint()
