@@ -38,7 +38,8 @@ RANKS = {
 }
 FACADE_MAY_IMPORT = {FACADE, "exception", "sdk", "spec", "errors"}
 CORE_MAY_IMPORT = set(
-    "__future__ bisect collections cronsim dataclasses datetime enum heapq itertools math typing zoneinfo".split()
+    "__future__ bisect collections cronsim dataclasses datetime enum heapq itertools math msgspec typing "
+    "zoneinfo".split()
 )
 IMPLEMENTATIONS = {"engines", "stores"}
 WHERE_SEAMS_MEET = "upswell.server.__main__"  # within the server, only it names an implementation

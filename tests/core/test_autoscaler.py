@@ -1,8 +1,7 @@
 """Every rule of the policy: what is known, how many containers that deserves, and the words for it."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from upswell.core.autoscaler import Decision, Estimates, Load, backoff_seconds, decide, patience_seconds
 from upswell.spec import AutoscalerSettings
@@ -86,7 +85,7 @@ def known(service_seconds: float, cpu_share: float | None = None, startup_second
 def test_each_rule(
     load: dict[str, float], estimates: Estimates, settings: dict[str, int], containers: int, rule: str
 ) -> None:
-    decided = decision(replace(NOTHING, **load), estimates, **settings)  # type: ignore[arg-type]
+    decided = decision(replace(NOTHING, **load), estimates, **settings)
     assert (decided.containers, decided.rule) == (containers, rule), decided.words
 
 
@@ -119,7 +118,7 @@ def test_each_rule(
     ],
 )
 def test_its_words(load: dict[str, float], estimates: Estimates, settings: dict[str, int], words: str) -> None:
-    assert decision(replace(NOTHING, **load), estimates, **settings).words == words  # type: ignore[arg-type]
+    assert decision(replace(NOTHING, **load), estimates, **settings).words == words
 
 
 @pytest.mark.parametrize(

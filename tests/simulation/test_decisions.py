@@ -1,8 +1,7 @@
 """The policy as a table: what a pool holds and has learned, and how many containers it should have, by which rule."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from upswell.core.autoscaler import (
     MEMORY_GUESS_BYTES,

@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import msgspec
+
 from ..spec import AutoscalerSettings
 
 PROBE_SECONDS = 0.010  # after this, a running input's use of CPU says whether it computes or waits
@@ -104,8 +106,7 @@ class Estimates:
             self.cpu_share = max(self.cpu_share, share)
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(msgspec.Struct, frozen=True, gc=False):
     """What a pool holds now."""
 
     waiting: int  # inputs not started, those granted ahead included
@@ -121,8 +122,7 @@ class Load:
     node_room: int | None  # containers of the pool that the node holds by what they reserve; None: no limit
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """How many containers there should be (starting ones count), by which rule, in a user's words."""
 
     containers: int

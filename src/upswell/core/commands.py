@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 FailureKind = Literal["user", "cancelled", "lost", "memory", "timeout", "start", "unreadable"]
 
 
-@dataclass(frozen=True, slots=True)
-class Accept:
+class Accept(msgspec.Struct, frozen=True, gc=False):
     """Tell the owner that the segment is taken."""
 
     call: str
@@ -17,8 +17,7 @@ class Accept:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True, gc=False):
     """Tell the owner that the segment is not taken, and drop it. `reason` names the limit and what to do."""
 
     call: str
@@ -28,39 +27,34 @@ class Refuse:
     missing: bool = False  # the function does not exist (any more)
 
 
-@dataclass(frozen=True, slots=True)
-class Invite:
+class Invite(msgspec.Struct, frozen=True, gc=False):
     """Tell the owner of a call whose segment was refused that there is room again."""
 
     call: str
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True, gc=False):
     """Start a container of the function. The core has chosen its id."""
 
     container: str
     function: str
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(msgspec.Struct, frozen=True, gc=False):
     """Ask the container to exit; it gets no more work. What it still runs, as its app is stopped, is cancelled."""
 
     container: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(msgspec.Struct, frozen=True, gc=False):
     """End the container now; its exit is reported like any other."""
 
     container: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True, gc=False):
     """Hand the inputs `start .. stop` of the segment of `call` that begins at `first` to the container."""
 
     container: str
@@ -74,24 +68,21 @@ class Grant:
     left: int = 0  # ... of which so many inputs are still to come
 
 
-@dataclass(frozen=True, slots=True)
-class TakeBack:
+class TakeBack(msgspec.Struct, frozen=True, gc=False):
     """Ask the container for what it has not started of the range."""
 
     container: str
     range: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRange:
+class CancelRange(msgspec.Struct, frozen=True, gc=False):
     """Tell the container to stop the range's running input and drop the rest."""
 
     container: str
     range: int
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True, gc=False):
     """The outputs `start .. start + count` that just came are final: pass them to the owner or keep them.
 
     Issued only in answer to a `ResultsReceived`, for a part or all of it.
@@ -102,8 +93,7 @@ class Deliver:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True, gc=False):
     """Pass the chunks that just came on to the owner of the generator's call; issued in answer to `ChunksReceived`."""
 
     call: str
@@ -111,8 +101,7 @@ class Forward:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(msgspec.Struct, frozen=True, gc=False):
     """The inputs `start .. start + count` failed for good. With kind `user` or `unreadable`, the exception came with
     the event that is being handled; with `start`, with the last `StartFailed` of the function.
     """
@@ -125,8 +114,7 @@ class Fail:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class RememberAttempts:
+class RememberAttempts(msgspec.Struct, frozen=True, gc=False):
     """Attempts at the input of a spawned call came to nothing, and it is to be tried again: `failures` were its own
     doing, in `losses` its container died. Whoever restores the call says so.
     """
@@ -137,8 +125,7 @@ class RememberAttempts:
     losses: int
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetSegment:
+class ForgetSegment(msgspec.Struct, frozen=True, gc=False):
     """Every input of the segment is settled: drop its payload here and in `containers`."""
 
     call: str
@@ -146,15 +133,13 @@ class ForgetSegment:
     containers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FinishCall:
+class FinishCall(msgspec.Struct, frozen=True, gc=False):
     """Every input of the call is settled and no more come."""
 
     call: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True, gc=False):
     """Measure CPU time of these containers, the memory of one, and the node; answer with `UsageSampled`."""
 
     function: str

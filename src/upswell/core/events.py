@@ -5,15 +5,15 @@ Positions are those of inputs within their call, spans are half open, moments ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from ..spec import FunctionSpec, SettingsUpdate
 from .snapshot import SavedCall
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionDeclared:
+class FunctionDeclared(msgspec.Struct, frozen=True, gc=False):
     """A function exists from now on, with a pool of its own. Declared again, its spec replaces the earlier one."""
 
     function: str
@@ -21,23 +21,20 @@ class FunctionDeclared:
     ephemeral: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionRemoved:
+class FunctionRemoved(msgspec.Struct, frozen=True, gc=False):
     """The function's app is stopped: its calls are cancelled and its containers drained."""
 
     function: str
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsUpdated:
+class SettingsUpdated(msgspec.Struct, frozen=True, gc=False):
     """Settings to lay over the present ones."""
 
     function: str
     update: SettingsUpdate
 
 
-@dataclass(frozen=True, slots=True)
-class InputsSubmitted:
+class InputsSubmitted(msgspec.Struct, frozen=True, gc=False):
     """A segment: inputs `first .. first + count` of a call. The first segment of a call makes the call."""
 
     call: str
@@ -49,16 +46,14 @@ class InputsSubmitted:
     owner: str = ""  # the connection that ends with the call; "" for a call that nobody needs to wait for
 
 
-@dataclass(frozen=True, slots=True)
-class InputsEnded:
+class InputsEnded(msgspec.Struct, frozen=True, gc=False):
     """The call has `total` inputs and no more come."""
 
     call: str
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class CallCancelled:
+class CallCancelled(msgspec.Struct, frozen=True, gc=False):
     """With `running` false the inputs that have started go on to their end; with `terminate` their containers die."""
 
     call: str
@@ -66,38 +61,33 @@ class CallCancelled:
     terminate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerLeft:
+class OwnerLeft(msgspec.Struct, frozen=True, gc=False):
     """The connection is gone: its calls are cancelled."""
 
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallRestored:
+class CallRestored(msgspec.Struct, frozen=True, gc=False):
     """A call that outlived an earlier plane: it goes on here. Its function is declared; if not, its inputs fail."""
 
     saved: SavedCall
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerReady:
+class ContainerReady(msgspec.Struct, frozen=True, gc=False):
     """User code is loaded and its start-up hooks have run."""
 
     container: str
     startup_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class StartFailed:
+class StartFailed(msgspec.Struct, frozen=True, gc=False):
     """The container could not load user code; its exit follows as `ContainerExited`."""
 
     container: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerExited:
+class ContainerExited(msgspec.Struct, frozen=True, gc=False):
     """The process is gone and everything it sent has been handled. Every started container exits exactly once."""
 
     container: str
@@ -105,8 +95,7 @@ class ContainerExited:
     out_of_memory: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ResultsReceived:
+class ResultsReceived(msgspec.Struct, frozen=True, gc=False):
     """Outputs of the range, in order; `seconds` and `cpu_seconds` are sums over them."""
 
     container: str
@@ -117,8 +106,7 @@ class ResultsReceived:
     cpu_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class FailureReceived:
+class FailureReceived(msgspec.Struct, frozen=True, gc=False):
     """The input at `position` raised, or ran out of time. `fatal`: the container exits because of it."""
 
     container: str
@@ -130,8 +118,7 @@ class FailureReceived:
     fatal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ChunksReceived:
+class ChunksReceived(msgspec.Struct, frozen=True, gc=False):
     """The generator of the range has yielded its chunks `first .. first + count`."""
 
     container: str
@@ -140,8 +127,7 @@ class ChunksReceived:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class RangeReturned:
+class RangeReturned(msgspec.Struct, frozen=True, gc=False):
     """The inputs of the range from `stop` on were not started by the container and will not be."""
 
     container: str
@@ -149,8 +135,7 @@ class RangeReturned:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class InputSuspended:
+class InputSuspended(msgspec.Struct, frozen=True, gc=False):
     """The input the range is at waits for a nested call, or for the consumer of what it yields, and lends its place.
 
     The range's tail was returned before. Of a batch every range is suspended.
@@ -160,16 +145,14 @@ class InputSuspended:
     range: int
 
 
-@dataclass(frozen=True, slots=True)
-class InputResumed:
+class InputResumed(msgspec.Struct, frozen=True, gc=False):
     """The input has its place back."""
 
     container: str
     range: int
 
 
-@dataclass(frozen=True, slots=True)
-class UsageSampled:
+class UsageSampled(msgspec.Struct, frozen=True, gc=False):
     """Answer to `Sample`: CPU seconds so far of containers, bytes of memory of one of them, and what the node has."""
 
     function: str

@@ -5,21 +5,19 @@ Values are known here by a handle and a size; who makes the events chooses handl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from ..operations import AnyOperation, Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True, gc=False):
     """Bytes that somebody else keeps."""
 
     handle: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """A client wants something of an object ("" where the operation needs none). It is answered once, now or later."""
 
     client: str
@@ -29,23 +27,20 @@ class Asked:
     values: tuple[Value, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
+class Withdrawn(msgspec.Struct, frozen=True, gc=False):
     """The client does not wait for the answer any more; it is an empty one, if it was not given yet."""
 
     client: str
     request: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClientLeft:
+class ClientLeft(msgspec.Struct, frozen=True, gc=False):
     """The connection is gone: its requests are withdrawn and its ephemeral objects end."""
 
     client: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """Tell the client. `values` are handles, 0 where there is none, `texts` names or ids; see the operation."""
 
     client: str
@@ -58,8 +53,7 @@ class Answer:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(msgspec.Struct, frozen=True, gc=False):
     """Nobody can ask for these values any more. `size` bytes are free with them, those of keys included."""
 
     values: tuple[int, ...]
