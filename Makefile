@@ -55,7 +55,7 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml $(PINS)
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(PINS)
 	@echo "installing upswell and its tests' tools into $(VENV)"
-	@$(PIP) -e '.[dev]'
+	@$(PIP) -e '.[dev,examples]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/bin/python pyproject.toml $(PINS)

@@ -10,6 +10,7 @@ from benchmarks import harness, report
 MODULES = [
     "noop_map",
     "warm_call",
+    "fairness",
     "fresh_interpreter",
     "one_more_container",
     "sleeps",

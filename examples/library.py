@@ -31,8 +31,9 @@ def measure(path: str) -> tuple[str, int, int, int, int] | None:
 
 
 @app.local_entrypoint()
-def main(top: int = 10):
-    paths = [str(path) for path in sorted(root.rglob("*.py")) if not {"site-packages", "dist-packages"} & {*path.parts}]
+def main(top: int = 10, within: str = ""):
+    found = sorted((root / within).rglob("*.py"))
+    paths = [str(path) for path in found if not {"site-packages", "dist-packages"} & {*path.parts}]
     started = time.perf_counter()
     measured = list(measure.map(paths))
     seconds = time.perf_counter() - started
