@@ -51,6 +51,11 @@ def _whole(name: str, value: object, least: int) -> None:
         require(value >= least, f"{name} must be at least {least}, not {value}")  # type: ignore[operator]
 
 
+def _number(name: str, value: object, least: float, most: float, unit: str = "") -> None:
+    fits = type(value) in (int, float) and least <= value <= most  # type: ignore[operator]
+    require(fits, f"{name} must be between {least} and {most}{unit}, not {value!r}")
+
+
 class AutoscalerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How far and how fast a pool scales. `None` stands for the default (min 0, no max, buffer 0, window 60 s)."""
 
@@ -138,15 +143,10 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
     max_delay: float = 60.0
 
     def __post_init__(self) -> None:
-        _whole("max_retries", self.max_retries, 0)
-        require(1 <= self.max_delay <= 60, f"max_delay must be between 1 and 60 seconds, not {self.max_delay}")
-        require(
-            0 <= self.initial_delay <= 60, f"initial_delay must be between 0 and 60 seconds, not {self.initial_delay}"
-        )
-        require(
-            1.0 <= self.backoff_coefficient <= 10.0,
-            f"backoff_coefficient must be between 1.0 and 10.0, not {self.backoff_coefficient}",
-        )
+        _whole("Retries: max_retries", self.max_retries, 0)
+        _number("Retries: max_delay", self.max_delay, 1, 60, " seconds")
+        _number("Retries: initial_delay", self.initial_delay, 0, 60, " seconds")
+        _number("Retries: backoff_coefficient", self.backoff_coefficient, 1.0, 10.0)
 
     @classmethod
     def parse(cls, value: object) -> Retries | None:
@@ -154,6 +154,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
         if value is None or isinstance(value, Retries):
             return value
         if type(value) is int:
+            _whole("retries", value, 0)
             return cls(max_retries=value, backoff_coefficient=1.0, initial_delay=1.0)
         raise InvalidError(f"retries must be a whole number or upswell.Retries, not {value!r}")
 
@@ -177,8 +178,8 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
             self.target_inputs <= self.max_inputs,
             f"target_inputs ({self.target_inputs}) must not exceed max_inputs ({self.max_inputs})",
         )
-        require(0 <= self.batch_size <= MAX_BATCH_SIZE, f"max_batch_size must be between 1 and {MAX_BATCH_SIZE}")
-        require(0 <= self.batch_wait_ms <= MAX_BATCH_WAIT_MS, f"wait_ms must be between 0 and {MAX_BATCH_WAIT_MS}")
+        _number("max_batch_size", self.batch_size or 1, 1, MAX_BATCH_SIZE)
+        _number("wait_ms", self.batch_wait_ms, 0, MAX_BATCH_WAIT_MS)
 
     @property
     def place(self) -> int:
@@ -278,10 +279,10 @@ class Period(msgspec.Struct, frozen=True, kw_only=True, tag="period"):
 
     def __post_init__(self) -> None:
         for name in ("years", "months", "weeks", "days", "hours", "minutes"):
-            _whole(name, getattr(self, name), 0)
+            _whole(f"Period: {name}", getattr(self, name), 0)
         require(
             type(self.seconds) in (int, float) and 0 <= self.seconds <= MAX_PERIOD_SECONDS,
-            f"seconds must be a number >= 0, not {self.seconds!r}",
+            f"Period: seconds must be a number >= 0, not {self.seconds!r}",
         )
         require(self.calendar_months <= MAX_PERIOD_YEARS * 12, f"a Period has at most {MAX_PERIOD_YEARS} years")
         require(self.fixed_seconds <= MAX_PERIOD_SECONDS, f"a Period has at most {MAX_PERIOD_YEARS} years")

@@ -131,6 +131,17 @@ def test_a_change_of_settings_sets_resets_or_keeps() -> None:
         SettingsUpdate(scaledown_window=1)
 
 
+def test_the_class_stays_what_it_was() -> None:
+    class Child(Model):
+        LEVEL = 3
+
+    upswell.App().cls(serialized=True)(Child)
+    child = Child(size=4)
+    assert isinstance(child, Model) and issubclass(Child, Model)
+    assert (child.size, child.name, child.LEVEL, child.scale.local(2)) == (4, "size", 3, 8)
+    assert isinstance(Model.with_options(cpu=1)(size=3), Model)
+
+
 def test_hooks_run_here_once_before_the_first_local_call() -> None:
     class Kept(Hooked):
         @upswell.enter()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, dataclass_transform
 
 from ..errors import InvalidError
-from ..spec import EXIT_GRACE_SECONDS, Concurrency, check_name, require
+from ..spec import EXIT_GRACE_SECONDS, Concurrency, Cron, Period, check_name, require
 from ..wire import messages as m
 from . import context
 from .client import get_client, join_client, leave_client, new_id
@@ -36,8 +37,6 @@ class LocalEntrypoint:
     """A function that `upswell run` calls here, with options from its signature."""
 
     def __init__(self, app: App, raw: Callable[..., Any], name: str) -> None:
-        import inspect
-
         self.app = app
         self.raw = raw
         self.name = name
@@ -109,8 +108,6 @@ class App:
         if _function is not None:
             raise InvalidError("@app.function needs parentheses: write @app.function()")
         declaration = Declaration.read("@app.function", self.variables, options, FunctionOptions)
-        if options.get("schedule") is not None:
-            raise InvalidError(f"@app.function: schedule needs a deployed app, and {NOT_YET}")
 
         def decorate(raw: Callable[P, R] | Method[P, R]) -> Function[P, R]:
             function: Function[P, R] = self._declare(raw, declaration, options)
@@ -122,7 +119,12 @@ class App:
         if isinstance(raw, type):
             raise TypeError(f"@app.function is for functions, and {raw.__name__} is a class: use @app.cls")
         if isinstance(raw, Function):
-            raise InvalidError(f"{raw.name} is a function of an app already")
+            raise InvalidError(f"@app.function: {raw.name} is a function of an app already: one decorator is enough")
+        if isinstance(raw, LocalEntrypoint):
+            raise InvalidError(
+                f"@app.function: {raw.name} is a local entrypoint, which runs here: make the function another one, and "
+                "call it from the entrypoint"
+            )
         batching = None
         if isinstance(raw, Method):
             if raw.batching is None:
@@ -132,7 +134,9 @@ class App:
         raw = raw.raw if isinstance(raw, Method) else raw
         if not callable(raw):
             raise TypeError(f"@app.function is for functions, not {raw!r}")
-        name = check_name("function", options.get("name") or raw.__name__)
+        name = options.get("name") or getattr(raw, "__name__", "<lambda>")
+        require(name != "<lambda>", f"@app.function: {raw!r} has no name: give it one, as in @app.function(name='f')")
+        name = check_name("function", name)
         serialized = options.get("serialized", False)
         if "." in getattr(raw, "__qualname__", "") and not serialized:
             raise InvalidError(
@@ -143,6 +147,7 @@ class App:
         generator = is_generating(raw) if chosen is None else chosen
         retries = declaration.spec.retries
         require(not (generator and retries), f"@app.function: {name} is a generator, which can't have retries")
+        check_schedule(options.get("schedule"), name, raw)
         if concurrency != Concurrency():
             declaration = declaration.with_concurrency(concurrency)
         function: Function[..., Any] = Function(
@@ -186,6 +191,13 @@ class App:
             raise InvalidError("@app.local_entrypoint needs parentheses: write @app.local_entrypoint()")
 
         def decorate(raw: Callable[..., Any]) -> LocalEntrypoint:
+            if isinstance(raw, Function):
+                raise InvalidError(
+                    f"@app.local_entrypoint: {raw.name} is a function of an app, which runs in containers: make the "
+                    "entrypoint another one, and call the function from it"
+                )
+            if isinstance(raw, type) or not hasattr(raw, "__name__"):
+                raise TypeError(f"@app.local_entrypoint is for functions, not {raw!r}")
             chosen = name or raw.__name__
             if chosen in self.registered_entrypoints:
                 raise InvalidError(f"@app.local_entrypoint: there is an entrypoint {chosen!r} in this app already")
@@ -196,6 +208,8 @@ class App:
 
     def include(self, other: App) -> App:
         """Add what the other app has to this one; a name in both is an `InvalidError`. Returns this app."""
+        if not isinstance(other, App):
+            raise TypeError(f"App.include takes another App, not {other!r}")
         for name in (*other.functions, *other.classes):
             taken = name in self.functions or name in self.classes
             require(not taken, f"both apps have a function or class {name!r}: give one another name")
@@ -254,6 +268,18 @@ class App:
         state = "running" if self.app_id else "not running"
         classes = f", {len(self.classes)} classes" if self.classes else ""
         return f"App({self.name!r}, {len(self.functions)} functions{classes}, {state})"
+
+
+def check_schedule(schedule: object, name: str, raw: Callable[..., Any]) -> None:
+    """Raise `InvalidError` for a schedule that the function can't have."""
+    if schedule is None:
+        return
+    where = f"@app.function: the schedule of {name}"
+    require(isinstance(schedule, Cron | Period), f"{where} must be upswell.Cron or upswell.Period, not {schedule!r}")
+    for one in inspect.signature(raw).parameters.values():
+        needed = one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        require(not needed, f"{where} calls it without arguments, and {one.name!r} has no default: give it one")
+    raise InvalidError(f"{where} needs a deployed app, and {NOT_YET}")
 
 
 class Running:

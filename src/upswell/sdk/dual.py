@@ -155,6 +155,9 @@ class dual(Generic[P, R]):
         self._method = method
         self.__doc__ = method.__doc__
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._method.__qualname__ = f"{owner.__name__}.{name}"  # so Python names it where an argument is wrong
+
     def __get__(self, instance: object, owner: type) -> Dual[P, R]:
         return Dual(self._method.__get__(instance, owner))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
 from ..errors import InvalidError, SerializationError
-from ..spec import AutoscalerSettings
+from ..spec import AutoscalerSettings, require
 from ..wire import messages as m
 from ..wire.payload import PackError, pack_inputs
 from . import call as calls
@@ -116,9 +116,10 @@ class Function(Generic[P, R]):
 
     async def _spawn_map(self, *iterables: Any, kwargs: dict[str, Any] | None = None) -> FunctionCall[R]:
         """Start the function once for each input and return when all are submitted."""
-        starred = len(_at_least_one(iterables, "spawn_map")) > 1
+        self._refuse_generator("spawn_map")
+        starred = len(_iterables(iterables, f"{self.name}.spawn_map")) > 1
         if any(hasattr(iterable, "__aiter__") for iterable in iterables):
-            raise TypeError("spawn_map takes plain iterables: collect the asynchronous one first")
+            raise TypeError(f"{self.name}.spawn_map takes plain iterables: collect the asynchronous one first")
         inputs = zip(*iterables, strict=False) if starred else iterables[0]
         return await calls.spawn(self, inputs, starred, kwargs or {})
 
@@ -127,7 +128,7 @@ class Function(Generic[P, R]):
         self, *iterables: Any, kwargs: dict[str, Any] | None = None, ignore_exceptions: bool = False
     ) -> None:
         """Run the function once for each input, for its effects; with `ignore_exceptions` failures are passed over."""
-        mapping = self.map.start(iterables, kwargs, False, ignore_exceptions, None)
+        mapping = self.map.start("for_each", iterables, kwargs, False, ignore_exceptions, None)
         asynchronous = any(hasattr(iterable, "__aiter__") for iterable in iterables)
         try:
             while await mapping.next_batch(asynchronous and _on_a_loop()) is not None:
@@ -154,7 +155,10 @@ class Function(Generic[P, R]):
 
     def with_options(self, **options: Unpack[PoolOptions]) -> Function[P, R]:
         """The function with these options in place of what it was declared with, and a pool of its own."""
-        return self._on(self._whole_pool("with_options").with_options(f"{self.name}.with_options", options))
+        pool, where = self._whole_pool("with_options"), f"{self.name}.with_options"
+        refused = self.is_generator and options.get("retries")
+        require(not refused, f"{where}: {self.name} is a generator, which can't have retries")
+        return self._on(pool.with_options(where, options))
 
     def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> Function[P, R]:
         """The function where a container takes up to `max_inputs` at once, with a pool of its own.
@@ -167,7 +171,9 @@ class Function(Generic[P, R]):
     def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Function[P, R]:
         """The function where inputs run in batches, formed within `wait_ms` milliseconds, with a pool of its own."""
         pool = self._whole_pool("with_batching")
-        return self._on(pool.with_batching(f"{self.name}.with_batching", max_batch_size, wait_ms))
+        where = f"{self.name}.with_batching"
+        require(not self.is_generator, f"{where}: {self.name} is a generator, and a batch is returned as a list")
+        return self._on(pool.with_batching(where, max_batch_size, wait_ms))
 
     def _on(self, pool: Pool) -> Function[P, R]:
         return Function(pool, self.raw, is_generator=self.is_generator, here=self._here)
@@ -219,12 +225,14 @@ class Map(Generic[R]):
         ready. An exception surfaces at its input's turn; with `return_exceptions` it stands in the output's place, and
         with `wrap_returned_exceptions` inside a `UserCodeException`. Lazy: nothing runs before it is iterated.
         """
-        return Mapped(self.start(iterables, kwargs, order_outputs, return_exceptions, wrap_returned_exceptions))
+        verb = "starmap" if self._starred else "map"
+        return Mapped(self.start(verb, iterables, kwargs, order_outputs, return_exceptions, wrap_returned_exceptions))
 
     aio = __call__
 
     def start(
         self,
+        verb: str,
         iterables: tuple[Any, ...],
         kwargs: dict[str, Any] | None,
         order_outputs: bool,
@@ -232,11 +240,11 @@ class Map(Generic[R]):
         wrap_returned_exceptions: bool | None,
     ) -> Mapping:
         """The mapping behind it."""
-        self._function._refuse_generator("map")
-        verb = "starmap" if self._starred else "map"
-        _at_least_one(iterables, verb)
+        self._function._refuse_generator(verb)
+        where = f"{self._function.name}.{verb}"
+        _iterables(iterables, where)
         if self._starred and len(iterables) > 1:
-            raise TypeError("starmap takes one iterable of argument tuples")
+            raise TypeError(f"{where} takes one iterable of argument tuples, as in [(1, 2), (3, 4)]")
         return Mapping(
             self._function,
             Inputs(iterables, starred=self._starred),
@@ -248,10 +256,14 @@ class Map(Generic[R]):
         )
 
 
-def _at_least_one(iterables: tuple[Any, ...], verb: str) -> tuple[Any, ...]:
-    if not iterables:
-        raise TypeError(f"{verb} needs at least one iterable of inputs")
-    return iterables
+def _iterables(given: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    """What is given, if it is iterables of inputs; else `TypeError`, where the map is written."""
+    if not given:
+        raise TypeError(f"{where} needs at least one iterable of inputs, as in {where}(inputs)")
+    for one in given:
+        if not (hasattr(one, "__iter__") or hasattr(one, "__aiter__") or hasattr(one, "__getitem__")):
+            raise TypeError(f"{where} takes iterables of inputs, and {one!r} is none: for one input there is .remote")
+    return given
 
 
 def _parent() -> str:

@@ -89,7 +89,8 @@ class Declaration:
         """
         startup_timeout = given.get("startup_timeout")
         if startup_timeout is None:
-            startup_timeout = max(given.get("timeout") or 0, DEFAULT_TIMEOUT_SECONDS)
+            timeout = given.get("timeout", DEFAULT_TIMEOUT_SECONDS)
+            startup_timeout = max(timeout, DEFAULT_TIMEOUT_SECONDS) if type(timeout) in (int, float) else timeout
         return cls(variables=variables)._changed(where, {**given, "startup_timeout": startup_timeout}, accepted)
 
     def changed(self, where: str, given: Mapping[str, Any]) -> Declaration:

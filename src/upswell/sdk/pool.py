@@ -190,13 +190,24 @@ class Pool:
         scaledown_window: int | None = None,
     ) -> AutoscalerSettings:
         """Change how the running pool scales; `None` leaves a setting as it is. Returns the settings in force."""
-        update = SettingsUpdate.of(
-            min_containers=min_containers,
-            max_containers=max_containers,
-            buffer_containers=buffer_containers,
-            scaledown_window=scaledown_window,
-        )
-        return (await self._inquire(update)).settings.in_force
+        given = {
+            "min_containers": min_containers,
+            "max_containers": max_containers,
+            "buffer_containers": buffer_containers,
+            "scaledown_window": scaledown_window,
+        }
+        changed = {name: value for name, value in given.items() if value is not None}
+        return await self.change(f"{self.name}.update_autoscaler", changed)
+
+    # Python names it so where an argument is unknown.
+    _update_autoscaler.__qualname__ = "update_autoscaler"
+
+    async def change(self, where: str, given: Mapping[str, int | None]) -> AutoscalerSettings:
+        """Change these settings, `None` back to its default; returns those in force. Raises `InvalidError`."""
+        try:
+            return (await self._inquire(SettingsUpdate(**given))).settings.in_force
+        except InvalidError as error:
+            raise InvalidError(f"{where}: {error}") from None
 
     async def _inquire(self, update: SettingsUpdate | None) -> m.Statistics:
         client, function_id = self.connect()
@@ -251,5 +262,7 @@ class Autoscaler:
             "buffer_containers": buffer_containers,
             "scaledown_window": scaledown_window,
         }
-        update = SettingsUpdate(**{name: value for name, value in given.items() if not isinstance(value, _Keep)})
-        return (await self._pool._inquire(update)).settings.in_force
+        changed = {name: value for name, value in given.items() if not isinstance(value, _Keep)}
+        return await self._pool.change(f"{self._pool.name}.autoscaler.update", changed)
+
+    _update.__qualname__ = "autoscaler.update"

@@ -101,9 +101,6 @@ class Inputs:
     """
 
     def __init__(self, iterables: tuple[Any, ...], *, starred: bool = False) -> None:
-        for iterable in iterables:
-            if not hasattr(iterable, "__aiter__"):
-                iter(iterable)  # raises the TypeError where the map is written
         self._iterables = iterables
         self._starred = starred
 
@@ -122,7 +119,7 @@ class Inputs:
         iterators = [_lowered(one) if _is_asynchronous_only(one) else iter(one) for one in self._iterables]
         if len(iterators) > 1:
             return zip(*iterators, strict=False)
-        return map(tuple, iterators[0]) if self._starred else iterators[0]
+        return map(arguments_of, iterators[0]) if self._starred else iterators[0]
 
     async def _zipped(self) -> AsyncIterator[Any]:
         iterators = [aiter(one) if hasattr(one, "__aiter__") else _lifted(one) for one in self._iterables]
@@ -131,7 +128,20 @@ class Inputs:
                 items = [await anext(iterator) for iterator in iterators]
             except StopAsyncIteration:
                 return
-            yield tuple(items[0] if self._starred else items) if self._starred or len(items) > 1 else items[0]
+            yield arguments_of(items[0]) if self._starred else tuple(items) if len(items) > 1 else items[0]
+
+
+def arguments_of(element: Any) -> tuple[Any, ...]:
+    """The arguments that an element of a starmap stands for; `TypeError` where it stands for none."""
+    if type(element) is tuple:
+        return element
+    try:
+        return tuple(element)
+    except TypeError:
+        raise TypeError(
+            f"starmap takes tuples of arguments, as in [(1, 2), (3, 4)], and {element!r} is none: for single arguments "
+            "there is map"
+        ) from None
 
 
 def _is_asynchronous_only(iterable: Any) -> bool:

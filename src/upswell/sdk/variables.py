@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..spec import MAX_VARIABLES_BYTES, require
@@ -37,6 +37,8 @@ class Variables(NamedTuple):
         if secrets:
             from .secret import Secret
 
+            listed = isinstance(secrets, Iterable)
+            require(listed, f"secrets must be a list of upswell.Secret, not {type(secrets).__name__}")
             for one in secrets:
                 require(
                     isinstance(one, Secret), f"secrets must be a list of upswell.Secret, not of {type(one).__name__}"
@@ -60,6 +62,7 @@ class Variables(NamedTuple):
 
 def checked_variables(env: Mapping[str, str | None] | None) -> dict[str, str]:
     """The environment variables, if they map text to text; else `InvalidError`. `None` leaves one out."""
+    require(isinstance(env or {}, Mapping), f"env must be a dict of text to text, not {type(env).__name__}")
     given: dict[Any, Any] = {name: value for name, value in dict(env or {}).items() if value is not None}
     for name, value in given.items():
         require(isinstance(name, str) and isinstance(value, str), f"env must map text to text, not {name!r}: {value!r}")
