@@ -5,7 +5,7 @@
       > start A                       containers are called A, B, C …, ranges r1, r2 …, in the order they come
     0.010 A is ready
       > grant r1 to A: a 0:1          spans are half open, as in Python
-    0.020 r1 gives 1                  outputs of its next input; also: fails, returns from 2, waits, goes on
+    0.020 r1 gives 1                  outputs of its next input; also: fails, returns from 2, waits, goes on, yields 2
       > deliver a 0:1
       > at 2.020: drain A             what the core does by itself, woken at its deadlines, before what happens next
     9.000 time passes                 `at rest?` asks for the next deadline, `why f?` for the decision in words
@@ -51,6 +51,7 @@ class Player:
         self.containers: dict[str, str] = {}  # the core's id → A, B …
         self.ranges: dict[int, str] = {}  # the core's id → r1, r2 …
         self.held: dict[str, list[Any]] = {}  # r1 → container, number, next position
+        self.chunks: dict[str, int] = {}  # r1 → what its generator has yielded
 
     def lines(self, script: str) -> list[str]:
         """Every line of the script that is no answer, each followed by the core's answers."""
@@ -117,7 +118,12 @@ class Player:
         retries, delay = int(given.pop("retries", 0)), float(given.pop("delay", 1.0))
         spec = FunctionSpec(
             settings=AutoscalerSettings(**settings),
-            concurrency=Concurrency(max_inputs=inputs, target_inputs=int(target or inputs)),
+            concurrency=Concurrency(
+                max_inputs=inputs,
+                target_inputs=int(target or inputs),
+                batch_size=int(given.pop("batch", 0)),
+                batch_wait_ms=int(given.pop("wait", 0)),
+            ),
             resources=Resources(cpu=float(given.pop("cpu", 0))),
             retries=Retries(max_retries=retries, initial_delay=delay) if retries else None,
             timeout=float(given.pop("timeout", 300)),
@@ -129,8 +135,9 @@ class Player:
         return e.FunctionDeclared(function, spec, ephemeral)
 
     def settings(self, function: str, words: str) -> e.Event:
-        given = {SETTINGS[name]: int(value) for name, _, value in (word.partition("=") for word in words.split())}
-        return e.SettingsUpdated(function, SettingsUpdate(**given))
+        given = {SETTINGS[name]: value for name, _, value in (word.partition("=") for word in words.split())}
+        update = {name: None if value == "default" else int(value) for name, value in given.items()}
+        return e.SettingsUpdated(function, SettingsUpdate(**update))
 
     def submits(self, call: str, kind: Any, function: str, count: str, is_open: str, owner: str) -> e.Event:
         event = e.InputsSubmitted(call, function, kind, 0, int(count or 1), not is_open, owner or "")
@@ -152,6 +159,12 @@ class Player:
         container, number, position = self.held[name]
         self.held[name][2] += 1
         return e.FailureReceived(container, number, position, 0.01, 0.0, kind or "user", bool(fatal))
+
+    def yields(self, name: str, count: str) -> e.Event:
+        container, number, _ = self.held[name]
+        first = self.chunks.get(name, 0)
+        self.chunks[name] = first + int(count)
+        return e.ChunksReceived(container, number, first, int(count))
 
     def of_range(self, name: str, make: Callable[..., e.Event], *more: Any) -> e.Event:
         container, number, _ = self.held[name]
@@ -217,7 +230,7 @@ EVENTS: list[tuple[str, Callable[..., e.Event]]] = [
     (r"(\w+) is declared ?(.*)", Player.declared),
     (r"(\w+) is removed", lambda _, function: e.FunctionRemoved(function)),
     (r"(\w+) is updated (.+)", Player.settings),
-    (rf"(\w+) = (remote|map|spawn) (\w+)(?: (\d+))?{OPEN}(?: by (\w+))?", Player.submits),
+    (rf"(\w+) = (remote|map|spawn|generator) (\w+)(?: (\d+))?{OPEN}(?: by (\w+))?", Player.submits),
     (rf"(\w+) \+ (\d+){OPEN}", Player.submits_more),
     (r"(\w+) ends", lambda player, call: e.InputsEnded(call, player.accepted[call])),
     (r"(\w+) is cancelled", lambda _, call: e.CallCancelled(call)),
@@ -234,6 +247,7 @@ EVENTS: list[tuple[str, Callable[..., e.Event]]] = [
     (r"(r\d+) gives (\d+)(?: in ([\d.]+) s)?(?:, ([\d.]+) s of it computing)?", Player.gives),
     (r"(r\d+) fails(?: by (\w+))?(, and ends its container)?", Player.fails),
     (r"(r\d+) returns from (\d+)", lambda player, name, stop: player.of_range(name, e.RangeReturned, int(stop))),
+    (r"(r\d+) yields (\d+)", Player.yields),
     (r"(r\d+) waits", lambda player, name: player.of_range(name, e.InputSuspended)),
     (r"(r\d+) goes on", lambda player, name: player.of_range(name, e.InputResumed)),
     (
