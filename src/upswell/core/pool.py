@@ -266,6 +266,8 @@ class Pool:
 
     def _grant(self, places: int, now: float, out: list[Command]) -> None:
         """Grant what waits to containers with fewer than `places` taken: the fullest first, then the latest idle."""
+        if not self.queue.turns:
+            return
         for taken in sorted((taken for taken in self._buckets if taken < places), reverse=True):
             bucket = self._buckets.get(taken)
             while bucket and self._is_due(now):
@@ -363,7 +365,7 @@ class Pool:
             if self._starts.failures:
                 if now < self._starts.blocked_until:
                     return self._starts.blocked_until
-                missing = 1 if not self.starting else 0
+                missing = int(not self.starting)
             for _ in range(min(missing, autoscaler.STARTS_AT_ONCE - self.starting)):
                 self._start(now, out)
             return NEVER

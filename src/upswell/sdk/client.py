@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -33,7 +32,7 @@ _requests = itertools.count(1)
 
 def new_id(kind: str) -> str:
     """A fresh id such as "fc-5f3a…"."""
-    return f"{kind}-{secrets.token_hex(10)}"
+    return f"{kind}-{os.urandom(10).hex()}"
 
 
 def new_request() -> int:

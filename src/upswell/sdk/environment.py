@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
@@ -91,7 +92,10 @@ def _main(module: ModuleType | None, variables: dict[str, str]) -> Environment:
 def _file_of(module: ModuleType | None) -> str:
     """The file of the program; "" where it was typed in, or came from standard input or `-c`."""
     path = getattr(module, "__file__", None) or ""
-    return path if os.path.isfile(path) else ""
+    return path if _is_file(path) else ""
+
+
+_is_file = cache(os.path.isfile)  # asked for every call, and a program's file does not come and go
 
 
 def _environment(

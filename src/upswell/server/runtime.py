@@ -82,14 +82,14 @@ class Runtime:
         )
 
     def _arm(self) -> None:
-        """One timer, for the moment the core asks for."""
+        """One timer, for the moment the core asks for, or an earlier one: it is not moved for each later deadline."""
         moment = self.plane.deadline()
-        if moment == self._timer_at:
+        if moment is None or (self._timer_at is not None and self._timer_at <= moment):
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = moment
-        self._timer = None if moment is None else self.clock.call_at(moment, self._wake)
+        self._timer = self.clock.call_at(moment, self._wake)
 
 
 def give_up() -> NoReturn:
