@@ -7,7 +7,6 @@ what is merely late, such as the result of a range that was taken back, passes, 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from ..wire import messages as m
@@ -15,7 +14,7 @@ from ..wire.codec import ProtocolError
 
 if TYPE_CHECKING:
     from .connections import Connection
-    from .dispatcher import Dispatcher
+    from .dispatcher import Caller, Dispatcher
 
 MAX_ID_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 1 << 20  # of a message or a traceback, which travel on inside other messages
@@ -108,13 +107,18 @@ def _check_submit(message: m.Submit, connection: Connection, dispatcher: Dispatc
     call = message.call
     _check_id("call", call)
     _check_id("function", message.function)
-    _require(len(message.method) <= MAX_ID_CHARACTERS, f"{message.method[:40]!r} is no method")
+    if len(message.method) > MAX_ID_CHARACTERS:
+        raise ProtocolError(f"{message.method[:40]!r} is no method")
     _check_whole("first", message.first, 0, MAX_POSITION)
     _check_whole("count", message.count, 1, MAX_SEGMENT_INPUTS)
     _check_buffers(message.buffers, connection)
-    caller = dispatcher.calls.get(call)
-    if caller is None:
-        return
+    if (caller := dispatcher.calls.get(call)) is not None:
+        _check_more(message, caller, connection)
+
+
+def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> None:
+    """A further segment must go on where the call is."""
+    call = message.call
     _require(caller.connection is connection, f"the call {call} belongs to another connection")
     _require(
         (caller.kind, caller.function, caller.method) == (message.kind, message.function, message.method),
@@ -156,17 +160,19 @@ def _check_buffers(buffers: m.Buffers | None, connection: Connection) -> None:
 
 
 def _check_id(what: str, value: str) -> None:
-    good = 0 < len(value) <= MAX_ID_CHARACTERS and value.isprintable()
-    _require(good, f"{value[:40]!r} is no {what} id")
+    if not (0 < len(value) <= MAX_ID_CHARACTERS and value.isprintable()):
+        raise ProtocolError(f"{value[:40]!r} is no {what} id")
 
 
 def _check_whole(what: str, value: int, least: int, most: int) -> None:
-    _require(least <= value <= most, f"{what} must be from {least} to {most:,}, not {value:,}")
+    if not least <= value <= most:
+        raise ProtocolError(f"{what} must be from {least} to {most:,}, not {value:,}")
 
 
 def _check_seconds(*values: float) -> None:
     for value in values:
-        _require(math.isfinite(value) and 0 <= value <= MAX_SECONDS, f"{value} is no span of seconds")
+        if not 0 <= value <= MAX_SECONDS:  # nor is NaN
+            raise ProtocolError(f"{value} is no span of seconds")
 
 
 def _require(condition: bool, reason: str) -> None:
