@@ -29,6 +29,7 @@ laws: $(VENV)/.dev ## play many histories against the laws of the core, drawn af
 	UPSWELL_EXAMPLES=$(or $(EXAMPLES),2000) $(BIN)/python -m pytest --timeout=0 tests/properties $(ARGS)
 
 bench: $(VENV)/.bench ## measure against the peers (ONLY=name, WITH=ray,dask, ARGS="--rounds 5")
+	@$(BIN)/python -m compileall -q src/upswell # as pip does for the peers
 	$(if $(WITH),$(PIP) -e '.[bench-cluster]')
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(WITH),--with $(WITH)) $(ARGS)
 

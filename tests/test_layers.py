@@ -16,6 +16,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 FACADE = "upswell"  # the public names: upswell/__init__.py and what it is made of
 
 RANKS = {
+    "_cold_start": 0,
     "errors": 0,
     "spec": 1,
     "operations": 1,
@@ -36,7 +37,7 @@ RANKS = {
     "cli": 11,
     "__main__": 12,
 }
-FACADE_MAY_IMPORT = {FACADE, "exception", "sdk", "spec", "errors"}
+FACADE_MAY_IMPORT = {FACADE, "_cold_start", "exception", "sdk", "spec", "errors"}
 CORE_MAY_IMPORT = set(
     "__future__ bisect collections cronsim dataclasses datetime enum heapq itertools math msgspec typing "
     "zoneinfo".split()

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from . import _cold_start as _cold_start  # before all others
 from . import exception
 from .sdk.app import App
 from .sdk.call import FunctionCall

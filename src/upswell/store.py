@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from .core.snapshot import SavedCall
 from .errors import ConflictError, Error, InvalidError, NotFoundError
 from .spec import AutoscalerSettings, FunctionRecord
@@ -39,8 +41,7 @@ class Kept:
             self.block.close()
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What became of the inputs `first .. first + count` of a call: their outputs, or with `error` their failure."""
 
     first: int
@@ -52,8 +53,7 @@ class Outcome:
 # -- what is kept of deployed apps, and of calls ---------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class AppRecord:
+class AppRecord(msgspec.Struct, frozen=True):
     """A deployed app and the version of it that is served; 0 when it is stopped."""
 
     id: str
@@ -61,8 +61,7 @@ class AppRecord:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(msgspec.Struct, frozen=True):
     """What one deploy put on the server: functions, and the files of their code by path and digest."""
 
     app: str  # the app's id
@@ -73,8 +72,7 @@ class Version:
     files: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(msgspec.Struct, frozen=True):
     """A call that is kept, with or without its outcomes. Moments are seconds since the epoch."""
 
     id: str
@@ -88,8 +86,7 @@ class CallRecord:
     expired: bool = False  # finished so long ago that the outcomes are gone
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """Everything a server needs to go on where the last one ended. `first_id` is above every id given out before."""
 
     first_id: int
@@ -102,8 +99,7 @@ class Snapshot:
 # -- what a step changes ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class OpenCall:
+class OpenCall(msgspec.Struct, frozen=True):
     """A call begins; its first segment follows in the same step."""
 
     call: str
@@ -112,8 +108,7 @@ class OpenCall:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class PutInputs:
+class PutInputs(msgspec.Struct, frozen=True):
     """The next segment of the call. With `last`, no more come."""
 
     call: str
@@ -123,31 +118,27 @@ class PutInputs:
     kept: Kept
 
 
-@dataclass(frozen=True, slots=True)
-class WithdrawInputs:
+class WithdrawInputs(msgspec.Struct, frozen=True):
     """The call's latest segment was kept and then refused: it never was; with the first one, the call never was."""
 
     call: str
     first: int
 
 
-@dataclass(frozen=True, slots=True)
-class EndInputs:
+class EndInputs(msgspec.Struct, frozen=True):
     """The call has `total` inputs and no more come."""
 
     call: str
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelCall:
+class CancelCall(msgspec.Struct, frozen=True):
     """Nothing of the call is to run any more."""
 
     call: str
 
 
-@dataclass(frozen=True, slots=True)
-class PutAttempts:
+class PutAttempts(msgspec.Struct, frozen=True):
     """The input at `position` failed so often, and so many containers died under it; it is to be tried again."""
 
     call: str
@@ -156,76 +147,66 @@ class PutAttempts:
     losses: int
 
 
-@dataclass(frozen=True, slots=True)
-class PutOutcome:
+class PutOutcome(msgspec.Struct, frozen=True):
     """What became of a part of the call, which is settled with that."""
 
     call: str
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class DropInputs:
+class DropInputs(msgspec.Struct, frozen=True):
     """Every input of the segment is settled."""
 
     call: str
     first: int
 
 
-@dataclass(frozen=True, slots=True)
-class FinishCall:
+class FinishCall(msgspec.Struct, frozen=True):
     """Every input of the call is settled and no more come; from now on its outcomes are kept for a time."""
 
     call: str
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class DropCall:
+class DropCall(msgspec.Struct, frozen=True):
     """Let go of everything of the call."""
 
     call: str
 
 
-@dataclass(frozen=True, slots=True)
-class PutFile:
+class PutFile(msgspec.Struct, frozen=True):
     """The content of a file of code. Kept once however many versions have it, for as long as one does."""
 
     digest: str
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PutVersion:
+class PutVersion(msgspec.Struct, frozen=True):
     """A version of an app; its files are kept already, or in the same step."""
 
     version: Version
 
 
-@dataclass(frozen=True, slots=True)
-class PutApp:
+class PutApp(msgspec.Struct, frozen=True):
     """The app exists, and this version of it is served. Of several with one name, the latest has the name."""
 
     app: AppRecord
 
 
-@dataclass(frozen=True, slots=True)
-class DropApp:
+class DropApp(msgspec.Struct, frozen=True):
     """Let go of the app, its versions, the files that no other version has, and its functions' settings and fires."""
 
     app: str
 
 
-@dataclass(frozen=True, slots=True)
-class PutSettings:
+class PutSettings(msgspec.Struct, frozen=True):
     """The settings laid over those of the function's declaration; `None`: none any more."""
 
     function: str
     settings: AutoscalerSettings | None
 
 
-@dataclass(frozen=True, slots=True)
-class PutFire:
+class PutFire(msgspec.Struct, frozen=True):
     """The function's schedule last fired for this moment; `None`: it has none any more."""
 
     function: str

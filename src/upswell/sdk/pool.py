@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
-from hashlib import blake2s
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -164,6 +163,8 @@ class Pool:
         # One by one: what a pickle of several values looks like depends on whether they share objects.
         values = None if parameters is None else [(name, pickle.dumps(value, 5)) for name, value in parameters]
         said = msgspec.msgpack.encode((spec, added)) + repr(values).encode()
+        from hashlib import blake2s  # by few programs, and late
+
         return blake2s(said, digest_size=HASH_BYTES).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
