@@ -1,7 +1,7 @@
 """Imports msgspec without typing_extensions, which it prefers where that is installed, for names that typing has too.
 
-That module took a third of the time of `import upswell`, in a program and in its server again. This one must be imported
-before anything that imports msgspec.
+That module took a third of the time of `import upswell`, in a program and in its server again. This one must be
+imported before anything that imports msgspec.
 """
 
 import sys
