@@ -172,7 +172,7 @@ def test_settings_of_one_object_leave_the_others_alone(program: Program) -> None
         "3",
         f"1 {defaults}",
         reset,
-        "min_containers (2) must not exceed max_containers (1)",
+        "where.autoscaler.update: min_containers (2) must not exceed max_containers (1)",
         "FunctionStats(backlog=0, num_total_runners=0, num_running_inputs=0, input_headroom=0) 9",
     ]
 

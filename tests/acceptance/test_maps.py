@@ -125,7 +125,7 @@ def test_inputs_that_fail_come_after_what_was_before_them(program: Program) -> N
     assert out(program, "inputs") == [
         "[0, 1] SerializationError: input 1:",
         "3001",
-        "['1', '1-2', 'a-b-c', \"TypeError: 'int' object is not iterable\"]",
+        "['1', '1-2', 'a-b-c', 'TypeError: starmap takes tuples of arguments, as in [(1, 2),']",
         "101 LookupError: the caller's own",
         "[(1,), (2,)] ['(1,)a', '(2,)b']",
         "4498500",
