@@ -17,7 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/core", "tests/transcripts", "tests/properties/test_laws.py")
+LAWS = (
+    "tests/properties/test_crowds.py",
+    "tests/properties/test_laws.py",
+)  # for bugs that the laws must notice by themselves
+TESTS = ("tests/core", "tests/transcripts", *LAWS)
 RESTARTS = ("tests/core/test_snapshot.py", "tests/stores", "tests/conformance/test_durable_stores.py")
 SECONDS = 300
 
@@ -90,6 +94,22 @@ BUGS = [
         "if self.retries else",
     ),
     Bug("chunks go to who has left", "core/pool.py", "and not held.call.cancelled:", "and True:"),
+    Bug(
+        "a batch is one too large",
+        "core/pool.py",
+        "min(concurrency.batch_size,",
+        "min(concurrency.batch_size + 1,",
+        LAWS,
+    ),
+    Bug("a batch leaves before its time", "core/batching.py", "oldest_since + concurrency", "0 * concurrency", LAWS),
+    Bug(
+        "a batch is taken back",
+        "core/pool.py",
+        "container.inputs if self.spec.concurrency.batch_size else taken",
+        "taken",
+        LAWS,
+    ),
+    Bug("chunks of an old attempt count", "core/pool.py", "event.first == held.chunks and", "", LAWS),
     Bug("resuming does not take the place back", "core/model.py", "sign = -1 if suspended else 1", "sign = -1"),
     Bug(
         "crashed starts are repeated at once",

@@ -19,8 +19,9 @@ from upswell.core import events as e
 from upswell.errors import InvalidError
 from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Resources, Retries, SettingsUpdate
 
+from .accounts import Account, Declared
 from .process import Process, Work
-from .world import CORES, Account, Declared, World
+from .world import CORES, World
 
 EXAMPLES = int(os.environ.get("UPSWELL_EXAMPLES", "0"))
 PHASES = [phase for phase in Phase if phase is not Phase.shrink or not os.environ.get("UPSWELL_SABOTAGE")]
@@ -28,6 +29,7 @@ ROUNDS = 5000  # in which everything must come to an end once nothing goes wrong
 LONGEST_BACKOFF_SECONDS = 60.0
 NAMES = ("f", "g", "h")
 OWNERS = ("ann", "bob")
+OF_ONE_INPUT = ("remote", "generator")
 
 one_of = st.integers(0, 1000)  # chooses among whatever there is
 sizes = st.integers(1, 12)
@@ -48,10 +50,13 @@ def some_settings(draw: st.DrawFn) -> AutoscalerSettings:
 def specs(draw: st.DrawFn) -> FunctionSpec:
     wanted = draw(some_settings())
     most = draw(st.sampled_from([1, 1, 2, 4]))
+    batch, wait = draw(st.sampled_from([(0, 0), (0, 0), (0, 0), (2, 310), (4, 20), (5, 0)]))
     cpu = 0.0 if wanted.floor else draw(st.sampled_from([0.0, 0.0, 1.0, 3.0, CORES]))
     return FunctionSpec(
         settings=wanted,
-        concurrency=Concurrency(max_inputs=most, target_inputs=draw(st.integers(1, most))),
+        concurrency=Concurrency(
+            max_inputs=most, target_inputs=draw(st.integers(1, most)), batch_size=batch, batch_wait_ms=wait
+        ),
         resources=Resources(cpu=cpu),
         retries=draw(st.sampled_from([None, None, Retries(max_retries=2), Retries(max_retries=1, initial_delay=0.0)])),
         timeout=draw(st.sampled_from([2.0, 30.0])),
@@ -67,6 +72,7 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.made = 0
+        self.yields: list[e.ChunksReceived] = []  # what generators have said
 
     def choose(self, among: Iterable[Any], number: int) -> Any:
         """One of them, or nothing where there are none."""
@@ -86,6 +92,9 @@ class History(RuleBasedStateMachine):
     def running(self) -> list[tuple[Process, Work]]:
         return [(process, work) for process in self.alive() for work in process.running()]
 
+    def generators(self) -> list[tuple[Process, Work]]:
+        return [(process, work) for process, work in self.running() if self.world.calls[work.call].kind == "generator"]
+
     def suspended(self) -> list[tuple[Process, Work]]:
         return [(process, work) for process in self.alive() for work in process.suspended()]
 
@@ -101,27 +110,27 @@ class History(RuleBasedStateMachine):
 
     @rule(
         number=one_of,
-        kind=st.sampled_from(["remote", "map", "map", "spawn"]),
+        kind=st.sampled_from(["remote", "map", "map", "spawn", "generator"]),
         count=sizes,
         last=st.booleans(),
         owner=st.sampled_from(OWNERS),
     )
     def a_call_is_made(
-        self, number: int, kind: Literal["remote", "map", "spawn"], count: int, last: bool, owner: str
+        self, number: int, kind: Literal["remote", "map", "spawn", "generator"], count: int, last: bool, owner: str
     ) -> None:
         pool = self.choose(self.world.functions.values(), number)
         self.made += 1
         owner = "" if kind == "spawn" else owner
         call = self.world.calls[f"fc-{self.made}"] = Account(f"fc-{self.made}", pool, kind, owner)
         pool.calls.append(call)
-        self.offer(call, *((1, True) if kind == "remote" else (count, last)))
+        self.offer(call, *((1, True) if kind in OF_ONE_INPUT else (count, last)))
 
     @precondition(lambda self: self.open_calls())
     @rule(number=one_of, count=sizes, last=st.booleans())
     def a_call_goes_on(self, number: int, count: int, last: bool) -> None:
         known = (call for call in self.open_calls() if call.inputs or not call.cancelled)
         call = self.choose((call for call in known if not call.ended and not call.offer), number)
-        if call and call.kind != "remote":
+        if call and call.kind not in OF_ONE_INPUT:
             self.offer(call, count, last)
 
     @precondition(lambda self: any(call.invited for call in self.open_calls()))
@@ -135,7 +144,7 @@ class History(RuleBasedStateMachine):
 
     def offer(self, call: Account, count: int, last: bool) -> None:
         before = len(call.inputs)
-        call.offer, call.invited = ((count, last) if call.kind != "remote" else None), False
+        call.offer, call.invited = ((count, last) if call.kind not in OF_ONE_INPUT else None), False
         kind: Any = call.kind
         self.world.tell(e.InputsSubmitted(call.id, call.pool.name, kind, before, count, last, call.owner))
         if len(call.inputs) > before or call.cancelled or not call.pool.alive:
@@ -231,6 +240,16 @@ class History(RuleBasedStateMachine):
         process, work = self.choose(self.suspended(), number)
         process.resume(work)
 
+    @precondition(lambda self: self.yields or self.generators())
+    @rule(number=one_of, count=sizes, again=st.integers(0, 3))
+    def a_generator_yields(self, number: int, count: int, again: int) -> None:
+        if again == 0 and self.yields:
+            self.world.tell(self.choose(self.yields, number))  # a late message: of an old attempt, or heard before
+        elif found := self.choose(self.generators(), number):
+            process, work = found
+            process.give(work, count)
+            self.yields.append(process.outbox[-1])
+
     # -- what the core hears, and when -------------------------------------------------------------------------
 
     @precondition(lambda self: any(map(self.can_be_heard, self.processes())))
@@ -295,7 +314,7 @@ class History(RuleBasedStateMachine):
         for pool in self.world.functions.values():
             known = list(pool.containers.values()) if pool.alive else []
             works = [work for one in known if one.state == "ready" for work in one.process.works.values()]
-            stuck = [work for work in works if work.stop - work.position > work.begun]
+            stuck = [work for work in works if work.unstarted]
             free = [one.process.id for one in known if one.has_room()]
             assert not (stuck and free), f"law 3: inputs of range {stuck[0].range} wait, and {free[0]} has room"
             if pool.alive and not pool.failed_starts and not self.an_exit_is_recent():
@@ -350,6 +369,8 @@ class History(RuleBasedStateMachine):
         for process in self.starting():
             process.outbox.append(e.ContainerReady(process.id, 0.1))
         for process in self.processes():
+            while process.inbox and not process.dead:
+                process.read()
             while process.works and not process.dead:
                 assert process.running() or process.suspended()
                 for work in process.suspended():
@@ -364,8 +385,7 @@ class History(RuleBasedStateMachine):
         return busy
 
 
-TestLaws = History.TestCase
-TestLaws.settings = settings(
+PLAYED = settings(
     max_examples=EXAMPLES or 100,
     stateful_step_count=80,
     derandomize=not EXAMPLES,
@@ -373,3 +393,6 @@ TestLaws.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+TestLaws = History.TestCase
+TestLaws.settings = PLAYED

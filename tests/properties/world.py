@@ -7,13 +7,13 @@ The laws are those of the design, restated here by number where they are checked
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 
 from upswell.core import commands as c
 from upswell.core import events as e
 from upswell.core.plane import Plane
-from upswell.spec import CANCEL_GRACE_SECONDS, AutoscalerSettings, FunctionSpec, Limits
+from upswell.spec import CANCEL_GRACE_SECONDS, Limits
 
+from .accounts import Account, Declared, Held, Input, Known
 from .process import Process
 
 CORES = 4.0
@@ -22,86 +22,6 @@ AHEAD = 2  # ranges that may wait in a container that takes one input at a time
 LEAST_PATIENCE_SECONDS, GRACE_SECONDS = 0.5, 5.0
 LOST_TOO_OFTEN = 3
 A_MOMENT = 1e-6
-
-
-@dataclass(eq=False)
-class Input:
-    """Where an accepted input is: nowhere in a container (`holder` empty), in one, or settled."""
-
-    holder: str = ""
-    settled: bool = False
-    not_before: float = 0.0  # its next attempt may wait until then
-    failures: int = 0  # attempts that failed by its own doing, as told by its container
-    blows: int = 0  # containers that ended while it was the next of its range
-
-
-@dataclass(eq=False)
-class Held:
-    """A range as the core must believe it to be, from what it has been told."""
-
-    call: Account
-    start: int
-    next: int
-    stop: int
-    suspended: bool = False
-
-
-@dataclass(eq=False)
-class Account:
-    """A call and its inputs."""
-
-    id: str
-    pool: Declared
-    kind: str
-    owner: str
-    inputs: list[Input] = field(default_factory=list)
-    segments: dict[int, int] = field(default_factory=dict)  # first → count; those not forgotten
-    ended: bool = False
-    cancelled: bool = False
-    finished: bool = False
-    offer: tuple[int, bool] | None = None  # a segment that was refused: its size, and whether it is the last
-    invited: bool = False
-
-    def unsettled(self) -> int:
-        return sum(not one.settled for one in self.inputs)
-
-
-@dataclass(eq=False)
-class Declared:
-    """A function as declared, until it is removed or declared again."""
-
-    name: str
-    spec: FunctionSpec
-    ephemeral: bool
-    settings: AutoscalerSettings
-    alive: bool = True
-    failed_starts: int = 0
-    containers: dict[str, Known] = field(default_factory=dict)
-    calls: list[Account] = field(default_factory=list)
-
-    def present(self) -> int:
-        return sum(known.state != "ending" for known in self.containers.values())
-
-
-@dataclass(eq=False)
-class Known:
-    """A container as the core must believe it to be."""
-
-    process: Process
-    pool: Declared
-    started_at: float
-    state: str = "starting"
-    heard_at: float = 0.0
-    idle_since: float = 0.0
-    held: dict[int, Held] = field(default_factory=dict)
-
-    def active(self) -> int:
-        return sum(not held.suspended for held in self.held.values())
-
-    def has_room(self) -> bool:
-        if self.state != "ready" or (self.pool.spec.single_use and self.held):
-            return False
-        return self.active() < self.pool.spec.concurrency.max_inputs
 
 
 class World:
@@ -117,6 +37,9 @@ class World:
         self.samples: list[c.Sample] = []
         self._event: e.Event | None = None
         self._arrived: list[Input] = []  # whose outputs came with the event
+        self._struck: list[Input] = []  # of spawned calls, that lost an attempt with it, and nobody was told
+        self._chunks: c.Forward | None = None  # that came with it
+        self._forming: c.Grant | None = None  # the last part of a batch that is not complete
 
     @staticmethod
     def _new_plane() -> Plane:
@@ -208,6 +131,10 @@ class World:
                 self._note_failure(known, held, event)
                 held.next = position + 1
                 self._heard(known, event.range)
+            case e.ChunksReceived(first=first, count=count) if held and first == held.chunks:
+                if not held.call.cancelled:
+                    self._chunks = c.Forward(held.call.id, first, count)
+                    held.chunks += count
             case e.RangeReturned(stop=stop) if held:
                 self._release(held, max(stop, held.next), held.stop)
                 held.stop = min(held.stop, max(stop, held.next))
@@ -220,7 +147,7 @@ class World:
         (one,) = self._release(held, event.position, event.position + 1)
         one.failures += 1
         if retries := known.pool.spec.retries:
-            one.not_before = self.now + retries.delay_seconds(one.failures)
+            one.not_before = self.now + retries.delay_seconds(one.failures + one.blows)
         if event.fatal:
             known.state = "ending"
 
@@ -229,15 +156,19 @@ class World:
         if known.state == "starting":
             known.pool.failed_starts += 1
         for held in known.held.values():
-            for one in self._release(held, held.next, held.stop)[:1]:
+            released = self._release(held, held.next, held.stop)
+            for one in released if held.batch else released[:1]:
                 one.blows += 1
+                if held.batch and known.state == "ready" and not event.out_of_memory:
+                    one.losses += 1
+                    self._struck += [one] if held.call.kind == "spawn" and not held.call.cancelled else []
                 if retries := known.pool.spec.retries:
                     one.not_before = self.now + retries.delay_seconds(one.failures + one.blows)
 
     def _release(self, held: Held, start: int, stop: int) -> list[Input]:
         released = held.call.inputs[start:stop]
         for one in released:
-            one.holder = ""
+            one.holder, one.since = "", 0.0
         return released
 
     def _heard(self, known: Known, number: int) -> None:
@@ -271,7 +202,7 @@ class World:
         """Inputs in no container, and those that wait in a ready one."""
         found = sum(not one.settled and not one.holder for call in pool.calls for one in call.inputs)
         for known in pool.containers.values():
-            if known.state == "ready":
+            if known.state == "ready" and not pool.spec.concurrency.batch_size:
                 active = [held.stop - held.next for held in known.held.values() if not held.suspended]
                 found += sum(active) - min(len(active), pool.spec.concurrency.max_inputs)
         return found
@@ -283,16 +214,20 @@ class World:
         for command in answer:
             self._perform(command)
         assert all(one.settled for one in self._arrived), "outputs came and were not delivered"
-        self._arrived = []
+        assert all(one.settled for one in self._struck), "a container died, and not all of its batch lost an attempt"
+        assert self._chunks is None, f"{self._chunks}: they were not passed on"
+        assert self._forming is None, f"{self._forming}: the rest of its batch never came"
+        self._arrived, self._struck = [], []
         for pool in self.functions.values():
             self._judge(pool)
 
     def _perform(self, command: c.Command) -> None:
+        assert self._forming is None or isinstance(command, c.Grant), f"{command} in the middle of a batch"
         match command:
             case c.Accept(call=name, first=first, count=count):
                 call = self.calls[name]
                 call.segments[first] = count
-                call.inputs += [Input() for _ in range(count)]
+                call.inputs += [Input(since=self.now) for _ in range(count)]
                 call.ended = call.ended or (isinstance(self._event, e.InputsSubmitted) and self._event.last)
             case c.Refuse() | c.Sample():
                 if isinstance(command, c.Sample):
@@ -308,17 +243,25 @@ class World:
             case c.Kill(container=name):
                 self._kill(self.containers[name])
             case c.TakeBack(container=name, range=number) | c.CancelRange(container=name, range=number):
-                assert number in self.containers[name].held, f"{command}: nobody holds it"
-                self.containers[name].process.inbox.append(command)
+                known = self.containers[name]
+                assert number in known.held, f"{command}: nobody holds it"
+                held = known.held[number]
+                assert not held.batch or held.call.cancelled, f"{command}: a batch is never taken back"
+                known.process.inbox.append(command)
             case c.Deliver(call=name, start=start, count=count):
                 for one in self._settle(name, start, count):
                     assert one in self._arrived, f"{command}: its output did not come just now"
+            case c.Forward(call=name):
+                assert command == self._chunks, f"{command}: other chunks came just now, or none"
+                self._chunks = None
+                self.calls[name].inputs[0].yielded = True
             case c.Fail():
                 self._fail(command)
             case c.RememberAttempts(call=name, position=position, failures=failures, losses=losses):
                 one = self.calls[name].inputs[position]
                 assert not one.settled, f"{command}: it is not tried again"
                 assert 1 <= failures + losses <= one.failures + one.blows
+                self._struck = [other for other in self._struck if other is not one]
             case c.ForgetSegment(call=name, first=first):
                 count = self.calls[name].segments.pop(first)
                 assert all(one.settled for one in self.calls[name].inputs[first : first + count])
@@ -345,20 +288,39 @@ class World:
         assert known.pool is call.pool and not call.cancelled, command
         assert call.segments[command.first] == command.count
         assert command.first <= command.start < command.stop <= command.first + command.count
+        self._gather(command, known.pool)
         for one in call.inputs[command.start : command.stop]:
             assert not one.settled and not one.holder, f"law 1: {command} of an input that is elsewhere"
+            assert not one.yielded, f"{command}: what was yielded would be yielded again"
             assert one.not_before <= self.now + A_MOMENT or one.blows, f"{command}: too early for another attempt"
             one.holder = known.process.id
         if not known.active():
             known.heard_at = self.now
-        known.held[command.range] = Held(call, command.start, command.start, command.stop)
+        place = command.batch or command.range
+        known.held[command.range] = Held(call, command.start, command.start, command.stop, place, command.batch)
         known.process.inbox.append(command)
         spec, active = known.pool.spec, known.active()
         most = spec.concurrency.max_inputs
         if spec.single_use:
-            assert len(known.held) == 1 and command.stop - command.start == 1, "law 2: single use"
+            alone = command.batch or command.stop - command.start == 1
+            assert alone and {held.place for held in known.held.values()} == {place}, "law 2: single use"
         else:
-            assert active <= (1 + AHEAD if most == 1 else most), f"law 2: {active} ranges for {most} places"
+            ahead = AHEAD if most == 1 and not command.batch else 0
+            assert active <= most + ahead, f"law 2: {active} ranges or batches for {most} places"
+
+    def _gather(self, command: c.Grant, pool: Declared) -> None:
+        """Batches: as large as they may be, only when one is due, and in one go to one container."""
+        size, before, now = command.stop - command.start, self._forming, self.now
+        assert bool(command.batch) == bool(pool.spec.concurrency.batch_size), command
+        if before is not None:
+            same = (command.batch, command.container) == (before.batch, before.container)
+            assert same and command.left == before.left - size, f"{command} after {before}"
+        elif command.batch:
+            total, most = size + command.left, pool.spec.concurrency.batch_size
+            assert total <= most, f"{command}: a batch is too large"
+            assert total >= min(most, len(pool.waiting(now, surely=True))), f"{command}: a batch leaves inputs behind"
+            assert pool.is_due(now, surely=False), f"{command}: a batch is formed too early"
+        self._forming = command if command.left else None
 
     def _drain(self, known: Known) -> None:
         pool, idle = known.pool, self.now - known.idle_since
@@ -405,19 +367,21 @@ class World:
                     said = isinstance(event, e.FailureReceived) and event.kind == "cancelled"
                     assert call.cancelled or said
                 case "lost":
-                    assert one.blows >= LOST_TOO_OFTEN
+                    assert isinstance(self._event, e.ContainerExited)
+                    assert one.yielded or one.blows >= LOST_TOO_OFTEN, "it has attempts left"
                 case "start":
                     assert call.pool.ephemeral and call.pool.failed_starts
                 case "unreadable":
                     assert one.failures
                 case _:
-                    assert one.failures + one.blows > allowed
+                    assert one.yielded or one.failures + one.blows > allowed
 
     # -- the laws that hold after every step -----------------------------------------------------------------
 
     def _judge(self, pool: Declared) -> None:
         allowed = pool.spec.retries.max_retries if pool.spec.retries else 0
         free = [known for known in pool.containers.values() if known.has_room()] if pool.alive else []
+        free = free if free and pool.is_due(self.now, surely=True) else []
         for call in pool.calls:
             if call.finished:
                 continue
@@ -427,6 +391,8 @@ class World:
                     continue
                 assert not call.cancelled, f"{call.id} is cancelled, and input {position} waits"
                 assert one.failures <= allowed, f"law 6: input {position} of {call.id} has no retries left, and waits"
+                assert one.losses < LOST_TOO_OFTEN, f"input {position} of {call.id} was lost too often, and waits"
+                assert not one.yielded, f"{call.id} has yielded, and waits to be begun again"
                 assert not free or one.not_before > self.now, (
                     f"law 3: input {position} of {call.id} waits while {free[0].process.id} has room"
                 )
