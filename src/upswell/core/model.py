@@ -158,3 +158,12 @@ class Container:
         running = set(islice(self.places, places))
         begun = (held for held in self.ranges.values() if held.suspended or (held.batch or held.id) in running)
         return {held.id for held in begun}
+
+    def to_take_back(self, places: int) -> Range | None:
+        """Of the ranges with an input that may not have begun, and that were not asked back, the one to start last."""
+        started = self.started(places)
+        if len(self.places) > places:
+            # A place that was lent may be taken back just as it is granted again: only the container knows who has it.
+            started = {held.id for held in self.ranges.values() if held.suspended or held.next > held.start}
+        ranges = reversed(self.ranges.values())
+        return next((held for held in ranges if len(held) > (held.id in started) and not held.wanted_back), None)

@@ -338,7 +338,7 @@ class Pool:
             return NEVER
         service, wanted, look_again = self.estimates.service_seconds, self._room(), NEVER
         for container in islice(self._loaded.values(), STRAGGLERS_LOOKED_AT if wanted else 0):
-            if (held := self._unstarted_range(container)) is None:
+            if (held := container.to_take_back(self.spec.concurrency.max_inputs)) is None:
                 continue
             # With one place, what waits is behind the input of another range.
             heard_at = container.heard_at if self.spec.concurrency.max_inputs == 1 else held.heard_at
@@ -349,12 +349,6 @@ class Pool:
                 wanted -= 1
                 out.append(TakeBack(container.id, held.id))
         return look_again
-
-    def _unstarted_range(self, container: Container) -> Range | None:
-        """Of the ranges with something to take back, the one that would start last."""
-        started = container.started(self.spec.concurrency.max_inputs)
-        ranges = reversed(container.ranges.values())
-        return next((held for held in ranges if len(held) > (held.id in started) and not held.wanted_back), None)
 
     def _scale(self, now: float, out: list[Command]) -> float:
         """Start what is missing; drain what is surplus and has idled long enough."""
