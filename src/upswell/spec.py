@@ -328,6 +328,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     `kind` says how `origin` is read: the path of a script, the name of a module to import, or the text of a script.
     `module` is the name under which it is imported; `main` is true where the client runs it as `__main__`, so that
     pickles that name `__main__` resolve to it. An empty `origin` means that nothing is imported (serialized functions).
+
+    With `code`, the digest of a tree of files, a script's `origin` and all of `sys_path` are paths within that tree,
+    which whoever starts the process has; its own import path comes after. Without, they are this machine's.
     """
 
     kind: Literal["script", "module", "text"]
@@ -338,11 +341,21 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     arguments: tuple[str, ...] = ()  # `sys.argv`, which user code may read while it is imported
     variables: tuple[tuple[str, str], ...] = ()
+    code: str = ""
 
     def __repr__(self) -> str:
         # Values of variables may be secret.
         names = ", ".join(name for name, _ in self.variables)
         return f"Environment({self.kind} {self.module!r} in {self.directory!r}, variables: {names or 'none'})"
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """How a function or class is called, for those who know it by name only."""
+
+    is_generator: bool = False
+    is_async: bool = False
+    methods: tuple[tuple[str, bool], ...] = ()  # of a class: name, and whether it yields
+    parameters: bytes = b""  # of a class: what they may be, as the SDK has written it
 
 
 class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -360,6 +373,7 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["function", "class"] = "function"
     parameters: bytes = b""  # pickle of a class's parameters by name
     serialized: bytes = b""  # cloudpickle of the raw function or class where it travels by value
+    interface: Interface = Interface()
 
     @property
     def label(self) -> str:

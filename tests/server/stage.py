@@ -193,7 +193,7 @@ async def stage(limits: Limits | None = None) -> AsyncIterator[Stage]:
     ours, theirs = socket.socketpair()
     engine, clock = PlayedEngine(), ManualClock()
     server = Server(engine, MemoryStore(), limits or Limits(), clock)
-    running = asyncio.create_task(server.run(theirs))
+    running = asyncio.create_task(server.run(first_client=theirs))
     client = Peer(ours)
     await client.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))
     await client.expect(m.Welcome)

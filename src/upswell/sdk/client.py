@@ -225,12 +225,18 @@ def get_client() -> Client:
     global _client
     with _making:
         if _client is None:
-            if context.server is not None:
-                address, token = context.server
+            if (server := context.server or configured_server()) is not None:
+                address, token = server
                 _client = Client(dial(address), token)
             else:
                 _client = start_private_server()
         return _client
+
+
+def configured_server() -> tuple[str, str] | None:
+    """The address and token of the server that the user has chosen, if any."""
+    address = os.environ.get("UPSWELL_SERVER", "")
+    return (address, os.environ.get("UPSWELL_TOKEN", "")) if address else None
 
 
 def current_client() -> Client | None:

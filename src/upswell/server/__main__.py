@@ -1,6 +1,7 @@
 """The server's process, and the one place where seams meet implementations.
 
 `python -m upswell.server --client-fd N` is a private server: descriptor N is its first client, and it ends with it.
+With `--home DIRECTORY` it is a server that keeps what it is given, until a signal ends it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import resource
 import socket
 import sys
+from pathlib import Path
 
 from ..engines.local import LocalEngine
 from ..engines.spawn import SpawnEngine
@@ -18,9 +20,11 @@ ENGINES = {"local": LocalEngine, "spawn": SpawnEngine}
 
 
 def main() -> None:
-    """Run a private server until its client is gone."""
+    """Run a server."""
     parser = argparse.ArgumentParser(prog="python -m upswell.server", description=__doc__)
-    parser.add_argument("--client-fd", type=int, required=True, help="descriptor of the socket of the first client")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--client-fd", type=int, help="descriptor of the socket of the first client")
+    kind.add_argument("--home", type=Path, help="the directory that the server keeps its state in")
     parser.add_argument(
         "--engine",
         default=os.environ.get("UPSWELL_ENGINE", "local"),
@@ -33,10 +37,17 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Forked before anything here starts a thread or a loop: see engines/local.py.
     engine = ENGINES[arguments.engine]()
-    from ..stores.memory import MemoryStore
-    from .serve import serve_private
+    from .serve import serve_home, serve_private
 
-    serve_private(engine, MemoryStore(), socket.socket(fileno=arguments.client_fd))
+    if arguments.home is not None:
+        from ..stores.sqlite import SqliteStore
+
+        arguments.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        serve_home(engine, SqliteStore, arguments.home)
+    else:
+        from ..stores.memory import MemoryStore
+
+        serve_private(engine, MemoryStore(), socket.socket(fileno=arguments.client_fd))
     sys.exit(0)
 
 

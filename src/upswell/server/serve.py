@@ -1,12 +1,16 @@
-"""Puts a server together and runs it: a listening socket for containers, the first client, an orderly end."""
+"""Puts a server together and runs it: listening sockets, perhaps a first client, an orderly end."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
 import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
 
 from ..clock import Clock
 from ..engine import Engine
@@ -21,6 +25,9 @@ from .peers import ClientPeer, ContainerPeer
 from .runtime import Runtime
 
 BACKLOG = 1024  # containers that may be dialling at the same moment
+SOCKET = "server.sock"  # in the server's home
+
+OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None]], Store]
 
 
 class Server:
@@ -37,36 +44,56 @@ class Server:
         self._objects = ObjectService(ObjectLimits(), self._clock)
         self._address = ""
 
-    async def run(self, first_client: socket.socket) -> None:
-        """Serve until the first client is gone or a signal asks for the end."""
+    async def run(self, *, first_client: socket.socket | None = None, home: Path | None = None) -> None:
+        """Serve until a signal asks for the end, or the first client is gone, where there is one.
+
+        A server with a home listens there for clients of its user.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
         listener, self._address = listen_abstract()
         await self._engine.open(self._address, self._dispatcher.report)
         # Held in a name: a listening server that nobody refers to is closed by the garbage collector.
-        listening = await loop.create_unix_server(
-            lambda: Connection(self._greet_stranger, self._clock), sock=listener, backlog=BACKLOG
-        )
-        await loop.connect_accepted_socket(lambda: Connection(self._greet_first, self._clock), first_client)
+        listening = [
+            await loop.create_unix_server(
+                lambda: Connection(self._greet_container, self._clock), sock=listener, backlog=BACKLOG
+            )
+        ]
+        if home is not None:
+            door = listen_at(home / SOCKET)
+            listening.append(
+                await loop.create_unix_server(
+                    lambda: Connection(self._greet_neighbour, self._clock), sock=door, backlog=BACKLOG
+                )
+            )
+        if first_client is not None:
+            await loop.connect_accepted_socket(lambda: Connection(self._greet_first, self._clock), first_client)
         await self.ended.wait()
-        listening.close()
+        for one in listening:
+            one.close()
         await self._engine.close()
         self._store.close()
 
     def _greet_first(self, connection: Connection, hello: m.Hello) -> Peer | None:
-        connection.send(m.Welcome(m.PROTOCOL, os.getpid(), self._address))
-        return ClientPeer(connection, self._dispatcher, self._runtime, self._objects, self.ended.set)
+        return self._welcome(connection, self.ended.set)
 
-    def _greet_stranger(self, connection: Connection, hello: m.Hello) -> Peer | None:
+    def _greet_neighbour(self, connection: Connection, hello: m.Hello) -> Peer | None:
+        """Who reaches the socket in the home is of the same user, as every connection makes sure."""
+        return self._welcome(connection) if hello.role == "client" else None
+
+    def _greet_container(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Containers, and clients inside them: both have the token that was made for the container."""
         served = self._dispatcher.containers.get(hello.token.partition(".")[0])
         if served is None or not secrets.compare_digest(served.token.encode(), hello.token.encode()):
             return None
         if hello.role == "container":
             return None if served.connection else ContainerPeer(connection, served, self._dispatcher)
+        return self._welcome(connection)
+
+    def _welcome(self, connection: Connection, left: Callable[[], None] | None = None) -> Peer:
         connection.send(m.Welcome(m.PROTOCOL, os.getpid(), self._address))
-        return ClientPeer(connection, self._dispatcher, self._runtime, self._objects, None)
+        return ClientPeer(connection, self._dispatcher, self._runtime, self._objects, left)
 
 
 def listen_abstract() -> tuple[socket.socket, str]:
@@ -80,15 +107,48 @@ def listen_abstract() -> tuple[socket.socket, str]:
     return listener, f"unix:@{name}"
 
 
+def listen_at(path: Path) -> socket.socket:
+    """A socket at that path, in place of one that an earlier server has left; only its user can reach it."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(BACKLOG)
+    return listener
+
+
 def serve_private(engine: Engine, store: Store, first_client: socket.socket) -> None:
     """Run a private server for the client at the other end of `first_client`."""
 
     async def run() -> None:
-        await Server(engine, store, Limits()).run(first_client)
+        await Server(engine, store, Limits()).run(first_client=first_client)
 
+    _run(run())
+
+
+def serve_home(engine: Engine, open_store: OpenStore, home: Path) -> None:
+    """Run the server whose state is in the directory `home`, until a signal ends it.
+
+    `open_store` makes its store, given the directory, what calls a function on the loop, and whom to tell of the end.
+    """
+
+    async def run() -> None:
+        store = open_store(home, asyncio.get_running_loop().call_soon_threadsafe, _fail)
+        await Server(engine, store, Limits()).run(home=home)
+
+    _run(run())
+
+
+def _fail(error: Error) -> None:
+    """Nothing can be kept any more."""
+    logging.getLogger("upswell.server").critical("%s", error)
+    os._exit(74)  # EX_IOERR; what was accepted is on the disk
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
     try:
         import uvloop
     except ImportError:
-        asyncio.run(run())
+        asyncio.run(main)
     else:
-        uvloop.run(run())
+        uvloop.run(main)

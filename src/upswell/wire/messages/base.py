@@ -1,0 +1,73 @@
+"""What every message has, and what both sides of every connection say.
+
+A frame is a message and a payload: opaque bytes that only the two ends of a call read (see `payload.py`). Buffers are
+memory that travels beside the payload by reference. Ids are text with a kind prefix; positions count inputs of a call
+from 0; spans are half open.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+PROTOCOL = 2
+
+ErrorKind = Literal[
+    "user", "cancelled", "lost", "memory", "timeout", "start", "exhausted", "missing", "unreadable", "invalid", "denied"
+]
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, omit_defaults=True, gc=False):
+    """Base of all messages."""
+
+
+class Buffers(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One block of shared memory that holds the out-of-band buffers of a payload, one after the other, each aligned.
+
+    It is reached as descriptor `descriptor` of process `process` (`/proc/PROCESS/fd/DESCRIPTOR`); who forwards it opens
+    it first, so that the block lives until the last reader has it and never outlives the processes.
+    """
+
+    process: int
+    descriptor: int
+    size: int
+
+
+class ErrorRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A failure as data: readable without unpickling. For kind `user` the payload beside it has the exception."""
+
+    kind: ErrorKind
+    type: str  # the exception's qualified name, such as "builtins.ValueError"
+    message: str
+    traceback: str = ""
+    attempts: int = 1
+
+
+class Hello(Message, tag=1, frozen=True):
+    """The first frame of every connection. `token` of a container is what the engine gave it."""
+
+    protocol: int
+    role: Literal["client", "container"]
+    token: str
+    process: int
+
+
+class Welcome(Message, tag=2, frozen=True):
+    """The answer to a good `Hello`; `address` is where others reach the server, such as "unix:@name"."""
+
+    protocol: int
+    process: int
+    address: str
+
+
+class Bye(Message, tag=3, frozen=True):
+    """The sender closes this connection, and why."""
+
+    reason: str
+
+
+class Release(Message, tag=19, frozen=True):
+    """The sender has taken over the block of shared memory `descriptor` of the receiver, which may close it."""
+
+    descriptor: int
