@@ -2,7 +2,7 @@
 
 from upswell.core import events as e
 from upswell.core.model import Call, Container, Range, Segment, State
-from upswell.spec import Concurrency
+from upswell.spec import Concurrency, FunctionSpec
 
 from .player import Player
 
@@ -63,7 +63,7 @@ def test_a_tail_moves_to_a_free_place_of_the_same_container() -> None:
 
 
 def test_what_a_container_has_in_hand_is_counted_as_it_changes() -> None:
-    container = Container("co-1", State.READY, 0.0, 0.0)
+    container = Container("co-1", FunctionSpec(), State.READY, 0.0, 0.0)
     call, segment = Call("fc-1", "f", "map", ""), Segment(0, 100, 100)
     plain = Range(1, container, call, segment, 0, 10, 0, 0.0)
     parts = [
@@ -78,7 +78,7 @@ def test_what_a_container_has_in_hand_is_counted_as_it_changes() -> None:
     container.suspend(plain, True)
     container.suspend(plain, True)
     assert (len(container.places), container.inputs) == (1, 4)
-    assert container.started(1) == {1, 2, 3}
+    assert container.started() == {1, 2, 3}
     container.suspend(plain, False)
     container.release(parts[0])
     assert (len(container.places), container.inputs) == (2, 4)

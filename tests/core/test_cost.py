@@ -107,6 +107,6 @@ def test_nothing_piles_up_behind_a_long_input() -> None:
         plane.handle(e.ResultsReceived(container, grant.range, 0, 1, 0.1, 0.0), now + 0.2)
         plane.handle(e.ContainerExited(container, "exited with status 0"), now + 0.3)
     pool = plane._pools["f"]
-    assert len(pool._watch._heap) < 200 and len(plane._agenda._heap) < 200
-    assert len(pool.containers) == 1 and len(plane._containers) == 1 and len(plane._calls) == 1
+    assert len(pool.containers._watch._heap) < 200 and len(plane._agenda._heap) < 200
+    assert len(pool.containers.by_id) == 1 and len(plane._containers) == 1 and len(plane._calls) == 1
     assert not pool._sampling._before

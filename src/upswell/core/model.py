@@ -11,6 +11,8 @@ from enum import Enum
 from itertools import islice
 from typing import Literal
 
+from ..spec import FunctionSpec
+
 KilledFor = Literal["", "timeout", "start", "cancelled"]
 
 
@@ -94,6 +96,7 @@ class Container:
     """One process that runs inputs of one pool."""
 
     id: str
+    spec: FunctionSpec  # as its function was declared when it was started
     state: State
     started_at: float
     heard_at: float  # the last sign of life: ready, a result, a grant while idle
@@ -105,10 +108,10 @@ class Container:
     killed_for: KilledFor = ""  # why the core killed it
     proven: bool = False  # it has ended an input, so its start was good
     blameless: bool = False  # it said itself which input ends it, so its exit blames none
-    # What it adds to the sums of its pool; kept by Pool._recount and by nothing else.
+    # What it adds to the sums of its pool; kept by Containers.recount and by nothing else.
     running: int = 0  # inputs
     unstarted: int = 0
-    bucket: int = -1  # the pool's bucket it is in; -1: none, it can't take work
+    bucket: int = -1  # the bucket it is in; -1: none, it can't take work
 
     def is_new(self, now: float, seconds: float) -> bool:
         """Whether it has been ready for no longer than `seconds`, and has ended no input."""
@@ -153,16 +156,16 @@ class Container:
                 else:
                     del self.places[place]
 
-    def started(self, places: int) -> set[int]:
-        """The ranges with an input that has begun: the suspended, and the first that take one of so many places."""
-        running = set(islice(self.places, places))
+    def started(self) -> set[int]:
+        """The ranges with an input that has begun: the suspended, and the first, as many as have places."""
+        running = set(islice(self.places, self.spec.concurrency.max_inputs))
         begun = (held for held in self.ranges.values() if held.suspended or (held.batch or held.id) in running)
         return {held.id for held in begun}
 
-    def to_take_back(self, places: int) -> Range | None:
+    def to_take_back(self) -> Range | None:
         """Of the ranges with an input that may not have begun, and that were not asked back, the one to start last."""
-        started = self.started(places)
-        if len(self.places) > places:
+        started = self.started()
+        if len(self.places) > self.spec.concurrency.max_inputs:
             # A place that was lent may be taken back just as it is granted again: only the container knows who has it.
             started = {held.id for held in self.ranges.values() if held.suspended or held.next > held.start}
         ranges = reversed(self.ranges.values())

@@ -209,7 +209,7 @@ class Plane:
 
     def _container(self, name: str) -> tuple[Pool, Container] | None:
         pool = self._containers.get(name)
-        return None if pool is None else (pool, pool.containers[name])
+        return None if pool is None else (pool, pool.containers.by_id[name])
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -254,16 +254,17 @@ class Plane:
         pool = self._pools.get(function)
         if pool is None:
             return None
-        places = pool.ready * pool.spec.concurrency.max_inputs * pool.spec.concurrency.place
+        containers = pool.containers
+        places = containers.ready * pool.spec.concurrency.max_inputs * pool.spec.concurrency.place
         return Statistics(
             backlog=pool.not_started,
-            pending=pool.queue.waiting + pool.unstarted,
-            running=pool.running,
-            headroom=max(0, places - pool.running),
+            pending=pool.queue.waiting + containers.unstarted,
+            running=containers.running,
+            headroom=max(0, places - containers.running),
             succeeded=pool.queue.succeeded,
             failed=pool.queue.failed,
-            starting=pool.starting,
-            ready=pool.ready,
+            starting=containers.starting,
+            ready=containers.ready,
             settings=pool.settings,
             decision=pool.decision.words,
         )

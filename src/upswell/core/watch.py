@@ -6,15 +6,16 @@ too long to start or to exit.
 
 from __future__ import annotations
 
-from ..spec import CANCEL_GRACE_SECONDS, EXIT_GRACE_SECONDS, FunctionSpec
+from ..spec import CANCEL_GRACE_SECONDS, EXIT_GRACE_SECONDS
 from .agenda import NEVER
 from .model import Container, KilledFor, State
 
 TIMEOUT_GRACE_SECONDS = 5.0  # the core ends an input this much later than its container should have
 
 
-def due_at(container: Container, spec: FunctionSpec) -> float:
+def due_at(container: Container) -> float:
     """The moment at which to end it unless it is heard before; `NEVER` while it may be silent."""
+    spec = container.spec
     if container.state is State.STARTING:
         return container.started_at + spec.startup_timeout
     if container.state is State.READY and container.running:
@@ -24,8 +25,9 @@ def due_at(container: Container, spec: FunctionSpec) -> float:
     return NEVER
 
 
-def exceeded(container: Container, spec: FunctionSpec) -> tuple[KilledFor, str]:
+def exceeded(container: Container) -> tuple[KilledFor, str]:
     """What it is killed for when that moment has come, and why in words."""
+    spec = container.spec
     match container.state:
         case State.STARTING:
             return "start", f"it exceeded startup_timeout={spec.startup_timeout:g} s"

@@ -1,0 +1,139 @@
+"""Who gets what waits: the queue of one function and its containers brought together.
+
+Grants are made wherever there is room, and what waits behind a running input is taken back once another container has
+room for it. How many containers there are is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+
+from ..spec import FunctionSpec
+from . import batching, dispatch
+from .agenda import NEVER
+from .autoscaler import Estimates
+from .commands import Command, Grant, TakeBack
+from .containers import Containers
+from .model import Container, Range, Span
+from .queue import Queue
+
+STRAGGLERS_LOOKED_AT = 16
+
+
+class Matching:
+    """Grants the inputs of a queue to containers."""
+
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        queue: Queue,
+        containers: Containers,
+        estimates: Estimates,
+        new_id: Callable[[], int],
+    ) -> None:
+        self._spec = spec
+        self._queue = queue
+        self._containers = containers
+        self._estimates = estimates
+        self._new_id = new_id
+
+    def grant(self, places: int, now: float, out: list[Command]) -> None:
+        """Grant what waits to containers with fewer than `places` taken: the fullest first, then the latest idle."""
+        if not self._queue.turns:
+            return
+        buckets = self._containers.buckets
+        for taken in sorted((taken for taken in buckets if taken < places), reverse=True):
+            bucket = buckets.get(taken)
+            while bucket and self._is_due(now):
+                container = next(reversed(bucket.values()))
+                # A container filled here moves up a bucket and is met again only by a caller with more places.
+                while self._is_due(now) and 0 <= container.bucket < places:
+                    self._grant_next(container, now, out)
+
+    def grant_ahead(self, now: float, out: list[Command]) -> None:
+        """Nobody is idle: let the busy ones with little left have their next range early."""
+        service = self._estimates.service_seconds
+        if service is None or service > dispatch.PREFETCH_LONGEST_SECONDS:
+            return
+        busy = self._containers.buckets.get(1, {})
+        for container in list(islice(busy.values(), STRAGGLERS_LOOKED_AT)):
+            silent = now - container.heard_at
+            while self._queue.turns and dispatch.may_prefetch(
+                container.running + container.unstarted, len(container.ranges), service
+            ):
+                if dispatch.is_straggler(silent, service):
+                    break
+                self._grant_next(container, now, out)
+
+    def take_back(self, now: float, out: list[Command]) -> float:
+        """While there is room and nothing waits here, fetch what waits behind a running input."""
+        loaded = self._containers.loaded
+        if self._queue.waiting or not loaded:
+            return NEVER
+        service, wanted, look_again = self._estimates.service_seconds, self._room(), NEVER
+        for container in islice(loaded.values(), STRAGGLERS_LOOKED_AT if wanted else 0):
+            if (held := container.to_take_back()) is None:
+                continue
+            # With one place, what waits is behind the input of another range.
+            heard_at = container.heard_at if container.spec.concurrency.max_inputs == 1 else held.heard_at
+            if not dispatch.worth_taking_back(container.unstarted, now - heard_at, service):
+                look_again = min(look_again, heard_at + 1.01 * dispatch.STRAGGLER_SECONDS)
+            elif wanted:
+                held.wanted_back = True
+                wanted -= 1
+                out.append(TakeBack(container.id, held.id))
+        return look_again
+
+    def batch_due_at(self) -> float:
+        """When what waits is to be granted as a batch; `NEVER` where nothing waits for that alone."""
+        if not self._spec.concurrency.batch_size or not self._queue.waiting or not self._room():
+            return NEVER
+        return self._batch_due_at()
+
+    def _batch_due_at(self) -> float:
+        return batching.due_at(self._queue.waiting, self._queue.oldest_since(), self._spec.concurrency)
+
+    def _is_due(self, now: float) -> bool:
+        """Whether something may be granted: an input waits, or enough of them do for a batch."""
+        if not self._queue.turns:
+            return False
+        return not self._spec.concurrency.batch_size or self._batch_due_at() <= now
+
+    def _room(self) -> int:
+        """Places that are free."""
+        places = self._spec.concurrency.max_inputs
+        buckets = self._containers.buckets
+        return sum(len(bucket) * (places - taken) for taken, bucket in buckets.items() if taken < places)
+
+    def _grant_next(self, container: Container, now: float, out: list[Command]) -> None:
+        """Grant the container the next range, or all ranges of the next batch."""
+        spec, queue = container.spec, self._queue
+        if not container.running:
+            container.heard_at = now
+        if not self._containers.running:
+            self._containers.progress_at = now
+        if spec.concurrency.batch_size:
+            batch, left = self._new_id(), min(spec.concurrency.batch_size, queue.waiting)
+            while left:
+                span = queue.take(left)
+                left -= len(span)
+                self._hand(container, span, now, out, batch, left)
+        else:
+            places = self._containers.ready * spec.concurrency.target_inputs
+            estimates = self._estimates
+            size = dispatch.range_size(queue.waiting, places, estimates.service_seconds, estimates.finished)
+            self._hand(container, queue.take(1 if spec.single_use else size), now, out)
+        self._containers.recount(container)
+        self._containers.watch(container)
+
+    def _hand(
+        self, container: Container, span: Span, now: float, out: list[Command], batch: int = 0, left: int = 0
+    ) -> None:
+        call, segment = span.call, span.segment
+        held = Range(self._new_id(), container, call, segment, span.start, span.stop, span.start, now, batch)
+        call.ranges[held.id] = held
+        container.hold(held)
+        segment.holders.add(container.id)
+        first, count = segment.first, segment.count
+        out.append(Grant(container.id, held.id, call.id, first, count, held.start, held.stop, batch, left))
