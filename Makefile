@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 PINS   := constraints.txt
 # pip reads these for the packages that build upswell itself, which -c does not reach.
 PIP    := PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c $(PINS)
+# Tests that run at once: one more than there are processors, as those of real processes mostly wait.
+SIDE_BY_SIDE = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check laws bench sabotage simulate clean
@@ -16,8 +18,8 @@ demo: $(VENV)/.runtime ## the main job: a map over 100 numbers, then a census of
 	$(BIN)/upswell run examples/census.py
 	$(BIN)/upswell run examples/library.py
 
-test: check ## check, then the whole test suite (ARGS="-k name" to choose)
-	$(BIN)/python -m pytest $(ARGS)
+test: check ## check, then the whole test suite (ARGS="-k name" to choose, ARGS="-n 0" one after the other)
+	$(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev ## ruff, mypy --strict, and the layers of the code
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
-"""What every test gets: at the end of the run, no process that the run started may still be alive."""
+"""What every test gets: at the end of the run, no process that the run started may still be alive.
+
+Tests run side by side on machines that have other things to do, so no property has a time limit for its examples.
+"""
 
 import os
 import uuid
@@ -6,6 +9,10 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("upswell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("upswell")
 
 MARK = "UPSWELL_TEST_RUN"
 GRACE_SECONDS = 5.0  # for processes that are already on their way out

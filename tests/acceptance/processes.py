@@ -49,10 +49,14 @@ class Program:
         return path
 
     def environment(self) -> dict[str, str]:
-        """What the program's processes get; temporary files go where they are looked for."""
+        """What the program's processes get; temporary files go where they are looked for.
+
+        A terminal's size is asked of the terminal, whatever the one that the tests run in has.
+        """
         temporary = self.folder / "temporary"
         temporary.mkdir(exist_ok=True)
-        return {**os.environ, MARK: self.mark, "TMPDIR": str(temporary)}
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        return {**inherited, MARK: self.mark, "TMPDIR": str(temporary)}
 
     def run(self, *command: str, given: str | None = None) -> Done:
         """Run to the end; nothing may be left, neither processes nor files."""

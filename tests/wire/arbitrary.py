@@ -2,6 +2,7 @@
 
 import types
 import typing
+from functools import cache
 from random import Random
 from typing import Any, Literal
 
@@ -56,8 +57,13 @@ def _fits(value: Any, rule: msgspec.Meta) -> bool:
     return (rule.ge is None or value >= rule.ge) and (rule.gt is None or value > rule.gt)
 
 
+@cache
+def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
 def _struct(random: Random, kind: type[msgspec.Struct]) -> msgspec.Struct:
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     for _ in range(5):
         try:
             return kind(**{name: value(random, hints[name]) for name in kind.__struct_fields__})
