@@ -7,9 +7,11 @@ are. Nothing here acts.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from .errors import InvalidError
 
@@ -23,6 +25,7 @@ MAX_PERIOD_SECONDS = MAX_PERIOD_YEARS * 366 * 86_400.0
 MAX_BATCH_SIZE, MAX_BATCH_WAIT_MS = 1000, 600_000
 MAX_ATTEMPTS_LOST = 3  # an input whose container died that often fails alone
 MAX_VARIABLES_BYTES = 64 << 10  # of names and values in the environment of a container
+MAX_CODE_FILES, MAX_CODE_BYTES = 10_000, 256 << 20  # of the tree that an app is deployed with
 OUTCOMES_KEPT_SECONDS = 7 * 24 * 3600  # of spawned calls, from their last outcome on
 MAP_WINDOW = 1000  # inputs of one map between the input iterator and the consumer
 STREAM_CHUNKS, STREAM_BYTES = 1000, 16 << 20  # what a generator may be ahead of its consumer: the lesser of the two
@@ -129,6 +132,13 @@ class SettingsUpdate(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, **settings: int | None) -> SettingsUpdate:
         """The change where `None` leaves a setting as it is."""
         return cls(**{name: value for name, value in settings.items() if value is not None})
+
+    def over(self, earlier: SettingsUpdate | None) -> SettingsUpdate:
+        """Both changes as one: what this leaves out is as the earlier one has it."""
+        if earlier is None:
+            return self
+        said = {name: getattr(self, name) for name in self.__struct_fields__}
+        return replace(earlier, **{name: value for name, value in said.items() if value is not msgspec.UNSET})
 
 
 class Retries(msgspec.Struct, frozen=True, kw_only=True):
@@ -347,6 +357,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         # Values of variables may be secret.
         names = ", ".join(name for name, _ in self.variables)
         return f"Environment({self.kind} {self.module!r} in {self.directory!r}, variables: {names or 'none'})"
+
+
+def code_digest(files: Sequence[tuple[str, str]]) -> str:
+    """The digest of a tree of code: that of its paths and the SHA-256 of their contents, in the order of paths."""
+    from hashlib import sha256  # by few programs, and late
+
+    return sha256(msgspec.json.encode(files)).hexdigest()
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ import msgspec
 
 from .core.snapshot import SavedCall
 from .errors import ConflictError, Error, InvalidError, NotFoundError
-from .spec import AutoscalerSettings, FunctionRecord
+from .spec import FunctionRecord, SettingsUpdate
 from .wire.buffers import Block
 from .wire.messages import CallKind, ErrorRecord
 
@@ -54,11 +54,15 @@ class Outcome(msgspec.Struct):
 
 
 class AppRecord(msgspec.Struct, frozen=True):
-    """A deployed app and the version of it that is served; 0 when it is stopped."""
+    """A deployed app and the version of it that is served; 0 when it is stopped.
+
+    One that is `detached` goes on where its client has left, until its calls have ended.
+    """
 
     id: str
     name: str
     version: int
+    detached: bool = False
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -84,6 +88,7 @@ class CallRecord(msgspec.Struct, frozen=True):
     submitted_at: float
     finished_at: float | None
     expired: bool = False  # finished so long ago that the outcomes are gone
+    method: str = ""  # of the object that the function's containers hold
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -91,9 +96,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     first_id: int
     apps: tuple[tuple[AppRecord, Version], ...]  # those that are served
-    settings: tuple[tuple[str, AutoscalerSettings], ...]  # overrides, by function
+    derived: tuple[FunctionRecord, ...]  # functions of other options or parameters than those that were deployed
+    settings: tuple[tuple[str, SettingsUpdate], ...]  # overrides, by function
     fires: tuple[tuple[str, float], ...]  # the last fire of a function's schedule
     calls: tuple[SavedCall, ...]  # those that are not finished
+    methods: tuple[tuple[str, str], ...] = ()  # of a call the method that it calls, where there is one
 
 
 # -- what a step changes ---------------------------------------------------------------------------
@@ -106,6 +113,7 @@ class OpenCall(msgspec.Struct, frozen=True):
     function: str
     kind: CallKind
     at: float
+    method: str = ""
 
 
 class PutInputs(msgspec.Struct, frozen=True):
@@ -119,7 +127,10 @@ class PutInputs(msgspec.Struct, frozen=True):
 
 
 class WithdrawInputs(msgspec.Struct, frozen=True):
-    """The call's latest segment was kept and then refused: it never was; with the first one, the call never was."""
+    """The segment was kept and then refused: it never was, nor any after it; with the first one, the call never was.
+
+    Of a call that is not kept there is nothing to withdraw.
+    """
 
     call: str
     first: int
@@ -194,16 +205,30 @@ class PutApp(msgspec.Struct, frozen=True):
 
 
 class DropApp(msgspec.Struct, frozen=True):
-    """Let go of the app, its versions, the files that no other version has, and its functions' settings and fires."""
+    """Let go of the app, its versions and derived functions, the files that no other version has, and its functions'
+    settings and fires.
+    """
 
     app: str
 
 
-class PutSettings(msgspec.Struct, frozen=True):
-    """The settings laid over those of the function's declaration; `None`: none any more."""
+class PutDerived(msgspec.Struct, frozen=True):
+    """A function of a deployed app with other options or parameters; in place of an earlier one of its id."""
+
+    record: FunctionRecord
+
+
+class DropDerived(msgspec.Struct, frozen=True):
+    """There is no such function any more."""
 
     function: str
-    settings: AutoscalerSettings | None
+
+
+class PutSettings(msgspec.Struct, frozen=True):
+    """What is laid over the settings of the function's declaration; `None`: nothing any more."""
+
+    function: str
+    settings: SettingsUpdate | None
 
 
 class PutFire(msgspec.Struct, frozen=True):
@@ -225,7 +250,7 @@ CallWrite = (
     | FinishCall
     | DropCall
 )
-AppWrite = PutFile | PutVersion | PutApp | DropApp | PutSettings | PutFire
+AppWrite = PutFile | PutVersion | PutApp | DropApp | PutDerived | DropDerived | PutSettings | PutFire
 Write = CallWrite | AppWrite
 Answer = Callable[[Error | None], None]  # `None`: it is kept
 Done = Callable[[], None]
@@ -302,6 +327,9 @@ class Store(Protocol):
 
     def calls(self, limit: int = 100) -> list[CallRecord]:
         """The latest calls that are kept, the newest first."""
+
+    def apps(self) -> list[AppRecord]:
+        """All apps that are kept, stopped ones too, the oldest first."""
 
     def versions(self, app: str) -> list[Version]:
         """All versions of the app, the oldest first."""

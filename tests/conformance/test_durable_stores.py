@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from pickle import PickleBuffer
 
+import msgspec
 import pytest
 
 from tests.stores.desk import Desk, opened, outputs, saved
@@ -22,6 +23,7 @@ from upswell.spec import (
     FunctionSpec,
     Period,
     Retries,
+    SettingsUpdate,
 )
 from upswell.store import Kept, Outcome
 from upswell.wire.buffers import Block
@@ -189,8 +191,26 @@ def test_inputs_that_are_withdrawn_never_were(desk: Desk) -> None:
     assert saved(desk) == before
     assert desk.offer(s.PutInputs("fc-1", 10, 3, True, Kept(b"fewer"))) is None
     assert bytes(desk.store.inputs("fc-1", 10).payload) == b"fewer"
+
+
+def test_what_came_after_a_withdrawn_segment_goes_with_it(desk: Desk) -> None:
+    desk.offer(*opened("fc-1"))
+    before = saved(desk)
+    desk.offer(s.PutInputs("fc-1", 10, 10, False, Kept(b"too many")))
+    desk.offer(s.PutInputs("fc-1", 20, 10, True, Kept(b"even more")))
+    desk.commit(s.WithdrawInputs("fc-1", 10))
+    assert saved(desk) == before
+    with pytest.raises(KeyError):
+        desk.store.inputs("fc-1", 20)
+    assert desk.offer(s.PutInputs("fc-1", 10, 10, False, Kept(b"once more"))) is None
+    desk.commit(s.WithdrawInputs("fc-1", 20))
+    assert bytes(desk.store.inputs("fc-1", 10).payload) == b"once more"
+
+
+def test_the_first_segment_withdrawn_takes_the_call_along(desk: Desk) -> None:
     desk.offer(*opened("fc-2"))
     desk.commit(s.WithdrawInputs("fc-2", 0))
+    desk.commit(s.WithdrawInputs("fc-2", 10))  # kept behind it, and refused as out of turn
     assert desk.store.call("fc-2") is None
     assert desk.offer(*opened("fc-2")) is None
 
@@ -271,6 +291,7 @@ def test_an_app_is_served_by_its_present_version(desk: Desk) -> None:
     assert desk.store.load().apps == ((app, one),)
     desk.commit(s.PutApp(s.AppRecord("ap-1", "census", 0)))  # stopped
     assert desk.store.load().apps == ()
+    assert desk.store.apps() == [s.AppRecord("ap-1", "census", 0)]
 
 
 def test_a_version_without_its_files_is_refused(desk: Desk) -> None:
@@ -293,8 +314,8 @@ def test_files_are_kept_for_as_long_as_a_version_has_them(desk: Desk) -> None:
 
 
 def test_settings_and_fires_are_kept_until_they_are_taken_away(desk: Desk) -> None:
-    laid_over = AutoscalerSettings(min_containers=2)
-    desk.commit(s.PutSettings("ap-1/f", AutoscalerSettings()), s.PutFire("ap-1/f", 10.0), s.PutFire("ap-1/g", 20.0))
+    laid_over = SettingsUpdate(min_containers=2, max_containers=None)
+    desk.commit(s.PutSettings("ap-1/f", SettingsUpdate()), s.PutFire("ap-1/f", 10.0), s.PutFire("ap-1/g", 20.0))
     desk.commit(s.PutSettings("ap-1/f", laid_over), s.PutFire("ap-1/f", 30.5))
     assert desk.store.load().settings == (("ap-1/f", laid_over),)
     assert desk.store.load().fires == (("ap-1/f", 30.5), ("ap-1/g", 20.0))
@@ -303,9 +324,13 @@ def test_settings_and_fires_are_kept_until_they_are_taken_away(desk: Desk) -> No
 
 
 def test_an_app_that_is_dropped_takes_what_was_kept_of_its_functions(desk: Desk) -> None:
-    laid_over = AutoscalerSettings(min_containers=2)
+    laid_over, derived = SettingsUpdate(min_containers=2), version(1).functions[0]
     for function in ("ap-1/f", "ap-11/f"):
-        desk.commit(s.PutSettings(function, laid_over), s.PutFire(function, 10.0))
+        record = msgspec.structs.replace(derived, id=f"{function}@1")
+        desk.commit(s.PutSettings(function, laid_over), s.PutFire(function, 10.0), s.PutDerived(record))
     desk.commit(s.DropApp("ap-1"))
+    assert [record.id for record in desk.store.load().derived] == ["ap-11/f@1"]
+    desk.commit(s.DropDerived("ap-11/f@1"))
+    assert desk.store.load().derived == ()
     assert desk.store.load().settings == (("ap-11/f", laid_over),)
     assert desk.store.load().fires == (("ap-11/f", 10.0),)

@@ -273,7 +273,7 @@ async def test_what_is_refused_is_forgotten(here: Stage) -> None:
     for number in range(50):
         await here.client.send(submit(f"fc-{number}", "ap-1/none"))
         await here.client.expect(m.Refused)
-    assert not here.server._dispatcher.calls
+    assert not here.server._services.dispatcher.calls
 
 
 async def test_a_declaration_that_is_not_valid(here: Stage) -> None:

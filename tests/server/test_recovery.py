@@ -6,8 +6,8 @@ from upswell import store as s
 from upswell.core import commands as c
 from upswell.core.plane import Plane
 from upswell.core.snapshot import SavedCall, SavedSegment
-from upswell.server.recovery import recovered, recovered_schedules
-from upswell.spec import AutoscalerSettings, Cron, Environment, FunctionRecord, FunctionSpec, Period
+from upswell.server.recovery import recovered
+from upswell.spec import AutoscalerSettings, Cron, Environment, FunctionRecord, FunctionSpec, Period, SettingsUpdate
 
 ENVIRONMENT = Environment(kind="module", origin="a", module="a", main=False, sys_path=(), directory=".")
 
@@ -38,9 +38,10 @@ SNAPSHOT = s.Snapshot(
             ),
         ),
     ),
+    derived=(function("warm@2", FunctionSpec(settings=AutoscalerSettings(min_containers=2))),),
     settings=(
-        ("ap-1/gone", AutoscalerSettings(min_containers=9)),
-        ("ap-1/warm", AutoscalerSettings(min_containers=3)),
+        ("ap-1/gone", SettingsUpdate(min_containers=9)),
+        ("ap-1/warm", SettingsUpdate(min_containers=3)),
     ),
     fires=(("ap-1/hourly", 8200.0),),
     calls=(call("fc-1", "ap-1/hourly"), call("fc-2", "ap-1/gone")),
@@ -54,15 +55,8 @@ def test_functions_settings_and_calls_are_there_again() -> None:
     assert warm is not None
     assert hourly is not None
     assert (warm.settings.min_containers, warm.containers) == (3, 3)
+    assert plane.statistics("ap-1/warm@2") is not None
     assert hourly.backlog == 2
     assert plane.statistics("ap-1/gone") is None
     ended = [command.call for command in commands if isinstance(command, c.FinishCall)]
     assert ended == ["fc-2"], "its function is gone"
-
-
-def test_schedules_go_on_where_they_were() -> None:
-    schedules = recovered_schedules(SNAPSHOT)
-    assert schedules.deadline() == 11_800.0, "an hour after the last, counted from the deploy"
-    (fire,) = schedules.due(30_000.0)
-    assert (fire.function, fire.moment, fire.missed) == ("ap-1/hourly", 11_800.0, True)
-    assert schedules.due(86_400.0)[-1].function == "ap-1/nightly"

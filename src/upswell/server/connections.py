@@ -55,6 +55,12 @@ class Connection(asyncio.Protocol):
         """Whether frames can still be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def unread(self) -> int:
+        """Bytes that were sent and that the peer has not taken."""
+        waiting = sum(map(len, self._outgoing))
+        return waiting + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
+
     def peer_process(self) -> int:
         """The process at the other end, as the kernel knows it."""
         return self._credentials()[0]

@@ -6,16 +6,23 @@ Payloads are opaque here. What a command refers to as "just came" is what `arriv
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
+from .. import store as s
 from ..core import commands as c
 from ..core import events as e
 from ..engine import ContainerExit, ContainerOutput, Engine
 from ..spec import FunctionRecord
-from ..store import Kept, Outcome, Store
+from ..store import AppRecord, Kept, Outcome, Store
 from ..wire import messages as m
+from ..wire.messages import Strategy
 from .connections import Connection
 from .graph import CallGraph
+from .ledger import Ledger
 from .runtime import Runtime
 
 KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory", "cancelled")
@@ -25,18 +32,25 @@ KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory", "cancelled")
 class Caller:
     """A call as the shell sees it: where its outcomes go."""
 
-    connection: Connection
+    connection: Connection | None  # none where the client has left, and the call goes on
     kind: m.CallKind
     function: str
     method: str = ""  # of an object's, the one that its inputs run
+    kept: bool = False  # it outlives the server, and so do its outcomes
     accepted: int = 0  # inputs taken so far
     total: int = -1
+    refusals: int = 0  # of its segments; what was on its way to the store meanwhile is void
     holder: tuple[str, int] | None = None  # of a generator's call, the container and the range that run it
     collectors: list[Connection] = field(default_factory=list)  # who fetches a spawned call's outcomes
 
     @property
     def app(self) -> str:
         return app_of(self.function)
+
+    def tell(self, message: m.Message) -> None:
+        """Say something to whoever submits the call, if anybody still does."""
+        if self.connection is not None:
+            self.connection.send(message)
 
 
 @dataclass(slots=True, eq=False)
@@ -53,11 +67,14 @@ class Served:
 
 @dataclass(slots=True, eq=False)
 class App:
-    """A running app: who opened it, what it has, who watches it."""
+    """A running app: who opened it, what it has, who watches it. One with a `record` outlives its opener."""
 
     id: str
-    opener: Connection
+    opener: Connection | None
     functions: dict[str, FunctionRecord]
+    record: AppRecord | None = None
+    version: int = 0
+    deployed_at: float = 0.0
     watchers: list[Connection] = field(default_factory=list)
     containers: int = 0
     closing: bool = False
@@ -66,18 +83,20 @@ class App:
 class Dispatcher:
     """The hands of the core."""
 
-    def __init__(self, runtime: Runtime, engine: Engine, store: Store) -> None:
+    def __init__(self, runtime: Runtime, engine: Engine, store: Store, ledger: Ledger) -> None:
         self.apps: dict[str, App] = {}
         self.functions: dict[str, FunctionRecord] = {}
         self.calls: dict[str, Caller] = {}
         self.containers: dict[str, Served] = {}
         self.store = store
+        self.ledger = ledger
         self.graph = CallGraph()
         self._runtime = runtime
         self._engine = engine
         self._arrived = Kept(b"")  # what the event being handled came with
         self._error: m.ErrorRecord | None = None
         self._start_errors: dict[str, tuple[m.ErrorRecord, Kept]] = {}  # function → its last failed start
+        self.call_ended: Callable[[str, Caller], None] = lambda call, caller: None  # told of each that was kept
 
     def happened(self, event: e.Event, arrived: Kept | None = None, error: m.ErrorRecord | None = None) -> None:
         """An event, with the payload or the error it came with."""
@@ -90,11 +109,17 @@ class Dispatcher:
         arrived, self._arrived = self._arrived, Kept(b"")
         return arrived
 
-    def declare(self, app: App, record: FunctionRecord) -> None:
-        """The function exists from now on, and containers of it may soon be wanted."""
+    def declare(self, app: App, record: FunctionRecord, strategy: Strategy = "rolling") -> None:
+        """The function exists from now on, or is another version of itself; containers of it may soon be wanted."""
         app.functions[record.id] = self.functions[record.id] = record
         self._engine.prepare(record)
-        self.happened(e.FunctionDeclared(record.id, record.spec))
+        self.happened(e.FunctionDeclared(record.id, record.spec, app.record is None))
+
+    def remove(self, app: App, function: str, reason: str) -> None:
+        """The function is no part of the app any more."""
+        app.functions.pop(function, None)
+        self.functions.pop(function, None)
+        self.happened(e.FunctionRemoved(function))
 
     def start_failed(self, served: Served, error: m.ErrorRecord, payload: memoryview) -> None:
         """A container could not load its function."""
@@ -122,7 +147,7 @@ class Dispatcher:
                 self._refuse(command)
             case c.Invite(call=call):
                 if caller := self.calls.get(call):
-                    caller.connection.send(m.Invited(call))
+                    caller.tell(m.Invited(call))
             case c.Start(container=container, function=function):
                 self._start(container, function)
             case c.Drain(container=container, reason=reason):
@@ -133,6 +158,9 @@ class Dispatcher:
                 self._tell(container, m.TakeBack(number))
             case c.CancelRange(container=container, range=number):
                 self._tell(container, m.CancelRange(number))
+            case c.RememberAttempts(call=call, position=position, failures=failures, losses=losses):
+                if self._is_kept(call):
+                    self.ledger.decided(s.PutAttempts(call, position, failures, losses))
             case c.FinishCall(call=call):
                 self._finish(call)
 
@@ -176,7 +204,10 @@ class Dispatcher:
             served.connection.send(assign, b"" if known else kept.payload)
 
     def _forget(self, call: str, first: int, holders: tuple[str, ...]) -> None:
-        self.store.drop_inputs(call, first)
+        if self._is_kept(call):
+            self.ledger.decided(s.DropInputs(call, first))
+        else:
+            self.store.drop_inputs(call, first)
         for holder in holders:
             served = self.containers.get(holder)
             if served is not None and (call, first) in served.segments:
@@ -184,20 +215,27 @@ class Dispatcher:
                 self._tell(holder, m.Forget(call, first))
 
     def _accept(self, call: str, first: int, count: int) -> None:
-        self.store.put_inputs(call, first, self._take())
-        self.graph.submitted(call, first, count)
         caller = self.calls[call]
+        if not caller.kept:  # else it is in the store already
+            self.store.put_inputs(call, first, self._take())
+        self.graph.submitted(call, first, count)
         caller.accepted = first + count
         if caller.kind == "spawn":
-            caller.connection.send(m.Accepted(call, first, count))
+            caller.tell(m.Accepted(call, first, count))
 
     def _refuse(self, command: c.Refuse) -> None:
         kind: m.ErrorKind = "missing" if command.missing else "exhausted"
         error = m.ErrorRecord(kind, "", command.reason)
-        if caller := self.calls.get(command.call):
-            caller.connection.send(m.Refused(command.call, command.first, command.count, error))
-            if not command.first and not caller.accepted and (command.missing or caller.kind == "remote"):
-                del self.calls[command.call]
+        if (caller := self.calls.get(command.call)) is None:
+            return
+        refused = m.Refused(command.call, command.first, command.count, error)
+        if caller.kept:
+            caller.refusals += 1
+            self.ledger.decided(s.WithdrawInputs(command.call, command.first), lambda: caller.tell(refused))
+        else:
+            caller.tell(refused)
+        if not command.first and not caller.accepted and (command.missing or caller.kind == "remote"):
+            del self.calls[command.call]
 
     # -- outcomes ----------------------------------------------------------------------------------
 
@@ -219,24 +257,35 @@ class Dispatcher:
         self.graph.settled(call, outcome.first, outcome.count, outcome.error.kind if outcome.error else None)
         if caller is None:
             outcome.kept.close()
+        elif caller.kept:
+            self.ledger.decided(s.PutOutcome(call, outcome), lambda: self._show(call, caller, outcome))
         elif caller.kind == "spawn":
             self.store.put_outcome(call, outcome)
             for connection in caller.collectors:
                 send_outcome(connection, call, outcome)
+        elif caller.connection is not None and caller.connection.is_open:
+            caller.connection.lend(outcome.kept)
+            send_outcome(caller.connection, call, outcome)
         else:
-            if caller.connection.is_open:
-                caller.connection.lend(outcome.kept)
-                send_outcome(caller.connection, call, outcome)
-            else:
-                outcome.kept.close()
+            outcome.kept.close()
+
+    def _show(self, call: str, caller: Caller, outcome: Outcome) -> None:
+        """The outcome is kept: whoever collects the call may see it."""
+        for connection in caller.collectors:
+            if connection.is_open:
+                shared = replace(outcome, kept=outcome.kept.share())
+                connection.lend(shared.kept)
+                send_outcome(connection, call, shared)
+        outcome.kept.close()
 
     def _forward(self, call: str, first: int, count: int) -> None:
         caller = self.calls.get(call)
-        if caller is not None and caller.connection.is_open:
+        connection = caller.connection if caller is not None else None
+        if connection is not None and connection.is_open:
             kept = self._take()
-            caller.connection.lend(kept)
+            connection.lend(kept)
             buffers = kept.block.buffers if kept.block else None
-            caller.connection.send(m.Chunks(call, first, count, buffers), kept.payload)
+            connection.send(m.Chunks(call, first, count, buffers), kept.payload)
 
     def consumed(self, call: str, chunks: int, size: int) -> None:
         """The consumer of a generator's call has taken so many chunks and bytes: let the generator go on."""
@@ -247,8 +296,20 @@ class Dispatcher:
 
     def _finish(self, call: str) -> None:
         caller = self.calls.get(call)
-        if caller is not None and caller.kind != "spawn":
+        if caller is None:
+            return
+        if caller.kept:
+            self.ledger.decided(s.FinishCall(call, time.time()), lambda: self._ended(call, caller))
+        elif caller.kind != "spawn":
             del self.calls[call]
+
+    def _ended(self, call: str, caller: Caller) -> None:
+        """The call has ended, and that is kept."""
+        del self.calls[call]
+        self.call_ended(call, caller)
+
+    def _is_kept(self, call: str) -> bool:
+        return (caller := self.calls.get(call)) is not None and caller.kept
 
     # -- engine reports ------------------------------------------------------------------------------
 
@@ -258,7 +319,8 @@ class Dispatcher:
         if served is None:
             return
         if isinstance(report, ContainerOutput):
-            if app := self.apps.get(app_of(served.record.id)):
+            app = self.apps.get(app_of(served.record.id))
+            if app is not None and app.opener is not None:
                 container = served.id.removeprefix("co-")
                 app.opener.send(m.Log(app.id, served.record.label, container, report.stream, report.text))
             return
@@ -282,8 +344,11 @@ class Dispatcher:
         """A closing app whose containers are gone is closed."""
         if app.closing and not app.containers and app.id in self.apps:
             del self.apps[app.id]
-            app.opener.send(m.AppClosed(app.id))
-            for call in [name for name, caller in self.calls.items() if caller.app == app.id]:
+            if app.opener is not None:
+                app.opener.send(m.AppClosed(app.id))
+            for function in app.functions:
+                self.functions.pop(function, None)
+            for call in [name for name, caller in self.calls.items() if caller.app == app.id and not caller.kept]:
                 del self.calls[call]
                 self.store.drop_call(call)
 

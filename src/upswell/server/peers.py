@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..core import events as e
-from ..errors import ConnectionError, InvalidError
+from ..errors import InvalidError
 from ..spec import AutoscalerSettings
 from ..store import Kept
 from ..wire import messages as m
-from ..wire.buffers import Block
 from ..wire.codec import ProtocolError
+from .apps import AppService
+from .calls import CallService, adopt
 from .connections import Connection
-from .dispatcher import App, Caller, Dispatcher, Served, send_outcome
+from .dispatcher import App, Dispatcher, Served
 from .objects import ObjectService
 from .runtime import Runtime
 from .validation import check_client, check_container
@@ -65,21 +67,32 @@ class ContainerPeer:
         self._dispatcher.container_gone(self._served)
 
 
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a client may ask for."""
+
+    runtime: Runtime
+    dispatcher: Dispatcher
+    calls: CallService
+    apps: AppService
+    objects: ObjectService
+
+
 class ClientPeer:
     """A program that uses the SDK: a user's, or one inside a container."""
 
     def __init__(
         self,
         connection: Connection,
-        dispatcher: Dispatcher,
-        runtime: Runtime,
-        objects: ObjectService,
+        services: Services,
         left: Callable[[], None] | None,
     ) -> None:
         self._connection = connection
-        self._dispatcher = dispatcher
-        self._runtime = runtime
-        self._objects = objects
+        self._dispatcher = services.dispatcher
+        self._runtime = services.runtime
+        self._calls = services.calls
+        self._apps = services.apps
+        self._objects = services.objects
         self._left = left
         self._progress: dict[str, m.Progress] = {}
 
@@ -88,29 +101,23 @@ class ClientPeer:
         check_client(message, self._connection, self._dispatcher)
         match message:
             case m.Submit():
-                self._submit(message, payload)
+                self._calls.submit(self._connection, message, payload)
             case m.EndInputs(call=call, total=total):
-                if caller := self._dispatcher.calls.get(call):
-                    caller.total = total
-                    for collector in caller.collectors:
-                        collector.send(m.CallDescribed(call, total))
-                self._dispatcher.happened(e.InputsEnded(call, total))
-            case m.Cancel(call=call, running=running, terminate=terminate):
-                self._dispatcher.happened(e.CallCancelled(call, running, terminate))
+                self._calls.end(call, total)
+            case m.Cancel():
+                self._calls.cancel(message)
             case m.Consumed(call=call, chunks=chunks, bytes=size):
                 self._dispatcher.consumed(call, chunks, size)
             case m.OpenApp():
-                self._open(message)
+                self._apps.open(self._connection, message)
             case m.Declare():
-                self._declare(message)
+                self._apps.declare(message)
             case m.CloseApp(app=app):
-                self._close(app)
-            case m.Collect():
-                self._collect(message)
+                self._apps.close(self._connection, app)
+            case m.Collect(call=call):
+                self._calls.collect(self._connection, call)
             case m.Uncollect(call=call):
-                caller = self._dispatcher.calls.get(call)
-                if caller and self._connection in caller.collectors:
-                    caller.collectors.remove(self._connection)
+                self._calls.uncollect(self._connection, call)
             case m.Inquire():
                 self._inquire(message)
             case m.DescribeGraph(request=request, call=call):
@@ -125,92 +132,59 @@ class ClientPeer:
             case m.Bye():
                 pass
             case _:
+                self._administer(message, payload)
+
+    def _administer(self, message: m.Message, payload: memoryview) -> None:
+        """The rarer messages: those about deployed apps."""
+        match message:
+            case m.OfferFiles():
+                self._apps.offer_files(self._connection, message)
+            case m.PutFile(digest=digest):
+                self._apps.put_file(digest, payload)
+            case m.Deploy():
+                self._apps.deploy(self._connection, message)
+            case m.Rollback():
+                self._apps.rollback(self._connection, message)
+            case m.StopApp():
+                self._apps.stop(self._connection, message)
+            case m.Resolve():
+                self._apps.resolve(self._connection, message)
+            case _:
                 raise ProtocolError(f"a client does not send {type(message).__name__}")
 
-    def _submit(self, message: m.Submit, payload: memoryview) -> None:
-        dispatcher = self._dispatcher
-        owned = message.kind != "spawn"
-        if message.first == 0 and message.call not in dispatcher.calls:
-            dispatcher.calls[message.call] = Caller(self._connection, message.kind, message.function, message.method)
-            record = dispatcher.functions.get(message.function)
-            if record is not None and (message.kind == "spawn" or message.parent):
-                dispatcher.graph.begun(message.call, record, message.method, message.parent)
-        caller = dispatcher.calls.get(message.call)
-        if caller is not None and message.last:
-            caller.total = message.first + message.count
-        kept = adopt(self._connection, payload, message.buffers)
-        event = e.InputsSubmitted(
-            message.call,
-            message.function,
-            message.kind,
-            message.first,
-            message.count,
-            message.last,
-            self._connection.name if owned else "",
-        )
-        dispatcher.happened(event, kept)
-
-    def _open(self, message: m.OpenApp) -> None:
-        app = self._dispatcher.apps[message.app] = App(message.app, self._connection, {})
-        for record in message.functions:
-            self._dispatcher.declare(app, record)
-        self._connection.send(m.AppOpened(message.app))
-
-    def _declare(self, message: m.Declare) -> None:
-        """Of an app that closes or never was nothing is declared: what follows is refused as it would be later."""
-        app, record = self._dispatcher.apps.get(message.app), message.function
-        if app is not None and not app.closing and record.id not in app.functions:
-            self._dispatcher.declare(app, record)
-
-    def _close(self, name: str) -> None:
-        app = self._dispatcher.apps.get(name)
-        if app is None:
-            self._connection.send(m.AppClosed(name))
-            return
-        app.closing = True
-        for function in app.functions:
-            self._dispatcher.happened(e.FunctionRemoved(function))
-        self._dispatcher.close_if_empty(app)
-
-    def _collect(self, message: m.Collect) -> None:
-        caller = self._dispatcher.calls.get(message.call)
-        if caller is None or caller.kind != "spawn":
-            error = m.ErrorRecord(
-                "missing", "", f"there is no call {message.call}: its app is stopped, or it never was"
-            )
-            self._connection.send(m.Failed(message.call, 0, 0, error))
-            return
-        for outcome in self._dispatcher.store.outcomes(message.call):
-            self._connection.lend(outcome.kept)
-            send_outcome(self._connection, message.call, outcome)
-        self._connection.send(m.CallDescribed(message.call, caller.total))  # last: now all there is has been said
-        if self._connection not in caller.collectors:
-            caller.collectors.append(self._connection)
-
     def _inquire(self, message: m.Inquire) -> None:
-        error = ""
-        statistics = self._runtime.plane.statistics(message.function)
-        if statistics is None:
-            error = f"there is no function {message.function}: its app is stopped, or never ran"
-        elif message.update is not None:
-            try:
-                statistics.settings.merge(message.update)
-                self._dispatcher.happened(e.SettingsUpdated(message.function, message.update))
-                statistics = self._runtime.plane.statistics(message.function)
-            except InvalidError as refused:
-                error = str(refused)
-        if statistics is None:
+        """Answer with the function's statistics, after the change of its settings, if one is asked for."""
+        now = self._runtime.plane.statistics(message.function)
+        if now is None:
+            reason = f"there is no function {message.function}: its app is stopped, or never ran"
+            self._answer(message, reason)
+            return
+        if message.update is None:
+            self._answer(message)
+            return
+        try:
+            now.settings.merge(message.update)
+        except InvalidError as refused:
+            self._answer(message, str(refused))
+            return
+        self._apps.update(
+            message.function, message.update, lambda error: self._answer(message, str(error) if error else "")
+        )
+
+    def _answer(self, message: m.Inquire, error: str = "") -> None:
+        now = self._runtime.plane.statistics(message.function)
+        if now is None:
             self._connection.send(m.Statistics(message.request, 0, 0, 0, 0, AutoscalerSettings(), "", error))
             return
         self._connection.send(
             m.Statistics(
                 message.request,
-                statistics.backlog,
-                statistics.containers,
-                statistics.running,
-                statistics.headroom,
-                statistics.settings,
-                statistics.decision,
+                now.backlog,
+                now.containers,
+                now.running,
+                now.headroom,
+                now.settings,
+                now.decision,
                 error,
             )
         )
@@ -239,27 +213,8 @@ class ClientPeer:
 
     def lost(self) -> None:
         """The client is gone: what it owned ends."""
-        self._dispatcher.happened(e.OwnerLeft(self._connection.name))
+        self._calls.client_left(self._connection)
         self._objects.client_left(self._connection)
-        for name, caller in list(self._dispatcher.calls.items()):
-            if self._connection in caller.collectors:
-                caller.collectors.remove(self._connection)
-            if caller.connection is self._connection and not caller.accepted:
-                del self._dispatcher.calls[name]  # the core never knew it
-        for app in list(self._dispatcher.apps.values()):
-            if app.opener is self._connection:
-                self._close(app.id)
+        self._apps.client_left(self._connection)
         if self._left is not None:
             self._left()
-
-
-def adopt(connection: Connection, payload: memoryview, buffers: m.Buffers | None) -> Kept:
-    """Take over the shared memory that came with a payload, and let the sender close its end."""
-    if buffers is None:
-        return Kept(payload)
-    try:
-        block = Block.adopt(buffers)
-    except ConnectionError as error:
-        raise ProtocolError(str(error)) from None
-    connection.send(m.Release(buffers.descriptor))
-    return Kept(payload, block)

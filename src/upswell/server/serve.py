@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,23 @@ from ..clock import Clock
 from ..engine import Engine
 from ..errors import Error
 from ..spec import Limits, ObjectLimits
-from ..store import Store
+from ..store import Snapshot, Store
 from ..wire import messages as m
+from .apps import AppService
+from .calls import CallService
+from .code import CodeStore
 from .connections import Connection, Peer
 from .dispatcher import Dispatcher
+from .ledger import Ledger
 from .objects import ObjectService
-from .peers import ClientPeer, ContainerPeer
+from .peers import ClientPeer, ContainerPeer, Services
+from .recovery import recovered
 from .runtime import Runtime
+from .timetable import Timetable
 
 BACKLOG = 1024  # containers that may be dialling at the same moment
-SOCKET = "server.sock"  # in the server's home
+SOCKET, CODE = "server.sock", "code"  # in the server's home
+SWEEP_SECONDS = 60.0
 
 OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None]], Store]
 
@@ -33,18 +41,31 @@ OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None]], Store]
 class Server:
     """A runtime, its dispatcher, and whom it talks to."""
 
-    def __init__(self, engine: Engine, store: Store, limits: Limits, clock: Clock | None = None) -> None:
+    def __init__(
+        self, engine: Engine, store: Store, limits: Limits, clock: Clock | None = None, home: Path | None = None
+    ) -> None:
+        """With a `home` it goes on where the last server of that home has ended, and keeps what it is given."""
+        loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
         self._engine = engine
         self._store = store
-        self._clock = clock or asyncio.get_running_loop()
-        self._runtime = Runtime(engine, limits, self._clock)
-        self._dispatcher = Dispatcher(self._runtime, engine, store)
-        self._runtime.begin(self._dispatcher.perform)
-        self._objects = ObjectService(ObjectLimits(), self._clock)
+        self._home = home
+        self._clock = clock or loop
+        self._snapshot: Snapshot | None = store.load()
+        self._runtime = Runtime(engine, limits, self._clock, self._snapshot.first_id)
+        dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_soon))
+        self._runtime.begin(dispatcher.perform)
+        self._timetable = Timetable(dispatcher, self._clock)
+        self._services = Services(
+            self._runtime,
+            dispatcher,
+            CallService(dispatcher, self._clock),
+            AppService(dispatcher, self._timetable, None if home is None else CodeStore(home / CODE)),
+            ObjectService(ObjectLimits(), self._clock),
+        )
         self._address = ""
 
-    async def run(self, *, first_client: socket.socket | None = None, home: Path | None = None) -> None:
+    async def run(self, *, first_client: socket.socket | None = None) -> None:
         """Serve until a signal asks for the end, or the first client is gone, where there is one.
 
         A server with a home listens there for clients of its user.
@@ -53,15 +74,16 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
         listener, self._address = listen_abstract()
-        await self._engine.open(self._address, self._dispatcher.report)
+        await self._engine.open(self._address, self._services.dispatcher.report)
         # Held in a name: a listening server that nobody refers to is closed by the garbage collector.
         listening = [
             await loop.create_unix_server(
                 lambda: Connection(self._greet_container, self._clock), sock=listener, backlog=BACKLOG
             )
         ]
-        if home is not None:
-            door = listen_at(home / SOCKET)
+        if self._home is not None:
+            self._go_on()
+            door = listen_at(self._home / SOCKET)
             listening.append(
                 await loop.create_unix_server(
                     lambda: Connection(self._greet_neighbour, self._clock), sock=door, backlog=BACKLOG
@@ -73,7 +95,24 @@ class Server:
         for one in listening:
             one.close()
         await self._engine.close()
+        self._services.dispatcher.ledger.commit()
         self._store.close()
+
+    def _go_on(self) -> None:
+        """Serve what the last server of this home has left: apps, calls, schedules."""
+        snapshot, self._snapshot = self._snapshot, None
+        assert snapshot is not None
+        self._services.apps.restore(snapshot)
+        self._services.calls.restore(snapshot)
+        for event in recovered(snapshot):
+            self._services.dispatcher.happened(event)
+        self._timetable.begin()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Let go of what was kept long enough, now and again and again."""
+        self._store.sweep(time.time(), lambda: None)
+        self._clock.call_later(SWEEP_SECONDS, self._sweep)
 
     def _greet_first(self, connection: Connection, hello: m.Hello) -> Peer | None:
         return self._welcome(connection, self.ended.set)
@@ -84,16 +123,16 @@ class Server:
 
     def _greet_container(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Containers, and clients inside them: both have the token that was made for the container."""
-        served = self._dispatcher.containers.get(hello.token.partition(".")[0])
+        served = self._services.dispatcher.containers.get(hello.token.partition(".")[0])
         if served is None or not secrets.compare_digest(served.token.encode(), hello.token.encode()):
             return None
         if hello.role == "container":
-            return None if served.connection else ContainerPeer(connection, served, self._dispatcher)
+            return None if served.connection else ContainerPeer(connection, served, self._services.dispatcher)
         return self._welcome(connection)
 
     def _welcome(self, connection: Connection, left: Callable[[], None] | None = None) -> Peer:
         connection.send(m.Welcome(m.PROTOCOL, os.getpid(), self._address))
-        return ClientPeer(connection, self._dispatcher, self._runtime, self._objects, left)
+        return ClientPeer(connection, self._services, left)
 
 
 def listen_abstract() -> tuple[socket.socket, str]:
@@ -134,7 +173,7 @@ def serve_home(engine: Engine, open_store: OpenStore, home: Path) -> None:
 
     async def run() -> None:
         store = open_store(home, asyncio.get_running_loop().call_soon_threadsafe, _fail)
-        await Server(engine, store, Limits()).run(home=home)
+        await Server(engine, store, Limits(), home=home).run()
 
     _run(run())
 

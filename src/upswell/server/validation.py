@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..spec import MAX_CODE_FILES
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
 
@@ -34,7 +35,8 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_id("call", call)
             _check_whole("total", total, 0, MAX_POSITION)
             if caller := dispatcher.calls.get(call):
-                _require(caller.connection is connection, f"the call {call} belongs to another connection")
+                free = caller.kept and (caller.connection is None or not caller.connection.is_open)
+                _require(free or caller.connection is connection, f"the call {call} belongs to another connection")
                 _require(total >= caller.accepted, f"the call {call} has {caller.accepted} inputs already, not {total}")
                 _require(caller.total in (-1, total), f"the call {call} ended with {caller.total} inputs, not {total}")
         case m.OpenApp():
@@ -71,6 +73,40 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
         case m.Inquire(request=request, function=function):
             _check_whole("request", request, 0, 1 << 62)
             _check_id("function", function)
+        case _:
+            _check_administration(message)
+
+
+def _check_administration(message: m.Message) -> None:
+    """What may be said of deployed apps."""
+    match message:
+        case m.OfferFiles(request=request, digests=digests):
+            _check_whole("request", request, 0, 1 << 62)
+            _require(len(digests) <= MAX_CODE_FILES, f"a tree of code has at most {MAX_CODE_FILES:,} files")
+        case m.Deploy():
+            _check_whole("request", message.request, 0, 1 << 62)
+            _check_id("app", message.app)
+            _require("/" not in message.app, f"the app id {message.app!r} has a slash")
+            _require(len(message.functions) <= MAX_FUNCTIONS, f"an app has at most {MAX_FUNCTIONS:,} functions")
+            _require(len(message.files) <= MAX_CODE_FILES, f"a tree of code has at most {MAX_CODE_FILES:,} files")
+            _require(len(message.tag) <= MAX_ID_CHARACTERS, f"a tag has at most {MAX_ID_CHARACTERS} characters")
+            for record in message.functions:
+                _check_id("function", record.id)
+            labels = {record.label for record in message.functions}
+            _require(len(labels) == len(message.functions), "a function is there twice")
+            _require(all(record.label == record.name for record in message.functions), "a function is another's pool")
+        case m.Rollback(request=request, name=name, version=version):
+            _check_whole("request", request, 0, 1 << 62)
+            _check_id("app", name)
+            _check_whole("version", version, 0, 1 << 31)
+        case m.StopApp(request=request, name=name):
+            _check_whole("request", request, 0, 1 << 62)
+            _check_id("app", name)
+        case m.Resolve(request=request, app=app, name=name, version=version):
+            _check_whole("request", request, 0, 1 << 62)
+            _check_id("app", app)
+            _require(len(name) <= MAX_ID_CHARACTERS, f"{name[:40]!r} is no function")
+            _check_whole("version", version, 0, 1 << 31)
 
 
 def check_container(message: m.Message, connection: Connection) -> None:
@@ -119,13 +155,15 @@ def _check_submit(message: m.Submit, connection: Connection, dispatcher: Dispatc
 def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> None:
     """A further segment must go on where the call is."""
     call = message.call
-    _require(caller.connection is connection, f"the call {call} belongs to another connection")
+    # One that outlives its client may be gone on with by the client's next connection.
+    free = caller.kept and (caller.connection is None or not caller.connection.is_open)
+    _require(free or caller.connection is connection, f"the call {call} belongs to another connection")
     _require(
         (caller.kind, caller.function, caller.method) == (message.kind, message.function, message.method),
         f"the call {call} is a {caller.kind} of {caller.function}, not a {message.kind} of {message.function}",
     )
     stop = message.first + message.count
-    _require(message.first >= caller.accepted, f"the call {call} has its input {message.first} already")
+    _require(free or message.first >= caller.accepted, f"the call {call} has its input {message.first} already")
     _require(caller.total in (-1, stop) or stop < caller.total, f"the call {call} ended with {caller.total} inputs")
 
 

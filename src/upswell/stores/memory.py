@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from .. import store as s
 from ..core.snapshot import SavedCall, SavedSegment, unsettled_spans
 from ..errors import ConflictError, Error, InvalidError
-from ..spec import OUTCOMES_KEPT_SECONDS, AutoscalerSettings
+from ..spec import OUTCOMES_KEPT_SECONDS, FunctionRecord, SettingsUpdate
 from ..store import Kept, Outcome
 
 
@@ -33,7 +33,8 @@ class MemoryStore:
         self._apps: dict[str, s.AppRecord] = {}
         self._versions: dict[str, list[s.Version]] = {}
         self._files: dict[str, bytes] = {}
-        self._settings: dict[str, AutoscalerSettings] = {}
+        self._derived: dict[str, FunctionRecord] = {}
+        self._settings: dict[str, SettingsUpdate] = {}
         self._fires: dict[str, float] = {}
 
     # -- payloads ----------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class MemoryStore:
 
     def commit(self, writes: Sequence[s.Write], done: s.Done) -> None:
         for write in writes:
-            if isinstance(write, s.PutFile | s.PutVersion | s.PutApp | s.DropApp | s.PutSettings | s.PutFire):
+            if isinstance(write, s.AppWrite):
                 self._write_app(write)
             else:
                 self._write_call(write)
@@ -103,15 +104,20 @@ class MemoryStore:
                 opened.add(write.call)
             elif isinstance(write, s.CallWrite):
                 record = self.call(write.call)
-                if record is None and write.call not in opened:
+                if record is None and write.call not in opened and not isinstance(write, s.WithdrawInputs):
                     raise s.unknown(write.call)
                 if isinstance(write, s.PutInputs) and not _is_next(write, record):
                     raise s.out_of_turn(write)
 
     def _write_call(self, write: s.CallWrite) -> None:
         if isinstance(write, s.OpenCall):
-            record = s.CallRecord(write.call, write.function, write.kind, 0, None, False, write.at, None)
+            record = s.CallRecord(
+                write.call, write.function, write.kind, 0, None, False, write.at, None, method=write.method
+            )
             self._calls[write.call] = _Written(record)
+            return
+        if isinstance(write, s.WithdrawInputs):
+            self._withdraw(write.call, write.first)
             return
         written = self._calls[write.call]
         record = written.record
@@ -121,12 +127,6 @@ class MemoryStore:
                 submitted = first + count
                 written.record = replace(record, submitted=submitted, total=submitted if last else None)
                 self.put_inputs(call, first, write.kept.share())
-            case s.WithdrawInputs(call=call, first=first):
-                del written.segments[first]
-                self.drop_inputs(call, first)
-                written.record = replace(record, submitted=first, total=None)
-                if not first:
-                    del self._calls[call]
             case s.EndInputs(total=total):
                 written.record = replace(record, total=total)
             case s.CancelCall():
@@ -146,6 +146,18 @@ class MemoryStore:
                 del self._calls[call]
                 self.drop_call(call)
 
+    def _withdraw(self, call: str, position: int) -> None:
+        written = self._calls.get(call)
+        if written is None:
+            return
+        for first in [first for first in written.segments if first >= position]:
+            del written.segments[first]
+            self.drop_inputs(call, first)
+        if written.record.submitted > position:
+            written.record = replace(written.record, submitted=position, total=None)
+        if not position:
+            del self._calls[call]
+
     def _write_app(self, write: s.AppWrite) -> None:
         match write:
             case s.PutFile(digest=digest, content=content):
@@ -157,14 +169,18 @@ class MemoryStore:
             case s.DropApp(app=name):
                 self._apps.pop(name, None)
                 self._versions.pop(name, None)
-                for values in (self._settings, self._fires):
+                for values in (self._settings, self._fires, self._derived):
                     for function in [function for function in values if function.startswith(f"{name}/")]:
                         del values[function]
                 held = {digest for kept in self._versions.values() for version in kept for _, digest in version.files}
                 self._files = {digest: content for digest, content in self._files.items() if digest in held}
             case s.PutSettings(function=function, settings=None):
                 self._settings.pop(function, None)
-            case s.PutSettings(function=function, settings=AutoscalerSettings() as settings):
+            case s.PutDerived(record=record):
+                self._derived[record.id] = record
+            case s.DropDerived(function=function):
+                self._derived.pop(function, None)
+            case s.PutSettings(function=function, settings=SettingsUpdate() as settings):
                 self._settings[function] = settings
             case s.PutFire(function=function, moment=None):
                 self._fires.pop(function, None)
@@ -178,9 +194,15 @@ class MemoryStore:
         return s.Snapshot(
             1,
             tuple((app, self._versions[app.id][app.version - 1]) for app in served),
+            tuple(record for _, record in sorted(self._derived.items())),
             tuple(sorted(self._settings.items())),
             tuple(sorted(self._fires.items())),
             tuple(self._saved(call) for call in self._calls.values() if call.record.finished_at is None),
+            tuple(
+                (name, call.record.method)
+                for name, call in self._calls.items()
+                if call.record.method and call.record.finished_at is None
+            ),
         )
 
     def _saved(self, call: _Written) -> SavedCall:
@@ -207,6 +229,9 @@ class MemoryStore:
 
     def calls(self, limit: int = 100) -> list[s.CallRecord]:
         return [written.record for written in list(reversed(self._calls.values()))[:limit]]
+
+    def apps(self) -> list[s.AppRecord]:
+        return list(self._apps.values())
 
     def versions(self, app: str) -> list[s.Version]:
         return list(self._versions.get(app, ()))

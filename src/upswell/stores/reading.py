@@ -11,7 +11,7 @@ import msgspec
 
 from .. import store as s
 from ..core.snapshot import SavedCall, SavedSegment, unsettled_spans
-from ..spec import AutoscalerSettings, FunctionRecord
+from ..spec import FunctionRecord, SettingsUpdate
 from ..store import Kept, Outcome
 from ..wire.buffers import Block
 from ..wire.messages import ErrorRecord
@@ -23,7 +23,8 @@ OUTCOMES_AT_ONCE = 100
 BEYOND = (1 << 63) - 1  # no position is
 
 _error = msgspec.json.Decoder(ErrorRecord).decode
-_settings = msgspec.json.Decoder(AutoscalerSettings).decode
+_function = msgspec.json.Decoder(FunctionRecord).decode
+_settings = msgspec.json.Decoder(SettingsUpdate).decode
 _functions = msgspec.json.Decoder(tuple[FunctionRecord, ...]).decode
 
 
@@ -98,14 +99,18 @@ class Reader:
 
     def load(self) -> s.Snapshot:
         """Everything that is not finished. Payloads are not read."""
-        apps = [s.AppRecord(*row) for row in self._rows("SELECT id, name, version FROM apps ORDER BY number")]
+        derived = self._rows("SELECT record FROM derived ORDER BY function")
         settings = self._rows("SELECT function, settings FROM settings ORDER BY function")
         return s.Snapshot(
             self._row("SELECT lives FROM server")[0] * IDS_OF_A_LIFE,
-            tuple((app, self._version(app.id, app.version)) for app in apps if app.version),
+            tuple((app, self._version(app.id, app.version)) for app in self.apps() if app.version),
+            tuple(_function(text) for (text,) in derived),
             tuple((function, _settings(text)) for function, text in settings),
             tuple(self._rows("SELECT function, moment FROM fires ORDER BY function")),
             tuple(self._unfinished()),
+            tuple(
+                self._rows("SELECT id, method FROM calls WHERE finished_at IS NULL AND method <> '' ORDER BY number")
+            ),
         )
 
     def _unfinished(self) -> Iterator[SavedCall]:
@@ -132,6 +137,11 @@ class Reader:
             yield SavedCall(name, function, kind, submitted, total, bool(cancelled), left, tried)
 
     # -- apps and calls ----------------------------------------------------------------------------
+
+    def apps(self) -> list[s.AppRecord]:
+        """All that are there, stopped ones too, the oldest first."""
+        rows = self._rows("SELECT id, name, version, detached FROM apps ORDER BY number")
+        return [s.AppRecord(name, label, version, bool(detached)) for name, label, version, detached in rows]
 
     def versions(self, app: str) -> list[s.Version]:
         """All of the app, the oldest first."""
@@ -165,11 +175,13 @@ class Reader:
 
     def _calls(self, which: str, value: str | int) -> list[s.CallRecord]:
         rows = self._rows(
-            "SELECT id, function, kind, submitted, total, submitted_at, finished_at, cancelled, expired "
+            "SELECT id, function, kind, submitted, total, submitted_at, finished_at, cancelled, expired, method "
             f"FROM calls {which}",
             value,
         )
         return [
-            s.CallRecord(name, function, kind, submitted, total, bool(cancelled), begun, finished, bool(expired))
-            for name, function, kind, submitted, total, begun, finished, cancelled, expired in rows
+            s.CallRecord(
+                name, function, kind, submitted, total, bool(cancelled), begun, finished, bool(expired), method
+            )
+            for name, function, kind, submitted, total, begun, finished, cancelled, expired, method in rows
         ]

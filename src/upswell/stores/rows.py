@@ -51,10 +51,10 @@ class Rows:
                 self._put_outcome(call, outcome)
             case s.DropInputs(call=call, first=first):
                 self._drop_inputs(self._number(call), first)
-            case s.OpenCall(call=call, function=function, kind=kind, at=at):
+            case s.OpenCall(call=call, function=function, kind=kind, at=at, method=method):
                 self._execute(
-                    "INSERT INTO calls (id, function, kind, submitted, submitted_at) VALUES (?, ?, ?, 0, ?)",
-                    (call, function, kind, at),
+                    "INSERT INTO calls (id, function, method, kind, submitted, submitted_at) VALUES (?, ?, ?, ?, 0, ?)",
+                    (call, function, method, kind, at),
                 )
                 self._remember(call, self._connection.last_insert_rowid())
             case s.FinishCall(call=call, at=at):
@@ -143,11 +143,16 @@ class Rows:
                 "DELETE FROM attempts WHERE call = ? AND position >= ? AND position < ?", (number, first, first + count)
             )
 
-    def _withdraw_inputs(self, call: str, first: int) -> None:
-        number = self._number(call)
-        self._drop_inputs(number, first)
-        if first:
-            self._execute("UPDATE calls SET submitted = ?, total = NULL WHERE number = ?", (first, number))
+    def _withdraw_inputs(self, call: str, position: int) -> None:
+        number = self._execute("SELECT number FROM calls WHERE id = ?", (call,)).get
+        if number is None:
+            return
+        for (first,) in self._all("SELECT first FROM segments WHERE call = ? AND first >= ?", number, position):
+            self._drop_inputs(number, first)
+        if position:
+            self._execute(
+                "UPDATE calls SET submitted = ?1, total = NULL WHERE number = ?2 AND submitted > ?1", (position, number)
+            )
         else:
             self._drop_call(call)
 
@@ -170,16 +175,20 @@ class Rows:
                 self._put_version(version)
             case s.PutApp(app=app):
                 self._execute(
-                    "INSERT INTO apps (id, name, version) VALUES (?, ?, ?) "
-                    "ON CONFLICT (id) DO UPDATE SET name = excluded.name, version = excluded.version",
-                    (app.id, app.name, app.version),
+                    "INSERT INTO apps (id, name, version, detached) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
+                    "SET name = excluded.name, version = excluded.version, detached = excluded.detached",
+                    (app.id, app.name, app.version, app.detached),
                 )
             case s.DropApp(app=name):
                 self._execute("DELETE FROM apps WHERE id = ?", (name,))
                 self._execute("DELETE FROM versions WHERE app = ?", (name,))
-                for table in ("settings", "fires"):
+                for table in ("settings", "fires", "derived"):
                     self._execute(f"DELETE FROM {table} WHERE substr(function, 1, length(?1) + 1) = ?1 || '/'", (name,))
                 self._execute("DELETE FROM contents WHERE digest NOT IN (SELECT digest FROM files)")
+            case s.PutDerived(record=record):
+                self._execute("INSERT OR REPLACE INTO derived VALUES (?, ?)", (record.id, _json(record).decode()))
+            case s.DropDerived(function=function):
+                self._execute("DELETE FROM derived WHERE function = ?", (function,))
             case s.PutSettings(function=function, settings=None):
                 self._execute("DELETE FROM settings WHERE function = ?", (function,))
             case s.PutSettings(function=function, settings=settings):

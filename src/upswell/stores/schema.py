@@ -23,6 +23,7 @@ CREATE TABLE calls (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     function TEXT NOT NULL,
+    method TEXT NOT NULL,        -- of a class's objects; '' for a function
     kind TEXT NOT NULL,
     submitted INTEGER NOT NULL,  -- inputs accepted; the next segment begins here
     total INTEGER,               -- known once no more come
@@ -77,7 +78,8 @@ CREATE TABLE apps (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL,
-    version INTEGER NOT NULL     -- the one that is served; 0: none
+    version INTEGER NOT NULL,    -- the one that is served; 0: none
+    detached INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE versions (
     app TEXT NOT NULL,
@@ -98,6 +100,7 @@ CREATE TABLE files (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX files_by_digest ON files (digest);
 
+CREATE TABLE derived (function TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;  -- JSON
 CREATE TABLE settings (function TEXT PRIMARY KEY, settings TEXT NOT NULL) STRICT;
 CREATE TABLE fires (function TEXT PRIMARY KEY, moment REAL NOT NULL) STRICT;
 """

@@ -95,9 +95,9 @@ class SqliteStore:
     def commit(self, writes: Sequence[s.Write], done: s.Done) -> None:
         for write in writes:
             match write:
-                case s.DropInputs(call=call, first=first) | s.WithdrawInputs(call=call, first=first):
+                case s.DropInputs(call=call, first=first):
                     self._recent.drop(call, first)
-                case s.DropCall(call=call):
+                case s.WithdrawInputs(call=call) | s.DropCall(call=call):
                     self._recent.drop_call(call)
         self._writer.put(Step(writes, lambda _: done(), must=True))
 
@@ -119,6 +119,9 @@ class SqliteStore:
 
     def calls(self, limit: int = 100) -> list[s.CallRecord]:
         return self._reader.calls(limit)
+
+    def apps(self) -> list[s.AppRecord]:
+        return self._reader.apps()
 
     def versions(self, app: str) -> list[s.Version]:
         return self._reader.versions(app)

@@ -11,15 +11,15 @@ Strategy = Literal["rolling", "recreate"]
 
 
 class OpenApp(Message, tag=10, frozen=True):
-    """Declare an app. It is closed, and its calls cancelled, when the connection ends.
+    """Declare an app. It is closed, and its calls cancelled, when the connection ends (ephemeral).
 
-    One that is `detached` goes on until its calls have ended, or it is stopped.
+    `files` are path and digest of what every environment's `code` is the digest of; they were sent before.
     """
 
     app: str
     name: str
     functions: list[FunctionRecord]
-    detached: bool = False
+    files: tuple[tuple[str, str], ...] = ()
 
 
 class CloseApp(Message, tag=11, frozen=True):
@@ -77,16 +77,18 @@ class Deploy(Message, tag=63, frozen=True):
     """Serve these functions under the app's name, in place of those of its version before; answered by `Deployed`.
 
     Ids of functions are those of a new app; where the name is known, the server puts the known app's id in its place.
-    `files` are path and digest of what every environment's `code` is the digest of.
+    `files` are as those of `OpenApp`. An app that is `detached` is known by its id alone, and ends when its client has
+    left and its calls have ended.
     """
 
     request: int
     app: str
     name: str
-    functions: list[FunctionRecord]
-    files: list[tuple[str, str]]
+    functions: tuple[FunctionRecord, ...]
+    files: tuple[tuple[str, str], ...]
     tag: str = ""
     strategy: Strategy = "rolling"
+    detached: bool = False
 
 
 class Rollback(Message, tag=64, frozen=True):

@@ -14,7 +14,19 @@ import msgspec
 PROTOCOL = 2
 
 ErrorKind = Literal[
-    "user", "cancelled", "lost", "memory", "timeout", "start", "exhausted", "missing", "unreadable", "invalid", "denied"
+    "user",
+    "cancelled",
+    "lost",
+    "memory",
+    "timeout",
+    "start",
+    "exhausted",  # a limit: there may be room later
+    "full",  # the disk: nothing comes by waiting
+    "missing",
+    "expired",
+    "unreadable",
+    "invalid",
+    "denied",
 ]
 
 

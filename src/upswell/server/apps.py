@@ -1,0 +1,399 @@
+"""Apps: opened for as long as their client stays, or deployed, and then kept with their versions and called by name.
+
+A deploy is offered to the store whole: files, version, and which one is served. What is on disk by then is served, also
+after a restart. Ids of an app's functions are the same in all its versions, so calls and settings find them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import chain
+
+from msgspec.structs import replace
+
+from .. import store as s
+from ..core import events as e
+from ..errors import Error, NotFoundError
+from ..spec import FunctionRecord, SettingsUpdate, check_name, require
+from ..store import AppRecord, Version
+from ..wire import messages as m
+from ..wire.codec import ProtocolError
+from .code import CodeStore
+from .connections import Connection
+from .dispatcher import App, Caller, Dispatcher, app_of
+from .timetable import Timetable
+
+NEAREST_NAMES = 5  # in a message about one that is not there
+
+
+class AppService:
+    """All apps of this server. Without `code`, which is where files are put, it is a private one and keeps none."""
+
+    def __init__(self, dispatcher: Dispatcher, timetable: Timetable, code: CodeStore | None) -> None:
+        self._dispatcher = dispatcher
+        self._timetable = timetable
+        self._code = code
+        self._names: dict[str, App] = {}  # deployed apps that are served
+        self._deploying: set[str] = set()
+        self._overrides: dict[str, SettingsUpdate] = {}  # by function, of kept apps
+        dispatcher.call_ended = self._call_ended
+
+    # -- apps of a client that is there ------------------------------------------------------------
+
+    def open(self, connection: Connection, message: m.OpenApp) -> None:
+        """Run the app until its client closes it, or is gone."""
+        if self._code is not None and message.files:
+            self._code.make_tree(message.files)
+        app = self._dispatcher.apps[message.app] = App(message.app, connection, {})
+        for record in message.functions:
+            self._dispatcher.declare(app, record)
+        connection.send(m.AppOpened(message.app))
+
+    def close(self, connection: Connection, name: str) -> None:
+        """The client needs the app no more."""
+        app = self._dispatcher.apps.get(name)
+        if app is None:
+            connection.send(m.AppClosed(name))
+        elif app.record is not None:
+            connection.send(m.AppClosed(name))
+            self._left(app)
+        else:
+            self._end(app, "its app is stopped")
+
+    def declare(self, message: m.Declare) -> None:
+        """Add a function of other options or parameters to an app.
+
+        Of an app that closes or never was nothing is declared: what follows is refused as it would be later.
+        """
+        app, record = self._dispatcher.apps.get(message.app), message.function
+        if app is None or app.closing or record.id in app.functions:
+            return
+        if app.record is not None:
+            plain = app.functions.get(f"{app.id}/{record.name}")
+            if plain is None:
+                return
+            record = derived(plain, record)
+            self._dispatcher.ledger.decided(s.PutDerived(record))
+        self._dispatcher.declare(app, record)
+
+    def client_left(self, connection: Connection) -> None:
+        """What the client had opened ends; what outlives it goes on."""
+        for app in list(self._dispatcher.apps.values()):
+            if app.opener is connection:
+                if app.record is None:
+                    self._end(app, "its app is stopped")
+                else:
+                    self._left(app)
+            if connection in app.watchers:
+                app.watchers.remove(connection)
+
+    def _left(self, app: App) -> None:
+        app.opener = None
+        self._end_if_done(app)
+
+    def _end(self, app: App, reason: str) -> None:
+        app.closing = True
+        for function in list(app.functions):
+            self._timetable.remove(function)
+            self._overrides.pop(function, None)
+            self._dispatcher.remove(app, function, reason)
+        self._dispatcher.close_if_empty(app)
+
+    # -- code --------------------------------------------------------------------------------------
+
+    def offer_files(self, connection: Connection, message: m.OfferFiles) -> None:
+        """Say which files are not here yet."""
+        code = self._where_apps_are_kept()
+        connection.send(m.MissingFiles(message.request, sorted(code.missing(message.digests))))
+
+    def put_file(self, digest: str, content: memoryview) -> None:
+        """Take a file."""
+        self._where_apps_are_kept().put(digest, content)
+
+    def _where_apps_are_kept(self) -> CodeStore:
+        if self._code is None:
+            raise ProtocolError("this server ends with its client, and keeps no apps: start one by `upswell serve`")
+        return self._code
+
+    # -- deployed apps -----------------------------------------------------------------------------
+
+    def deploy(self, connection: Connection, message: m.Deploy) -> None:
+        """Serve a new version of the app."""
+        request = message.request
+        try:
+            code = self._where_apps_are_kept()
+            check_name("app", message.name)
+            require(message.name not in self._deploying, f"another deploy of {message.name} is under way: try again")
+            known = None if message.detached else self._known(message.name)
+            app_id = known.id if known else message.app
+            require(known is not None or app_id not in self._dispatcher.apps, f"the app {app_id} is here already")
+            files = tuple(sorted(message.files))
+            tree = code.make_tree(files) if files else ""
+            functions = tuple(belonging_to(app_id, message.name, record) for record in message.functions)
+            for record in functions:
+                require(record.environment.code in ("", tree), f"the code of {record.name} is not what was sent")
+        except Error as error:
+            connection.send(m.Deployed(request, error=m.ErrorRecord("invalid", "", str(error))))
+            return
+        versions = self._dispatcher.store.versions(app_id) if known else []
+        version = Version(app_id, len(versions) + 1, message.tag, time.time(), functions, files)
+        if known and known.version and self._is_same(versions[known.version - 1], version):
+            self._go_back_to_declared(connection, request, known, versions[known.version - 1])
+            return
+        contents = [
+            s.PutFile(digest, code.content(digest))
+            for digest in self._dispatcher.store.missing(digest for _, digest in files)
+        ]
+        kept = AppRecord(app_id, message.name, version.number, message.detached)
+        self._serve(connection, request, kept, version, contents, message.strategy)
+
+    def rollback(self, connection: Connection, message: m.Rollback) -> None:
+        """Serve what an earlier version was, as a new one."""
+        try:
+            self._where_apps_are_kept()
+            known = self._known(message.name)
+            if known is None:
+                raise NotFoundError(f"there is no app {message.name}{self._near(message.name)}")
+            versions = self._dispatcher.store.versions(known.id)
+            number = message.version or known.version - 1
+            require(
+                1 <= number <= len(versions),
+                f"{message.name} has versions 1 to {len(versions)}, and none {number}"
+                if number
+                else f"{message.name} has no version before its first",
+            )
+            require(message.name not in self._deploying, f"a deploy of {message.name} is under way: try again")
+        except Error as error:
+            kind: m.ErrorKind = "missing" if isinstance(error, NotFoundError) else "invalid"
+            connection.send(m.Deployed(message.request, error=m.ErrorRecord(kind, "", str(error))))
+            return
+        earlier = versions[number - 1]
+        tag = earlier.tag or f"as version {number}"
+        version = replace(earlier, number=len(versions) + 1, tag=tag, deployed_at=time.time())
+        self._serve(connection, message.request, replace(known, version=version.number), version, [], "rolling")
+
+    def _serve(
+        self,
+        connection: Connection,
+        request: int,
+        record: AppRecord,
+        version: Version,
+        contents: list[s.PutFile],
+        strategy: m.Strategy,
+    ) -> None:
+        """Have the version kept, and serve it then."""
+        app = self._dispatcher.apps.get(record.id)
+        present = set(app.functions) if app else set()
+        writes: list[s.Write] = [*contents, s.PutVersion(version), s.PutApp(record)]
+        writes += [s.PutSettings(function, None) for function in present if function in self._overrides]
+        scheduled = {function.id for function in version.functions if function.spec.schedule is not None}
+        writes += [s.PutFire(function, None) for function in present - scheduled]
+        follow, gone = self._derived_of(app, version) if app else ([], [])
+        writes += [s.PutDerived(one) for one in follow] + [s.DropDerived(one) for one in gone]
+        self._deploying.add(record.name)
+
+        def answer(error: Error | None) -> None:
+            self._deploying.discard(record.name)
+            if error is not None:
+                connection.send(m.Deployed(request, error=m.ErrorRecord("full", "", str(error))))
+                return
+            app = self._install(record, version, follow, strategy)
+            if record.detached:
+                app.opener = connection
+            connection.send(m.Deployed(request, record.id, version.number))
+
+        self._dispatcher.ledger.offer(writes, answer)
+
+    def _install(
+        self, record: AppRecord, version: Version, derived: Iterable[FunctionRecord], strategy: m.Strategy
+    ) -> App:
+        """What is kept is served from now on."""
+        app = self._dispatcher.apps.get(record.id)
+        if app is None:
+            app = self._dispatcher.apps[record.id] = App(record.id, None, {})
+        app.record, app.version, app.deployed_at, app.closing = record, version.number, version.deployed_at, False
+        if not record.detached:
+            self._names[record.name] = app
+        wanted = {function.id: function for function in chain(version.functions, derived)}
+        for function in [function for function in app.functions if function not in wanted]:
+            self._timetable.remove(function)
+            self._dispatcher.remove(app, function, f"it is no part of version {version.number} of {record.name}")
+        for function, declared in wanted.items():
+            self._overrides.pop(function, None)
+            self._dispatcher.declare(app, declared, strategy)
+            self._schedule(declared, version.deployed_at)
+        return app
+
+    def _go_back_to_declared(self, connection: Connection, request: int, known: AppRecord, served: Version) -> None:
+        """Nothing has changed; settings that were laid over the declared ones are taken away, as by any deploy."""
+        app = self._dispatcher.apps[known.id]
+        laid_over = [function for function in app.functions if function in self._overrides]
+
+        def answer(error: Error | None) -> None:
+            if error is not None:
+                connection.send(m.Deployed(request, error=m.ErrorRecord("full", "", str(error))))
+                return
+            for function in laid_over:
+                self._overrides.pop(function, None)
+                self._dispatcher.declare(app, app.functions[function])
+            connection.send(m.Deployed(request, known.id, served.number, unchanged=True))
+
+        self._dispatcher.ledger.offer([s.PutSettings(function, None) for function in laid_over], answer)
+
+    def _derived_of(self, app: App, version: Version) -> tuple[list[FunctionRecord], list[str]]:
+        """Of the app's functions with other options: as they are in the new version, and those that it has no more."""
+        plain = {function.id: function for function in version.functions}
+        follow, gone = [], []
+        for record in app.functions.values():
+            if "@" in record.id:
+                base = plain.get(f"{app.id}/{record.name}")
+                if base is None:
+                    gone.append(record.id)
+                else:
+                    follow.append(derived(base, record))
+        return follow, gone
+
+    def _schedule(self, record: FunctionRecord, began_at: float, fired_until: float | None = None) -> None:
+        if record.spec.schedule is None:
+            self._timetable.remove(record.id)
+        else:
+            self._timetable.put(record.id, record.spec.schedule, began_at, fired_until)
+
+    def _is_same(self, served: Version, version: Version) -> bool:
+        return (served.functions, served.files) == (version.functions, version.files)
+
+    # -- stopping ----------------------------------------------------------------------------------
+
+    def stop(self, connection: Connection, message: m.StopApp) -> None:
+        """Serve the app no more. What waits is cancelled; versions and results are kept."""
+        app = self._names.get(message.name) or self._dispatcher.apps.get(message.name)
+        if app is None or app.record is None or app.closing:
+            reason = f"no app {message.name} is served here{self._near(message.name)}"
+            connection.send(m.Done(message.request, m.ErrorRecord("missing", "", reason)))
+            return
+
+        def answer(error: Error | None) -> None:
+            refused = None if error is None else m.ErrorRecord("full", "", str(error))
+            if error is None:
+                self._stopped(app)
+            connection.send(m.Done(message.request, refused))
+
+        self._dispatcher.ledger.offer([self._as_stopped(app)], answer)
+
+    def _as_stopped(self, app: App) -> s.Write:
+        assert app.record is not None
+        return s.PutApp(replace(app.record, version=0))
+
+    def _stopped(self, app: App) -> None:
+        assert app.record is not None
+        if self._names.get(app.record.name) is app:
+            del self._names[app.record.name]
+        self._end(app, "its app is stopped")
+
+    def _call_ended(self, call: str, caller: Caller) -> None:
+        self._timetable.ended(caller.function, call)
+        if app := self._dispatcher.apps.get(caller.app):
+            self._end_if_done(app)
+
+    def _end_if_done(self, app: App) -> None:
+        """A detached app whose client has left ends with its last call."""
+        if app.record is None or not app.record.detached or app.opener is not None or app.closing:
+            return
+        if not any(caller.app == app.id for caller in self._dispatcher.calls.values()):
+            self._dispatcher.ledger.decided(self._as_stopped(app), lambda: self._stopped(app))
+
+    # -- by name -----------------------------------------------------------------------------------
+
+    def resolve(self, connection: Connection, message: m.Resolve) -> None:
+        """Tell the id of an app, and one of its functions, by name."""
+        try:
+            connection.send(self._resolved(message))
+        except NotFoundError as error:
+            connection.send(m.Resolved(message.request, error=m.ErrorRecord("missing", "", str(error))))
+
+    def _resolved(self, message: m.Resolve) -> m.Resolved:
+        app = self._names.get(message.app)
+        if app is None:
+            raise NotFoundError(f"there is no app {message.app!r} here{self._near(message.app)}: deploy it first")
+        if message.version not in (0, app.version):
+            raise NotFoundError(f"{message.app} is served in version {app.version}, not in version {message.version}")
+        if not message.name:
+            return m.Resolved(message.request, app.id, app.version)
+        record = app.functions.get(f"{app.id}/{message.name}")
+        if record is None:
+            names = sorted(one.name for one in app.functions.values() if "@" not in one.id)
+            known = f"it has {', '.join(names[:NEAREST_NAMES])}" if names else "it has none"
+            raise NotFoundError(f"{message.app} has no function or class {message.name!r}: {known}")
+        # Values of variables may be secret, and are none of the caller's business.
+        public = replace(record, environment=replace(record.environment, variables=()))
+        return m.Resolved(message.request, app.id, app.version, public)
+
+    def _known(self, name: str) -> AppRecord | None:
+        """The app of that name, served or stopped."""
+        named = [app for app in self._dispatcher.store.apps() if app.name == name and not app.detached]
+        return named[-1] if named else None
+
+    def _near(self, name: str) -> str:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, self._names, NEAREST_NAMES)
+        return f" (there is {', '.join(near)})" if near else ""
+
+    # -- settings ----------------------------------------------------------------------------------
+
+    def update(self, function: str, update: SettingsUpdate, answer: s.Answer) -> None:
+        """Lay settings over those that are in force; `answer` is told the error that refused it, or `None`."""
+        app = self._dispatcher.apps.get(app_of(function))
+        if app is None or app.record is None:
+            self._dispatcher.happened(e.SettingsUpdated(function, update))
+            answer(None)
+            return
+        override = update.over(self._overrides.get(function))
+
+        def kept(error: Error | None) -> None:
+            if error is None:
+                self._overrides[function] = override
+                self._dispatcher.happened(e.SettingsUpdated(function, update))
+            answer(error)
+
+        self._dispatcher.ledger.offer([s.PutSettings(function, override)], kept)
+
+    # -- restart -----------------------------------------------------------------------------------
+
+    def restore(self, snapshot: s.Snapshot) -> None:
+        """Serve what an earlier life of the server did; what the core has to know is `recovery`'s business."""
+        derived_of: dict[str, list[FunctionRecord]] = {}
+        for record in snapshot.derived:
+            derived_of.setdefault(app_of(record.id), []).append(record)
+        fires = dict(snapshot.fires)
+        self._overrides = dict(snapshot.settings)
+        for app_record, version in snapshot.apps:
+            app = App(app_record.id, None, {}, app_record, version.number, version.deployed_at)
+            self._dispatcher.apps[app.id] = app
+            if not app_record.detached:
+                self._names[app_record.name] = app
+            if self._code is not None and version.files and not self._code.has_tree(version.files):
+                self._restore_code(version)
+            for record in chain(version.functions, derived_of.get(app.id, ())):
+                app.functions[record.id] = self._dispatcher.functions[record.id] = record
+                self._schedule(record, version.deployed_at, fires.get(record.id))
+
+    def _restore_code(self, version: Version) -> None:
+        """Its files are in the store, whatever has become of the tree."""
+        assert self._code is not None
+        for digest in self._code.missing(digest for _, digest in version.files):
+            self._code.put(digest, self._dispatcher.store.file(digest))
+        self._code.make_tree(version.files)
+
+
+def belonging_to(app_id: str, name: str, record: FunctionRecord) -> FunctionRecord:
+    """The record as one of that app's."""
+    return replace(record, id=f"{app_id}/{record.label}", app_name=name)
+
+
+def derived(plain: FunctionRecord, record: FunctionRecord) -> FunctionRecord:
+    """The function with the options and parameters of `record`, and the code of `plain`."""
+    variables = dict(plain.environment.variables) | dict(record.environment.variables)
+    environment = replace(plain.environment, variables=tuple(sorted(variables.items())))
+    return replace(plain, id=record.id, spec=record.spec, environment=environment, parameters=record.parameters)

@@ -1,0 +1,211 @@
+"""What clients want with calls: inputs in, outcomes out, an early end.
+
+Inputs of a call that outlives its client are offered to the store, and the core hears of them once they are kept. What
+becomes of a call is the dispatcher's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from .. import store as s
+from ..clock import Clock
+from ..core import events as e
+from ..errors import ConflictError, ConnectionError, Error
+from ..store import Kept, Outcome
+from ..wire import messages as m
+from ..wire.buffers import Block
+from ..wire.codec import ProtocolError
+from .connections import Connection
+from .dispatcher import Caller, Dispatcher, send_outcome
+
+COLLECTED_BYTES = 4 << 20  # of outcomes that are written to a collector before it must have read some
+LOOK_AGAIN_SECONDS = 0.005  # until it has
+
+
+class CallService:
+    """The calls of all clients."""
+
+    def __init__(self, dispatcher: Dispatcher, clock: Clock) -> None:
+        self._dispatcher = dispatcher
+        self._clock = clock
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    def submit(self, connection: Connection, message: m.Submit, payload: memoryview) -> None:
+        """Inputs of a call, the first of which make it."""
+        dispatcher = self._dispatcher
+        caller = dispatcher.calls.get(message.call)
+        if caller is None and message.first == 0:
+            caller = self._open(connection, message)
+        kept = adopt(connection, payload, message.buffers)
+        if caller is not None and caller.kept:
+            caller.connection = connection
+            self._offer(message, caller, kept)
+            return
+        if caller is not None and message.last:
+            caller.total = message.first + message.count
+        owner = connection.name if message.kind != "spawn" else ""
+        dispatcher.happened(submitted(message, owner), kept)
+
+    def _open(self, connection: Connection, message: m.Submit) -> Caller:
+        dispatcher = self._dispatcher
+        caller = dispatcher.calls[message.call] = Caller(connection, message.kind, message.function, message.method)
+        app = dispatcher.apps.get(caller.app)
+        caller.kept = message.kind == "spawn" and app is not None and app.record is not None
+        record = dispatcher.functions.get(message.function)
+        if record is not None and (message.kind == "spawn" or message.parent):
+            dispatcher.graph.begun(message.call, record, message.method, message.parent)
+        return caller
+
+    def _offer(self, message: m.Submit, caller: Caller, kept: Kept) -> None:
+        """Have the inputs kept; only then do they exist."""
+        writes: list[s.Write] = [s.PutInputs(message.call, message.first, message.count, message.last, kept)]
+        if not message.first:
+            writes.insert(0, s.OpenCall(message.call, message.function, message.kind, time.time(), message.method))
+        refusals = caller.refusals
+
+        def answer(error: Error | None) -> None:
+            kept.close()
+            if refusals != caller.refusals:
+                error = ConflictError("an earlier segment of the call was refused meanwhile")
+            if error is None:
+                if message.last:
+                    caller.total = message.first + message.count
+                self._dispatcher.happened(submitted(message, ""))
+            else:
+                self._not_kept(message, caller, error)
+
+        self._dispatcher.ledger.offer(writes, answer)
+
+    def _not_kept(self, message: m.Submit, caller: Caller, error: Error) -> None:
+        """The store has refused the inputs. A client that has lost its connection may offer what is kept already."""
+        known = self._dispatcher.store.call(message.call) if isinstance(error, ConflictError) else None
+        if (
+            known is not None
+            and known.function == message.function
+            and known.submitted >= message.first + message.count
+        ):
+            caller.tell(m.Accepted(message.call, message.first, message.count))
+            return
+        kind: m.ErrorKind = "exhausted" if isinstance(error, ConflictError) else "full"
+        caller.tell(m.Refused(message.call, message.first, message.count, m.ErrorRecord(kind, "", str(error))))
+        if not message.first and not caller.accepted:
+            self._dispatcher.calls.pop(message.call, None)
+
+    def end(self, call: str, total: int) -> None:
+        """No more inputs of the call come."""
+        caller = self._dispatcher.calls.get(call)
+        if caller is not None and caller.kept:
+            self._record(s.EndInputs(call, total), partial(self._end, call, total))
+        else:
+            self._end(call, total)
+
+    def _end(self, call: str, total: int) -> None:
+        if caller := self._dispatcher.calls.get(call):
+            caller.total = total
+            for collector in caller.collectors:
+                collector.send(m.CallDescribed(call, total))
+        self._dispatcher.happened(e.InputsEnded(call, total))
+
+    def cancel(self, message: m.Cancel) -> None:
+        """End the call early."""
+        event = e.CallCancelled(message.call, message.running, message.terminate)
+        caller = self._dispatcher.calls.get(message.call)
+        if caller is not None and caller.kept:
+            self._record(s.CancelCall(message.call), partial(self._dispatcher.happened, event))
+        else:
+            self._dispatcher.happened(event)
+
+    def _record(self, write: s.Write, then: s.Done) -> None:
+        """Have what the client wants kept, and do it then. Of a call that never came to be there is nothing to do."""
+        self._dispatcher.ledger.offer([write], lambda error: None if error else then())
+
+    def restore(self, snapshot: s.Snapshot) -> None:
+        """Calls that an earlier life of the server has left: whoever collects them finds them again."""
+        methods = dict(snapshot.methods)
+        for saved in snapshot.calls:
+            self._dispatcher.calls[saved.id] = Caller(
+                None,
+                saved.kind,
+                saved.function,
+                methods.get(saved.id, ""),
+                kept=True,
+                accepted=saved.submitted,
+                total=-1 if saved.total is None else saved.total,
+            )
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    def collect(self, connection: Connection, call: str) -> None:
+        """Send the outcomes of a spawned call: those that are here, and each that comes."""
+        caller, record = self._dispatcher.calls.get(call), self._dispatcher.store.call(call)
+        if record is not None and record.expired:
+            reason = f"the results of {call} were kept for 7 days after its end, and are gone"
+            connection.send(m.Failed(call, 0, 0, m.ErrorRecord("expired", "", reason)))
+            return
+        if record is None and (caller is None or caller.kind != "spawn"):
+            reason = f"there is no call {call}: its app is stopped, or it never was"
+            connection.send(m.Failed(call, 0, 0, m.ErrorRecord("missing", "", reason)))
+            return
+        # Before looking: what is kept meanwhile is sent as it comes.
+        if caller is not None and connection not in caller.collectors:
+            caller.collectors.append(connection)
+        self._send_outcomes(connection, call, self._dispatcher.store.outcomes(call))
+
+    def _send_outcomes(self, connection: Connection, call: str, outcomes: Iterator[Outcome]) -> None:
+        """As many as the collector has room for, and the others as it reads. At last, what there is in all."""
+        while connection.is_open:
+            if connection.unread >= COLLECTED_BYTES:
+                self._clock.call_later(LOOK_AGAIN_SECONDS, self._send_outcomes, connection, call, outcomes)
+                return
+            if (outcome := next(outcomes, None)) is None:
+                connection.send(m.CallDescribed(call, self._total(call)))
+                return
+            connection.lend(outcome.kept)
+            send_outcome(connection, call, outcome)
+
+    def _total(self, call: str) -> int:
+        if caller := self._dispatcher.calls.get(call):
+            return caller.total
+        record = self._dispatcher.store.call(call)
+        return -1 if record is None or record.total is None else record.total
+
+    def uncollect(self, connection: Connection, call: str) -> None:
+        """The connection needs no more of the call."""
+        caller = self._dispatcher.calls.get(call)
+        if caller is not None and connection in caller.collectors:
+            caller.collectors.remove(connection)
+
+    def client_left(self, connection: Connection) -> None:
+        """The client is gone: what it owned ends; what outlives it goes on."""
+        self._dispatcher.happened(e.OwnerLeft(connection.name))
+        for call, caller in list(self._dispatcher.calls.items()):
+            if connection in caller.collectors:
+                caller.collectors.remove(connection)
+            if caller.connection is connection:
+                if caller.kept:
+                    caller.connection = None
+                elif not caller.accepted:
+                    del self._dispatcher.calls[call]  # the core never knew it
+
+
+def submitted(message: m.Submit, owner: str) -> e.InputsSubmitted:
+    """The message as an event."""
+    return e.InputsSubmitted(
+        message.call, message.function, message.kind, message.first, message.count, message.last, owner
+    )
+
+
+def adopt(connection: Connection, payload: memoryview, buffers: m.Buffers | None) -> Kept:
+    """Take over the shared memory that came with a payload, and let the sender close its end."""
+    if buffers is None:
+        return Kept(payload)
+    try:
+        block = Block.adopt(buffers)
+    except ConnectionError as error:
+        raise ProtocolError(str(error)) from None
+    connection.send(m.Release(buffers.descriptor))
+    return Kept(payload, block)

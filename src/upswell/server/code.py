@@ -1,0 +1,122 @@
+"""`CodeStore`: files of code by their digests, and the trees that environments name, as folders for engines to run.
+
+Everything here comes from clients, so digests are computed again and paths are held to the tree. What is there was
+written whole: files and trees are made under a name that nobody looks for, and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from ..errors import NotFoundError
+from ..spec import code_digest, require
+from ..wire.codec import Bytes, ProtocolError
+
+MAX_PATH_CHARACTERS = 1000
+MODE_FILE = 0o500  # not to be written to; what a package runs as a program may be among them
+MODE_FOLDER = 0o700  # Python keeps byte code beside a module
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class CodeStore:
+    """Files and trees in one folder. Any thread may use it, and several may make the same thing at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.trees = folder / "trees"  # the root of code, for engines: each tree is there under its digest
+        self._files = folder / "files"
+        self._unfinished = folder / "unfinished"
+        shutil.rmtree(self._unfinished, ignore_errors=True)  # what was begun when an earlier server ended
+        for one in (self.trees, self._files, self._unfinished):
+            one.mkdir(MODE_FOLDER, parents=True, exist_ok=True)
+
+    def put(self, digest: str, content: Bytes) -> None:
+        """Keep a file, on disk when this returns; `ProtocolError` where the digest is not that of the content."""
+        if sha256(content).hexdigest() != digest:
+            raise ProtocolError(f"{len(content):,} bytes came as the file {digest[:64]!r}, which they are not")
+        if self._has(digest):
+            return
+        descriptor, name = tempfile.mkstemp(dir=self._unfinished)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(descriptor, MODE_FILE)
+            os.fsync(descriptor)
+        os.rename(name, self._files / digest)
+        _sync_folder(self._files)
+
+    def missing(self, digests: Iterable[str]) -> list[str]:
+        """Those of which the file is not here, in their order and once."""
+        return [digest for digest in dict.fromkeys(digests) if not self._has(digest)]
+
+    def make_tree(self, files: Sequence[tuple[str, str]]) -> str:
+        """The digest of the tree of these paths and digests, which is there when this returns.
+
+        Raises `InvalidError` for a path that leads out of it or is there twice, `NotFoundError` for a file that is not
+        here.
+        """
+        check_files(files)
+        if lacking := self.missing(digest for _, digest in files):
+            paths = [path for path, digest in files if digest == lacking[0]]
+            raise NotFoundError(f"the content of {paths[0]} was not sent ({len(lacking)} files are missing)")
+        digest = code_digest(files)
+        if self.path(digest).is_dir():
+            return digest
+        tree = Path(tempfile.mkdtemp(dir=self._unfinished))
+        for path, content in files:
+            place = tree / path
+            place.parent.mkdir(MODE_FOLDER, parents=True, exist_ok=True)
+            os.link(self._files / content, place)
+        try:
+            tree.rename(self.path(digest))
+        except OSError:
+            if not self.path(digest).is_dir():
+                raise
+            shutil.rmtree(tree)  # another thread was faster
+        return digest
+
+    def has_tree(self, files: Sequence[tuple[str, str]]) -> bool:
+        """Whether the tree of these paths and digests is there."""
+        return self.path(code_digest(files)).is_dir()
+
+    def content(self, digest: str) -> bytes:
+        """The file of that digest, which is here."""
+        return (self._files / digest).read_bytes()
+
+    def path(self, digest: str) -> Path:
+        """The folder of a tree."""
+        return self.trees / digest
+
+    def _has(self, digest: str) -> bool:
+        return _DIGEST.fullmatch(digest) is not None and (self._files / digest).exists()
+
+
+def check_files(files: Sequence[tuple[str, str]]) -> None:
+    """Raise `InvalidError` unless these are the paths and digests of one tree, in the order of paths."""
+    folders: set[str] = set()
+    before = ""
+    for path, digest in files:
+        parts = path.split("/")
+        inside = not {"", ".", ".."} & {*parts} and path.isprintable() and len(path) <= MAX_PATH_CHARACTERS
+        require(inside, f"{path[:80]!r} is no path within a tree of code")
+        require(path > before, f"{path!r} is not in its place: paths are sorted, and each is there once")
+        require(_DIGEST.fullmatch(digest) is not None, f"{digest[:80]!r} is no digest of a file")
+        folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        before = path
+    for path, _ in files:
+        require(path not in folders, f"{path!r} is both a file and a folder")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk, too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
