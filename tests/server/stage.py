@@ -3,16 +3,21 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from upswell.clock import ManualClock
 from upswell.engine import Capacity, ContainerExit, Report
+from upswell.errors import Error
 from upswell.server.serve import Server
-from upswell.spec import AutoscalerSettings, Environment, FunctionRecord, FunctionSpec, Limits, Retries
+from upswell.spec import AutoscalerSettings, Cron, Environment, FunctionRecord, FunctionSpec, Limits, Period, Retries
+from upswell.store import Store
 from upswell.stores.memory import MemoryStore
+from upswell.stores.sqlite import SqliteStore
 from upswell.wire import messages as m
 from upswell.wire.codec import Decoder, encode
 
@@ -22,9 +27,13 @@ AnyM = TypeVar("AnyM", bound=m.Message)
 
 
 def record(
-    name: str, app: str = "ap-1", settings: AutoscalerSettings | None = None, retries: Retries | None = None
+    name: str,
+    app: str = "ap-1",
+    settings: AutoscalerSettings | None = None,
+    retries: Retries | None = None,
+    schedule: Cron | Period | None = None,
 ) -> FunctionRecord:
-    spec = FunctionSpec(settings=settings or AutoscalerSettings(), retries=retries)
+    spec = FunctionSpec(settings=settings or AutoscalerSettings(), retries=retries, schedule=schedule)
     return FunctionRecord(id=f"{app}/{name}", app_name="app", name=name, spec=spec, environment=HERE)
 
 
@@ -187,12 +196,24 @@ class Stage:
         return there()[-1]
 
 
+def store_at(home: Path | None) -> Store:
+    if home is None:
+        return MemoryStore()
+
+    def failed(error: Error) -> None:
+        raise error
+
+    return SqliteStore(home, asyncio.get_running_loop().call_soon_threadsafe, failed)
+
+
 @asynccontextmanager
-async def stage(limits: Limits | None = None) -> AsyncIterator[Stage]:
-    """A server that has greeted its first client."""
+async def stage(
+    limits: Limits | None = None, home: Path | None = None, calendar: Callable[[], float] = time.time
+) -> AsyncIterator[Stage]:
+    """A server that has greeted its first client; with a `home`, one that goes on where the last one there ended."""
     ours, theirs = socket.socketpair()
     engine, clock = PlayedEngine(), ManualClock()
-    server = Server(engine, MemoryStore(), limits or Limits(), clock)
+    server = Server(engine, store_at(home), limits or Limits(), clock, home, calendar)
     running = asyncio.create_task(server.run(first_client=theirs))
     client = Peer(ours)
     await client.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))

@@ -6,7 +6,6 @@ after a restart. Ids of an app's functions are the same in all its versions, so 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from itertools import chain
 
@@ -137,7 +136,7 @@ class AppService:
             connection.send(m.Deployed(request, error=m.ErrorRecord("invalid", "", str(error))))
             return
         versions = self._dispatcher.store.versions(app_id) if known else []
-        version = Version(app_id, len(versions) + 1, message.tag, time.time(), functions, files)
+        version = Version(app_id, len(versions) + 1, message.tag, self._dispatcher.ledger.now(), functions, files)
         if known and known.version and self._is_same(versions[known.version - 1], version):
             self._go_back_to_declared(connection, request, known, versions[known.version - 1])
             return
@@ -170,7 +169,7 @@ class AppService:
             return
         earlier = versions[number - 1]
         tag = earlier.tag or f"as version {number}"
-        version = replace(earlier, number=len(versions) + 1, tag=tag, deployed_at=time.time())
+        version = replace(earlier, number=len(versions) + 1, tag=tag, deployed_at=self._dispatcher.ledger.now())
         self._serve(connection, message.request, replace(known, version=version.number), version, [], "rolling")
 
     def _serve(

@@ -6,7 +6,6 @@ becomes of a call is the dispatcher's business.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -64,7 +63,10 @@ class CallService:
         """Have the inputs kept; only then do they exist."""
         writes: list[s.Write] = [s.PutInputs(message.call, message.first, message.count, message.last, kept)]
         if not message.first:
-            writes.insert(0, s.OpenCall(message.call, message.function, message.kind, time.time(), message.method))
+            writes.insert(
+                0,
+                s.OpenCall(message.call, message.function, message.kind, self._dispatcher.ledger.now(), message.method),
+            )
         refusals = caller.refusals
 
         def answer(error: Error | None) -> None:

@@ -6,7 +6,6 @@ Payloads are opaque here. What a command refers to as "just came" is what `arriv
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -299,7 +298,7 @@ class Dispatcher:
         if caller is None:
             return
         if caller.kept:
-            self.ledger.decided(s.FinishCall(call, time.time()), lambda: self._ended(call, caller))
+            self.ledger.decided(s.FinishCall(call, self.ledger.now()), lambda: self._ended(call, caller))
         elif caller.kind != "spawn":
             del self.calls[call]
 

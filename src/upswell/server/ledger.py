@@ -6,6 +6,7 @@ loop, committed as one step, and shown to the world once that is kept.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from ..store import Answer, Store, Write
@@ -14,9 +15,12 @@ Show = Callable[[], None]
 
 
 class Ledger:
-    """Writes to the store. `later` calls a function in the next turn of the loop (`loop.call_soon`)."""
+    """Writes to the store. `later` calls a function in the next turn of the loop (`loop.call_soon`); `now` tells the
+    moments that are kept, in seconds since the epoch.
+    """
 
-    def __init__(self, store: Store, later: Callable[[Show], object]) -> None:
+    def __init__(self, store: Store, later: Callable[[Show], object], now: Callable[[], float] = time.time) -> None:
+        self.now = now
         self._store = store
         self._later = later
         self._decided: list[Write] = []

@@ -42,9 +42,18 @@ class Server:
     """A runtime, its dispatcher, and whom it talks to."""
 
     def __init__(
-        self, engine: Engine, store: Store, limits: Limits, clock: Clock | None = None, home: Path | None = None
+        self,
+        engine: Engine,
+        store: Store,
+        limits: Limits,
+        clock: Clock | None = None,
+        home: Path | None = None,
+        calendar: Callable[[], float] = time.time,
     ) -> None:
-        """With a `home` it goes on where the last server of that home has ended, and keeps what it is given."""
+        """With a `home` it goes on where the last server of that home has ended, and keeps what it is given.
+
+        `calendar` tells the seconds since the epoch.
+        """
         loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
         self._engine = engine
@@ -53,7 +62,7 @@ class Server:
         self._clock = clock or loop
         self._snapshot: Snapshot | None = store.load()
         self._runtime = Runtime(engine, limits, self._clock, self._snapshot.first_id)
-        dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_soon))
+        dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_soon, calendar))
         self._runtime.begin(dispatcher.perform)
         self._timetable = Timetable(dispatcher, self._clock)
         self._services = Services(
@@ -111,7 +120,7 @@ class Server:
 
     def _sweep(self) -> None:
         """Let go of what was kept long enough, now and again and again."""
-        self._store.sweep(time.time(), lambda: None)
+        self._store.sweep(self._services.dispatcher.ledger.now(), lambda: None)
         self._clock.call_later(SWEEP_SECONDS, self._sweep)
 
     def _greet_first(self, connection: Connection, hello: m.Hello) -> Peer | None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
-from collections.abc import Callable
 
 from .. import store as s
 from ..clock import Alarm, Clock
@@ -28,12 +26,12 @@ log = logging.getLogger("upswell.server")
 
 
 class Timetable:
-    """The schedules of all deployed functions. `calendar` tells the seconds since the epoch."""
+    """The schedules of all deployed functions."""
 
-    def __init__(self, dispatcher: Dispatcher, clock: Clock, calendar: Callable[[], float] = time.time) -> None:
+    def __init__(self, dispatcher: Dispatcher, clock: Clock) -> None:
         self._dispatcher = dispatcher
         self._clock = clock
-        self._calendar = calendar
+        self._now = dispatcher.ledger.now
         self._schedules = Schedules()
         self._timer: Alarm | None = None
         self._input = pack_inputs([()], {}).data  # a call without arguments
@@ -62,17 +60,17 @@ class Timetable:
         if deadline is None:
             self._timer = None
             return
-        wait = min(max(0.0, deadline - self._calendar()), LONGEST_WAIT_SECONDS)
+        wait = min(max(0.0, deadline - self._now()), LONGEST_WAIT_SECONDS)
         self._timer = self._clock.call_later(wait, self._ring)
 
     def _ring(self) -> None:
-        for fire in self._schedules.due(self._calendar()):
+        for fire in self._schedules.due(self._now()):
             self._fire(fire, f"fc-{secrets.token_hex(10)}")
         self._arm()
 
     def _fire(self, fire: Fire, call: str) -> None:
         """Have the fire and its call kept, and let it run then."""
-        now = self._calendar()
+        now = self._now()
         kept = Kept(self._input)
         writes: list[s.Write] = [
             s.PutFire(fire.function, fire.until),

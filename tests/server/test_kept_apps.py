@@ -1,0 +1,301 @@
+"""Apps and calls that outlive their client and their server, over the wire, with containers that the test plays."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from upswell.server import runtime
+from upswell.spec import AutoscalerSettings, FunctionRecord, Limits, Period, SettingsUpdate, code_digest
+from upswell.wire import messages as m
+
+from .stage import Peer, Stage, record, stage
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def fail() -> None:
+        raise
+
+    monkeypatch.setattr(runtime, "give_up", fail)
+    return tmp_path
+
+
+async def deploy(peer: Peer, *functions: FunctionRecord, name: str = "census", **more: object) -> m.Deployed:
+    await peer.send(m.Deploy(1, "ap-new", name, functions, (), **more))  # type: ignore[arg-type]
+    return (await peer.expect(m.Deployed))[0]
+
+
+async def served(peer: Peer, name: str = "f", app: str = "census") -> FunctionRecord:
+    await peer.send(m.Resolve(2, app, name))
+    function = (await peer.expect(m.Resolved))[0].function
+    assert function is not None
+    return function
+
+
+async def spawn(peer: Peer, call: str, function: str, first: int = 0, count: int = 1, last: bool = True) -> None:
+    await peer.send(m.Submit(call, function, "spawn", first, count, last), payload=b"in")
+
+
+async def statistics(peer: Peer, function: str, update: SettingsUpdate | None = None) -> m.Statistics:
+    await peer.send(m.Inquire(3, function, update))
+    return (await peer.expect(m.Statistics))[0]
+
+
+async def outcomes(peer: Peer, call: str, inputs: int = 1) -> list[tuple[m.Message, bytes]]:
+    """What became of so many inputs of a call."""
+    await peer.send(m.Collect(call, 0, -1))
+    frames: list[tuple[m.Message, bytes]] = []
+    async with asyncio.timeout(10):
+        while inputs > 0 and (frame := await peer.receive()):
+            if isinstance(frame[0], m.Outputs | m.Failed):
+                frames.append(frame)
+                inputs -= max(1, frame[0].count)
+    return frames
+
+
+@asynccontextmanager
+async def killed(home: Path, calendar: Callable[[], float] = time.time) -> AsyncIterator[Stage]:
+    """A server with that home which at the end is gone as after a kill: its files are as they are at that moment."""
+    async with stage(home=home, calendar=calendar) as here:
+        yield here
+        copy = home.parent / "as-it-was"
+        assert here.server._home == home
+        copy.mkdir(exist_ok=True)
+        for file in home.glob("upswell.db*"):
+            (copy / file.name).write_bytes(file.read_bytes())
+    for file in home.glob("upswell.db*"):
+        file.unlink()
+    for file in copy.iterdir():
+        file.rename(home / file.name)
+
+
+async def test_a_deployed_function_is_called_by_name(home: Path) -> None:
+    async with stage(home=home) as here:
+        deployed = await deploy(here.client, record("f"))
+        assert (deployed.error, deployed.version, deployed.unchanged) == (None, 1, False)
+        function = await served(here.client)
+        await here.client.send(m.Submit("fc-1", function.id, "remote", 0, 1, True), payload=b"in")
+        container = await here.container(await here.started(function.id))
+        assign, given = await container.expect(m.Assign)
+        await container.send(m.Results(assign.range, 0, 1, 0.001, 0.001), payload=given + b" and out")
+        assert (await here.client.expect(m.Outputs))[1] == b"in and out"
+
+
+async def test_names_that_are_not_there(home: Path) -> None:
+    async with stage(home=home) as here:
+        await deploy(here.client, record("f"))
+        for app, name, version, words in [
+            ("censsus", "f", 0, "there is census"),
+            ("census", "g", 0, "it has f"),
+            ("census", "f", 7, "version 1, not in version 7"),
+        ]:
+            await here.client.send(m.Resolve(2, app, name, version))
+            error = (await here.client.expect(m.Resolved))[0].error
+            assert error is not None
+            assert (error.kind, words in error.message) == ("missing", True), error.message
+
+
+async def test_values_of_variables_are_not_told(home: Path) -> None:
+    function = record("f")
+    environment = replace(function.environment, variables=(("KEY", "secret"),))
+    async with stage(home=home) as here:
+        await deploy(here.client, replace(function, environment=environment))
+        assert (await served(here.client)).environment.variables == ()
+
+
+async def test_the_same_once_more_is_no_new_version_but_takes_overrides_away(home: Path) -> None:
+    async with stage(home=home) as here:
+        await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=4)))
+        function = await served(here.client)
+        await statistics(here.client, function.id, SettingsUpdate(max_containers=7))
+        again = await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=4)))
+        assert (again.version, again.unchanged) == (1, True)
+        assert (await statistics(here.client, function.id)).settings.max_containers == 4
+
+
+async def test_a_new_version_keeps_ids_and_what_waits(home: Path) -> None:
+    async with stage(home=home) as here:
+        await deploy(here.client, record("f"), record("g"))
+        function, other = await served(here.client), await served(here.client, "g")
+        await spawn(here.client, "fc-1", function.id)
+        await spawn(here.client, "fc-2", other.id)
+        await here.client.expect(m.Accepted)
+        await here.client.expect(m.Accepted)
+        newer = await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=1)))
+        assert (newer.version, newer.app) == (2, function.id.partition("/")[0])
+        assert (await statistics(here.client, function.id)).backlog == 1
+        ((failed, _),) = await outcomes(here.client, "fc-2")
+        assert isinstance(failed, m.Failed)
+        assert "no part of version 2" in failed.error.message
+        await here.client.send(m.Rollback(4, "census"))
+        assert (await here.client.expect(m.Deployed))[0].version == 3
+        assert (await served(here.client, "g")).id == other.id
+
+
+async def test_what_is_accepted_is_there_after_a_kill(home: Path) -> None:
+    async with killed(home) as here:
+        await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=1)))
+        function = await served(here.client)
+        await statistics(here.client, function.id, SettingsUpdate(buffer_containers=3))
+        await spawn(here.client, "fc-1", function.id, 0, 3, last=False)
+        await spawn(here.client, "fc-1", function.id, 3, 2)
+        for _ in range(2):
+            await here.client.expect(m.Accepted)
+        container = await here.container(await here.started(function.id))
+        assign, _ = await container.expect(m.Assign)
+        assert (assign.start, assign.stop) == (0, 1)
+        await container.send(m.Results(assign.range, 0, 1, 0.001, 0.001), payload=b"first")
+        await here.client.send(m.Collect("fc-1", 0, -1))
+        assert (await here.client.expect(m.Outputs))[1] == b"first"
+    async with stage(home=home) as here:
+        assert (await served(here.client)).id == function.id
+        now = await statistics(here.client, function.id)
+        assert (now.backlog, now.settings.buffer_containers, now.settings.max_containers) == (4, 3, 1)
+        ((output, payload),) = await outcomes(here.client, "fc-1")
+        assert isinstance(output, m.Outputs)
+        assert (output.first, payload) == (0, b"first")
+        container = await here.container(await here.started(function.id))
+        position = 1
+        while position < 5:
+            assign, _ = await container.expect(m.Assign)
+            assert assign.start == position, "what has an outcome is not run again"
+            await container.send(
+                m.Results(assign.range, assign.start, assign.stop - assign.start, 0.001, 0.001), payload=b"later"
+            )
+            position = assign.stop
+        seen = 0
+        while seen < 4:
+            seen += (await here.client.expect(m.Outputs))[0].count
+
+
+async def test_segments_offered_twice_are_taken_once(home: Path) -> None:
+    async with killed(home) as here:
+        await deploy(here.client, record("f"))
+        function = await served(here.client)
+        await spawn(here.client, "fc-1", function.id, 0, 3, last=False)
+        await here.client.expect(m.Accepted)
+    async with stage(home=home) as here:
+        for first, last in ((0, False), (3, True)):
+            await spawn(here.client, "fc-1", function.id, first, 3, last)
+            assert (await here.client.expect(m.Accepted))[0].first == first
+        assert (await statistics(here.client, function.id)).backlog == 6
+
+
+async def test_over_the_limit_is_refused_and_taken_when_there_is_room(home: Path) -> None:
+    async with stage(Limits(spawned_pending=10), home) as here:
+        await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=1)))
+        function = await served(here.client)
+        await spawn(here.client, "fc-1", function.id, 0, 8, last=False)
+        await here.client.expect(m.Accepted)
+        await spawn(here.client, "fc-1", function.id, 8, 8, last=False)
+        await spawn(here.client, "fc-1", function.id, 16, 8)
+        for first in (8, 16):
+            refused = (await here.client.expect(m.Refused))[0]
+            assert (refused.first, refused.error.kind) == (first, "exhausted")
+        container = await here.container(await here.started(function.id))
+        done = 0
+        while done < 8:
+            assign, _ = await container.expect(m.Assign)
+            count = assign.stop - assign.start
+            await container.send(m.Results(assign.range, assign.start, count, 0.001, 0.001), payload=b"out")
+            done += count
+        await here.client.expect(m.Invited)
+        await spawn(here.client, "fc-1", function.id, 8, 8)
+        assert (await here.client.expect(m.Accepted))[0].first == 8
+
+
+async def test_a_schedule_fires_once_for_what_was_missed(home: Path) -> None:
+    now = 1_000_000.0
+    async with killed(home, lambda: now) as here:
+        await deploy(here.client, record("f", schedule=Period(hours=1)))
+        function = await served(here.client)
+        assert (await statistics(here.client, function.id)).backlog == 0
+        now += 3600
+        here.clock.advance(31)
+        await here.started(function.id)
+    async with stage(home=home, calendar=lambda: now) as here:
+        assert (await statistics(here.client, function.id)).backlog == 1, "the fire is kept with its call"
+    now += 5 * 3600 + 10
+    async with stage(home=home, calendar=lambda: now) as here:
+        await here.until(lambda: here.server._services.runtime.plane.statistics(function.id).backlog == 2)  # type: ignore[union-attr]
+        here.clock.advance(31)
+        assert (await statistics(here.client, function.id)).backlog == 2
+
+
+async def test_a_stopped_app_is_gone_and_its_results_are_not(home: Path) -> None:
+    async with stage(home=home) as here:
+        await deploy(here.client, record("f"))
+        function = await served(here.client)
+        await spawn(here.client, "fc-1", function.id)
+        await here.client.expect(m.Accepted)
+        await here.client.send(m.StopApp(5, "census"))
+        assert (await here.client.expect(m.Done))[0].error is None
+        ((failed, _),) = await outcomes(here.client, "fc-1")
+        assert isinstance(failed, m.Failed)
+        assert failed.error.kind == "cancelled"
+        await here.client.send(m.Resolve(2, "census", "f"))
+        assert (await here.client.expect(m.Resolved))[0].error is not None
+        again = await deploy(here.client, record("f"))
+        assert (again.app, again.version) == (function.id.partition("/")[0], 2)
+
+
+async def test_a_detached_app_ends_with_its_last_call(home: Path) -> None:
+    async with stage(home=home) as here:
+        other = await neighbour(home)
+        here.peers.append(other)
+        deployed = await deploy(other, record("f"), detached=True)
+        await spawn(other, "fc-1", f"{deployed.app}/f")
+        await other.expect(m.Accepted)
+        other.close()
+        container = await here.container(await here.started(f"{deployed.app}/f"))
+        assign, _ = await container.expect(m.Assign)
+        await container.send(m.Results(assign.range, 0, 1, 0.001, 0.001), payload=b"out")
+        await container.expect(m.Drain)
+        ((output, payload),) = await outcomes(here.client, "fc-1")
+        assert (output, payload) == (m.Outputs("fc-1", 0, 1), b"out")
+
+
+async def test_code_is_sent_once_and_held_to_its_digest(home: Path) -> None:
+    content = b"print(1)"
+    digest = sha256(content).hexdigest()
+    files = (("main.py", digest),)
+    function = record("f")
+    function = replace(function, environment=replace(function.environment, code=code_digest(files)))
+    async with stage(home=home) as here:
+        await here.client.send(m.OfferFiles(1, [digest]))
+        assert (await here.client.expect(m.MissingFiles))[0].digests == [digest]
+        await here.client.send(m.Deploy(2, "ap-new", "census", (function,), files))
+        refused = (await here.client.expect(m.Deployed))[0].error
+        assert refused is not None
+        assert "main.py" in refused.message
+        await here.client.send(m.PutFile(digest), payload=content)
+        await here.client.send(m.Deploy(2, "ap-new", "census", (function,), files))
+        assert (await here.client.expect(m.Deployed))[0].version == 1
+        await here.client.send(m.OfferFiles(1, [digest]))
+        assert (await here.client.expect(m.MissingFiles))[0].digests == []
+        await here.client.send(m.PutFile(digest), payload=b"something else")
+        assert "which they are not" in await here.client.dismissed()
+    tree = home / "code" / "trees" / code_digest(files)
+    assert (tree / "main.py").read_bytes() == content
+    (tree / "main.py").unlink()
+    tree.rmdir()
+    async with stage(home=home):
+        assert (tree / "main.py").read_bytes() == content, "the store has it too"
+
+
+async def neighbour(home: Path) -> Peer:
+    """Another client, at the socket in the home."""
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    stream.connect(str(home / "server.sock"))
+    peer = Peer(stream)
+    await peer.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))
+    await peer.expect(m.Welcome)
+    return peer
