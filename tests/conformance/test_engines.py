@@ -10,22 +10,23 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from upswell.container.lines import LONGEST_LINE_BYTES
 from upswell.engine import Engine
 from upswell.engines.local import LocalEngine
 from upswell.engines.spawn import SpawnEngine
-from upswell.errors import InvalidError
+from upswell.errors import InvalidError, NotFoundError
 
 from .home import Home, ended, soon
 
-ENGINES: dict[str, Callable[[], Engine]] = {"local": LocalEngine, "spawn": SpawnEngine}
+ENGINES: dict[str, Callable[[Path], Engine]] = {"local": LocalEngine, "spawn": SpawnEngine}
 
 
 @pytest.fixture(params=ENGINES)
 async def home(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Home]:
     before = set(psutil.Process().children(recursive=True))
-    at_home = Home(ENGINES[request.param](), tmp_path)
+    at_home = Home(ENGINES[request.param](tmp_path / "trees"), tmp_path)
     await at_home.open()
     yield at_home
     await at_home.close()
@@ -73,6 +74,50 @@ async def test_the_environment_is_the_functions(home: Home, tmp_path: Path) -> N
     _, huge = await home.started(home.function("look", code, COLOUR="x" * 100_000))
     assert await red.run() == ("red", str(tmp_path), False)
     assert (await huge.run())[0] == "x" * 100_000
+
+
+async def test_code_is_a_tree(home: Home, tmp_path: Path) -> None:
+    """What the environment says of it is relative; what is declared in a container says the same."""
+    code = """
+        import helper
+        from upswell.sdk.environment import environment_of
+
+        @app.function()
+        def look(x):
+            if x == "raise":
+                raise ValueError(helper.WORDS)
+            said = environment_of(look.raw, {}, False)
+            return helper.WORDS, os.getcwd(), __file__, sys.argv, (said.code, said.origin, said.sys_path)
+    """
+    function = home.function("look", code)
+    tree = tmp_path / "trees" / ("0" * 64)
+    (tree / "inner").mkdir(parents=True)
+    (tree / "inner" / "helper.py").write_text("WORDS = 'from the tree'\n")
+    path = tree / "app.py"
+    Path(function.environment.origin).rename(path)
+    environment = replace(
+        function.environment,
+        origin="app.py",
+        module="app",
+        sys_path=("", "inner"),
+        directory="",
+        arguments=("app.py",),
+        code=tree.name,
+    )
+    _, container = await home.started(replace(function, environment=environment))
+    same = (tree.name, "app.py", ("", "inner"))
+    assert await container.run() == ("from the tree", str(tree), str(path), ["app.py"], same)
+    with pytest.raises(ValueError, match="from the tree"):
+        await container.run("raise")
+    assert container.failure is not None and "raise ValueError(helper.WORDS)" in container.failure.error.traceback
+
+
+async def test_a_tree_that_is_not_there(home: Home) -> None:
+    function = home.function("square", SQUARE)
+    environment = replace(function.environment, code="1" * 64)
+    _, container = await home.started(replace(function, environment=environment))
+    assert isinstance(container.start_error, NotFoundError)
+    assert "deploy the app again" in str(container.start_error)
 
 
 # -- output ----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def main() -> None:
     # As with zygotes: the client has imported the module too, and shown what that prints.
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)
-    failed = load_environment(sprout.environment)
+    failed = load_environment(sprout.environment, sprout.code_root)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(out, 1)

@@ -12,7 +12,7 @@ MAX_PACKET_BYTES = 128 << 10
 
 
 class Seed(msgspec.Struct, frozen=True):
-    """What makes a zygote: its environment, and where its containers dial.
+    """What makes a zygote: its environment, where its containers dial, and the folder of the trees of code.
 
     With `fresh` it imports nothing, and each container is a new interpreter that does.
     """
@@ -20,6 +20,7 @@ class Seed(msgspec.Struct, frozen=True):
     environment: Environment
     address: str
     fresh: bool = False
+    code_root: str = ""
 
 
 class Sprout(msgspec.Struct, frozen=True):
@@ -29,6 +30,7 @@ class Sprout(msgspec.Struct, frozen=True):
     address: str
     token: str
     in_group: bool
+    code_root: str = ""
 
 
 class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):

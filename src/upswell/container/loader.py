@@ -13,6 +13,8 @@ import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
 
+from msgspec.structs import replace
+
 from ..errors import InvalidError, NotFoundError
 from ..sdk import context
 from ..sdk import environment as environments
@@ -25,13 +27,20 @@ from ..spec import Environment, FunctionRecord
 from .service import Bound, Service
 
 
-def load_environment(environment: Environment) -> BaseException | None:
-    """Make this process what the environment asks for, with the user's code imported; what went wrong, if anything."""
+def load_environment(environment: Environment, code_root: str = "") -> BaseException | None:
+    """Make this process what the environment asks for, with the user's code imported; what went wrong, if anything.
+
+    `code_root` is the folder of trees of code, where the server keeps apps.
+    """
     me, failed = os.getpid(), None
     context.importing = True
+    context.server_keeps_apps = bool(code_root)
     try:
-        enter_environment(environment)
-        import_user_code(environment)
+        # What is declared in here names the tree, as the record outside does.
+        environments.enter_environment(environment)
+        here = located(environment, code_root)
+        enter_environment(here)
+        import_user_code(here)
     except BaseException as error:
         failed = error
     context.importing = False
@@ -40,9 +49,28 @@ def load_environment(environment: Environment) -> BaseException | None:
     return failed
 
 
+def located(environment: Environment, code_root: str) -> Environment:
+    """The environment on this machine: its tree of code by its path here, and this process's own imports after it."""
+    if not environment.code:
+        return environment
+    tree = os.path.join(code_root, environment.code)
+    if not (code_root and os.path.isdir(tree)):
+        raise NotFoundError(f"the code {environment.code[:12]} of the app is not on this machine: deploy the app again")
+
+    def within(path: str) -> str:
+        return os.path.normpath(os.path.join(tree, path))
+
+    is_file = environment.kind == "script"
+    return replace(
+        environment,
+        origin=within(environment.origin) if is_file else environment.origin,
+        sys_path=(*map(within, environment.sys_path), *sys.path),
+        directory=within(environment.directory),
+    )
+
+
 def enter_environment(environment: Environment) -> None:
     """Make this process what the environment asks for: directory, variables, import path, arguments."""
-    environments.enter_environment(environment)
     os.environ.update(dict(environment.variables))
     try:
         os.chdir(environment.directory)

@@ -139,7 +139,7 @@ class Zygote:
 
     def _prepare(self) -> None:
         """Import the user's code, unless that starts threads: what they hold would be held for ever in a fork."""
-        self._failed = load_environment(self._seed.environment)
+        self._failed = load_environment(self._seed.environment, self._seed.code_root)
         if any(app.is_async for app in App.all_apps()):
             import asyncio  # noqa: F401 - so that no container has to
         if threading.active_count() > 1:
@@ -205,7 +205,10 @@ class Zygote:
             in_group = group is not None and group.enter()
             _become_container(pipes[1], pipes[3])
             if self._seed.fresh:
-                _become_interpreter(control.Sprout(self._seed.environment, self._seed.address, launch.token, in_group))
+                seed = self._seed
+                _become_interpreter(
+                    control.Sprout(seed.environment, seed.address, launch.token, in_group, seed.code_root)
+                )
             run_container(self._seed.address, launch.token, self._failed, in_group=in_group)
         except BaseException:
             sys.excepthook(*sys.exc_info())

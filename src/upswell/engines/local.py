@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..container import control
 from ..container.zygote import run_root
@@ -39,11 +40,12 @@ class Zygote:
 
 
 class LocalEngine:
-    """Starts and ends containers on this machine."""
+    """Starts and ends containers on this machine. `code_root` is the folder of the trees that environments name."""
 
     _fresh = False  # whether each container is an interpreter of its own instead of a fork
 
-    def __init__(self) -> None:
+    def __init__(self, code_root: Path | None = None) -> None:
+        self._code_root = str(code_root.absolute()) if code_root is not None else ""
         self._root, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._root_process = os.fork()
         if self._root_process == 0:
@@ -124,7 +126,7 @@ class LocalEngine:
         zygote = self._zygotes.get(environment)
         if zygote is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            parcel = control.parcel(control.Seed(environment, self._address, self._fresh))
+            parcel = control.parcel(control.Seed(environment, self._address, self._fresh, self._code_root))
             try:
                 socket.send_fds(self._root, [b"seed"], [theirs.fileno(), parcel])
             except OSError:

@@ -29,6 +29,7 @@ class ImportEnds(BaseException):
 running: ContextVar[RunningInput | None] = ContextVar("running", default=None)
 importing = False  # a zygote is importing the user's module
 server: tuple[str, str] | None = None  # inside a container: the server's address and the container's token
+server_keeps_apps = False  # inside a container: whether that server keeps deployed apps, as no private one does
 
 
 def enter_container(address: str, token: str) -> None:

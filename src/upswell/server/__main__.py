@@ -35,8 +35,9 @@ def main() -> None:
         parser.error(f"there is no engine {arguments.engine!r}: UPSWELL_ENGINE is one of {', '.join(ENGINES)}")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    code_root = arguments.home / "code" / "trees" if arguments.home is not None else None
     # Forked before anything here starts a thread or a loop: see engines/local.py.
-    engine = ENGINES[arguments.engine]()
+    engine = ENGINES[arguments.engine](code_root)
     from .serve import serve_home, serve_private
 
     if arguments.home is not None:

@@ -1,0 +1,117 @@
+"""Files and trees of code as a server keeps them: whole, as their digests say, and nowhere but in their folder."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from upswell.errors import InvalidError, NotFoundError
+from upswell.server.code import CodeStore
+from upswell.spec import code_digest
+from upswell.wire.codec import ProtocolError
+
+
+def digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> CodeStore:
+    return CodeStore(tmp_path / "code")
+
+
+def put(code: CodeStore, files: dict[str, bytes]) -> list[tuple[str, str]]:
+    for content in files.values():
+        code.put(digest(content), content)
+    return sorted((path, digest(content)) for path, content in files.items())
+
+
+def test_a_tree_is_made_of_its_files(code: CodeStore) -> None:
+    files = {"app.py": b"x = 1\n", "package/__init__.py": b"", "package/data/words.txt": b"words"}
+    pairs = put(code, files)
+    name = code.make_tree(pairs)
+    assert name == code_digest(pairs)
+    tree = code.path(name)
+    assert {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()} == files
+    assert all(not path.stat().st_mode & 0o222 for path in tree.rglob("*") if path.is_file()), "files are read-only"
+    assert code.make_tree(pairs) == name, "once more is the same"
+
+
+def test_the_digest_is_of_paths_and_contents(code: CodeStore) -> None:
+    one, other = put(code, {"a.py": b"1"}), put(code, {"b.py": b"1"})
+    assert len({code_digest(one), code_digest(other), code_digest(put(code, {"a.py": b"2"})), code_digest([])}) == 4
+
+
+def test_no_files_are_a_tree_too(code: CodeStore) -> None:
+    assert list(code.path(code.make_tree([])).iterdir()) == []
+
+
+def test_what_is_missing_is_told(code: CodeStore) -> None:
+    code.put(digest(b"here"), b"here")
+    assert code.missing([digest(b"here"), digest(b"not"), digest(b"not"), "../../etc/passwd"]) == [
+        digest(b"not"),
+        "../../etc/passwd",
+    ]
+    with pytest.raises(NotFoundError, match=r"not\.py was not sent"):
+        code.make_tree([("not.py", digest(b"not"))])
+
+
+def test_content_must_be_what_its_digest_says(code: CodeStore) -> None:
+    with pytest.raises(ProtocolError, match="which they are not"):
+        code.put(digest(b"one"), b"another")
+    with pytest.raises(ProtocolError, match="which they are not"):
+        code.put("../escaped", b"another")
+    assert code.missing([digest(b"one")]) == [digest(b"one")]
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["../outside.py"],
+        ["/etc/cron.d/job"],
+        ["package/../../outside.py"],
+        ["package//x.py"],
+        ["./x.py"],
+        [""],
+        ["a\0b"],
+        ["x" * 2000],
+        ["b.py", "a.py"],
+        ["a.py", "a.py"],
+        ["a", "a/b.py"],
+        ["a/b", "a/b.py", "a/b/c.py"],
+    ],
+)
+def test_paths_stay_within_their_tree(code: CodeStore, tmp_path: Path, paths: list[str]) -> None:
+    code.put(digest(b""), b"")
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(InvalidError, match=r"path|place|folder"):
+        code.make_tree([(path, digest(b"")) for path in paths])
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_digest_that_is_a_path_is_none(code: CodeStore) -> None:
+    with pytest.raises(InvalidError, match="no digest"):
+        code.make_tree([("a.py", "../../../etc/passwd")])
+
+
+def test_several_threads_make_the_same_tree(code: CodeStore) -> None:
+    files = {f"package/module{number}.py": b"%d" % number for number in range(50)}
+
+    def make(_: int) -> str:
+        return code.make_tree(put(code, files))
+
+    with ThreadPoolExecutor(8) as threads:
+        (name,) = {*threads.map(make, range(16))}
+    assert len(list((code.path(name) / "package").iterdir())) == 50
+
+
+def test_what_was_half_done_is_gone_at_the_next_start(tmp_path: Path) -> None:
+    first = CodeStore(tmp_path)
+    name = first.make_tree(put(first, {"a.py": b"1"}))
+    (tmp_path / "unfinished" / "half").mkdir()
+    again = CodeStore(tmp_path)
+    assert not list((tmp_path / "unfinished").iterdir())
+    assert again.path(name).is_dir() and not again.missing([digest(b"1")])
+    assert os.stat(tmp_path / "files").st_mode & 0o777 == 0o700
