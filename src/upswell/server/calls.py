@@ -71,9 +71,10 @@ class CallService:
 
         def answer(error: Error | None) -> None:
             kept.close()
-            if refusals != caller.refusals:
-                error = ConflictError("an earlier segment of the call was refused meanwhile")
-            if error is None:
+            if refusals != caller.refusals:  # with an earlier segment this one was withdrawn, if it was kept at all
+                words = "an earlier segment of the call was refused meanwhile"
+                self._dispatcher.ledger.in_turn(lambda: refuse(message, caller, "exhausted", words))
+            elif error is None:
                 if message.last:
                     caller.total = message.first + message.count
                 self._dispatcher.happened(submitted(message, ""))
@@ -92,8 +93,7 @@ class CallService:
         ):
             caller.tell(m.Accepted(message.call, message.first, message.count))
             return
-        kind: m.ErrorKind = "exhausted" if isinstance(error, ConflictError) else "full"
-        caller.tell(m.Refused(message.call, message.first, message.count, m.ErrorRecord(kind, "", str(error))))
+        refuse(message, caller, "exhausted" if isinstance(error, ConflictError) else "full", str(error))
         if not message.first and not caller.accepted:
             self._dispatcher.calls.pop(message.call, None)
 
@@ -199,6 +199,11 @@ def submitted(message: m.Submit, owner: str) -> e.InputsSubmitted:
     return e.InputsSubmitted(
         message.call, message.function, message.kind, message.first, message.count, message.last, owner
     )
+
+
+def refuse(message: m.Submit, caller: Caller, kind: m.ErrorKind, reason: str) -> None:
+    """Say that the inputs are not taken, and why."""
+    caller.tell(m.Refused(message.call, message.first, message.count, m.ErrorRecord(kind, "", reason)))
 
 
 def adopt(connection: Connection, payload: memoryview, buffers: m.Buffers | None) -> Kept:

@@ -33,15 +33,18 @@ class Ledger:
 
     def decided(self, write: Write, show: Show | None = None) -> None:
         """The write is part of this turn's step; `show` is called once that is kept."""
-        if not self._decided:
-            self._later(self.commit)
         self._decided.append(write)
-        if show is not None:
-            self._to_show.append(show)
+        self.in_turn(show or _nothing)
+
+    def in_turn(self, show: Show) -> None:
+        """Have `show` called once everything that was decided so far is kept."""
+        if not self._to_show:
+            self._later(self.commit)
+        self._to_show.append(show)
 
     def commit(self) -> None:
         """End the step here."""
-        if not self._decided:
+        if not self._to_show:
             return
         decided, self._decided = self._decided, []
         to_show, self._to_show = self._to_show, []
@@ -51,3 +54,7 @@ class Ledger:
                 show()
 
         self._store.commit(decided, kept)
+
+
+def _nothing() -> None:
+    pass
