@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.UsageError as error:
         print(f"upswell: {_one_line(error)}", file=sys.stderr)
         return STATUS_USAGE
+    except click.ClickException as error:  # what a command has to say about the server or what is on it
+        print(f"upswell: {error.format_message()}", file=sys.stderr)
+        return STATUS_FAILED
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
@@ -43,9 +46,9 @@ def _perform(arguments: list[str]) -> int:
     import click
 
     from .. import __version__
-    from .run import run
+    from .commands import Commands
 
-    @click.group(commands=[run], invoke_without_command=True, help="Autoscaling Python functions on your own machines.")
+    @click.group(cls=Commands, invoke_without_command=True, help="Autoscaling Python functions on your own machines.")
     @click.version_option(__version__, message="upswell %(version)s")
     @click.pass_context
     def upswell(context: click.Context) -> None:

@@ -1,0 +1,23 @@
+"""The table of commands. One is imported when it is asked for: `upswell run` pays for no other."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+# In the order of `--help`. Each is a module of this package, with a command of its own name in it.
+NAMES = ("run",)
+
+
+class Commands(click.Group):
+    """All of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in NAMES:
+            return None
+        command: click.Command = getattr(import_module(f".{cmd_name}", __package__), cmd_name)
+        return command
