@@ -115,3 +115,15 @@ def test_what_was_half_done_is_gone_at_the_next_start(tmp_path: Path) -> None:
     assert not list((tmp_path / "unfinished").iterdir())
     assert again.path(name).is_dir() and not again.missing([digest(b"1")])
     assert os.stat(tmp_path / "files").st_mode & 0o777 == 0o700
+
+
+def test_what_was_written_before_the_machine_stopped_is_not_trusted(tmp_path: Path) -> None:
+    digest = sha256(b"x = 1").hexdigest()
+    code = CodeStore(tmp_path)
+    code.put(digest, b"x = 1")
+    code.make_tree([("a.py", digest)])
+    assert CodeStore(tmp_path).has_tree([("a.py", digest)])
+    (tmp_path / "boot").write_text("another run")
+    again = CodeStore(tmp_path)
+    assert not again.has_tree([("a.py", digest)])
+    assert again.missing([digest]) == [digest]

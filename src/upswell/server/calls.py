@@ -153,8 +153,9 @@ class CallService:
             connection.send(m.Failed(call, 0, 0, m.ErrorRecord("missing", "", reason)))
             return
         # Before looking: what is kept meanwhile is sent as it comes.
-        if caller is not None and connection not in caller.collectors:
-            caller.collectors.append(connection)
+        if caller is not None:
+            others = [other for other in caller.collectors if other.is_open and other is not connection]
+            caller.collectors = [*others, connection]
         self._send_outcomes(connection, call, self._dispatcher.store.outcomes(call))
 
     def _send_outcomes(self, connection: Connection, call: str, outcomes: Iterator[Outcome]) -> None:
@@ -184,14 +185,10 @@ class CallService:
     def client_left(self, connection: Connection) -> None:
         """The client is gone: what it owned ends; what outlives it goes on."""
         self._dispatcher.happened(e.OwnerLeft(connection.name))
-        for call, caller in list(self._dispatcher.calls.items()):
-            if connection in caller.collectors:
-                caller.collectors.remove(connection)
-            if caller.connection is connection:
-                if caller.kept:
-                    caller.connection = None
-                elif not caller.accepted:
-                    del self._dispatcher.calls[call]  # the core never knew it
+        refused = self._dispatcher.refused
+        for call in [call for call, caller in refused.items() if caller.connection is connection]:
+            del refused[call]  # the core never knew it
+            del self._dispatcher.calls[call]
 
 
 def submitted(message: m.Submit, owner: str) -> e.InputsSubmitted:

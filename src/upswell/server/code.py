@@ -1,7 +1,9 @@
 """`CodeStore`: files of code by their digests, and the trees that environments name, as folders for engines to run.
 
 Everything here comes from clients, so digests are computed again and paths are held to the tree. What is there was
-written whole: files and trees are made under a name that nobody looks for, and renamed.
+written whole: files and trees are made under a name that nobody looks for, and renamed. All of it is a copy of what the
+server's store or a client has, so nothing waits for the disk; what was written before the machine last stopped is not
+trusted.
 """
 
 from __future__ import annotations
@@ -32,12 +34,17 @@ class CodeStore:
         self.trees = folder / "trees"  # the root of code, for engines: each tree is there under its digest
         self._files = folder / "files"
         self._unfinished = folder / "unfinished"
+        boot = _boot()
         shutil.rmtree(self._unfinished, ignore_errors=True)  # what was begun when an earlier server ended
+        if not _says(folder / "boot", boot):
+            shutil.rmtree(self.trees, ignore_errors=True)
+            shutil.rmtree(self._files, ignore_errors=True)
         for one in (self.trees, self._files, self._unfinished):
             one.mkdir(MODE_FOLDER, parents=True, exist_ok=True)
+        (folder / "boot").write_text(boot)
 
     def put(self, digest: str, content: Bytes) -> None:
-        """Keep a file, on disk when this returns; `ProtocolError` where the digest is not that of the content."""
+        """Keep a file; `ProtocolError` where the digest is not that of the content."""
         if sha256(content).hexdigest() != digest:
             raise ProtocolError(f"{len(content):,} bytes came as the file {digest[:64]!r}, which they are not")
         if self._has(digest):
@@ -45,11 +52,8 @@ class CodeStore:
         descriptor, name = tempfile.mkstemp(dir=self._unfinished)
         with open(descriptor, "wb") as file:
             file.write(content)
-            file.flush()
             os.fchmod(descriptor, MODE_FILE)
-            os.fsync(descriptor)
         os.rename(name, self._files / digest)
-        _sync_folder(self._files)
 
     def missing(self, digests: Iterable[str]) -> list[str]:
         """Those of which the file is not here, in their order and once."""
@@ -113,10 +117,16 @@ def check_files(files: Sequence[tuple[str, str]]) -> None:
         require(path not in folders, f"{path!r} is both a file and a folder")
 
 
-def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _boot() -> str:
+    """What tells this run of the machine from others; "" where that can't be known."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return ""
+
+
+def _says(file: Path, text: str) -> bool:
+    try:
+        return bool(text) and file.read_text() == text
+    except OSError:
+        return False

@@ -86,6 +86,7 @@ class Dispatcher:
         self.apps: dict[str, App] = {}
         self.functions: dict[str, FunctionRecord] = {}
         self.calls: dict[str, Caller] = {}
+        self.refused: dict[str, Caller] = {}  # of these, those of which no input is taken yet
         self.containers: dict[str, Served] = {}
         self.store = store
         self.ledger = ledger
@@ -219,6 +220,8 @@ class Dispatcher:
             self.store.put_inputs(call, first, self._take())
         self.graph.submitted(call, first, count)
         caller.accepted = first + count
+        if self.refused:
+            self.refused.pop(call, None)
         if caller.kind == "spawn":
             caller.tell(m.Accepted(call, first, count))
 
@@ -233,8 +236,11 @@ class Dispatcher:
             self.ledger.decided(s.WithdrawInputs(command.call, command.first), lambda: caller.tell(refused))
         else:
             caller.tell(refused)
-        if not command.first and not caller.accepted and (command.missing or caller.kind == "remote"):
-            del self.calls[command.call]
+        if not command.first and not caller.accepted:
+            if command.missing or caller.kind == "remote":
+                del self.calls[command.call]
+            else:
+                self.refused[command.call] = caller
 
     # -- outcomes ----------------------------------------------------------------------------------
 
@@ -270,11 +276,11 @@ class Dispatcher:
 
     def _show(self, call: str, caller: Caller, outcome: Outcome) -> None:
         """The outcome is kept: whoever collects the call may see it."""
+        caller.collectors = [connection for connection in caller.collectors if connection.is_open]
         for connection in caller.collectors:
-            if connection.is_open:
-                shared = replace(outcome, kept=outcome.kept.share())
-                connection.lend(shared.kept)
-                send_outcome(connection, call, shared)
+            shared = replace(outcome, kept=outcome.kept.share())
+            connection.lend(shared.kept)
+            send_outcome(connection, call, shared)
         outcome.kept.close()
 
     def _forward(self, call: str, first: int, count: int) -> None:
