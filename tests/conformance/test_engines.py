@@ -17,6 +17,8 @@ from upswell.engine import Engine
 from upswell.engines.local import LocalEngine
 from upswell.engines.spawn import SpawnEngine
 from upswell.errors import InvalidError, NotFoundError
+from upswell.wire import messages as m
+from upswell.wire.payload import unpack
 
 from .home import Home, ended, soon
 
@@ -49,6 +51,35 @@ async def test_a_container_calls_home_and_runs(home: Home) -> None:
     assert not home.exits
     home.engine.kill(name)
     await home.exit_of(name)
+
+
+async def test_somebody_reads_whatever_runs(home: Home, tmp_path: Path) -> None:
+    name, container = await home.started(
+        home.function(
+            "work",
+            """
+            @app.function()
+            def work(gate):
+                if gate:
+                    open(gate).read()  # until who has opened it to write closes it
+                return threading.current_thread() is threading.main_thread()
+            """,
+        )
+    )
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    for _ in range(3):
+        for _ in range(5):
+            assert await container.run(None) is True, "short inputs, for which the main thread reads"
+        number = container.begin(str(gate))
+        opened = await soon(asyncio.to_thread(os.open, gate, os.O_WRONLY))
+        container.send(m.TakeBack(number))
+        assert await soon(container.receive()) == (m.Returned(number, number + 1), b""), "while the input runs"
+        os.close(opened)
+        message, payload = await soon(container.receive())
+        assert isinstance(message, m.Results) and unpack(payload) == [True]
+    container.send(m.Drain("no more"))
+    assert (await home.exit_of(name)).status == 0
 
 
 async def test_many_at_once(home: Home) -> None:

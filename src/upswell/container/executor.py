@@ -17,7 +17,7 @@ from ..wire.messages import ErrorRecord
 from .batches import Gathering
 from .outbox import Outbox, as_failure
 from .service import Service
-from .threads import Threads
+from .threads import ReadUntil, Threads
 from .work import Work
 
 if TYPE_CHECKING:
@@ -44,25 +44,41 @@ class Executor:
             self._tasks = Tasks(record, self.held, self.outbox, service.loop)
         self._ending = threading.Lock()  # taken by whoever ends the process, and never released
 
-    def run(self) -> None:
-        """Serve in the main thread until drained, and nothing runs any more."""
-        (self._tasks or self._threads).run()
+    @property
+    def main_reads(self) -> bool:
+        """Whether the main thread reads the connection while it has nothing to run."""
+        return self._threads.main_reads
+
+    def run(self, read_until: ReadUntil, read_at_once: Callable[[], None]) -> None:
+        """Serve in the main thread until drained, and nothing runs any more.
+
+        There `read_until` reads the connection while there is no work; `read_at_once` has another thread do so.
+        """
+        if self._tasks is not None:
+            self._tasks.run()
+        else:
+            self._threads.run(read_until, read_at_once)
         self._threads.join()
         self._ending.acquire()  # who ends the process for another reason does so alone
 
     # -- from the attendant ------------------------------------------------------------------------
 
-    def submit(self, work: Work, left: int) -> None:
-        """Run the range when there is a place; one of a batch when none of its inputs is `left` to come."""
+    def submit(self, work: Work, left: int) -> bool:
+        """Run the range when there is a place; one of a batch when none of its inputs is `left` to come.
+
+        Whether it, or the batch, is with its runners now.
+        """
         self.held[work.range] = work
         try:
             work.bound = self._service.bind(work.method)
         except NotFoundError as error:
             self._refuse(work, error)
-            return
+            return False
         lead = self._gathering.add(work, left) if work.batch else work
-        if lead is not None:
-            self._side(lead).submit(lead)
+        if lead is None:
+            return False
+        self._side(lead).submit(lead)
+        return True
 
     def drain(self) -> None:
         """No more ranges come, and what is here is cancelled: end `run`."""

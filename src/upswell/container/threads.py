@@ -25,6 +25,8 @@ from .outbox import FLUSH_SECONDS, Outbox, as_failure
 from .streams import LEND_SECONDS, Closed, Stream
 from .work import Work
 
+ReadUntil = Callable[[Callable[[], bool]], None]  # reads the connection until there is work
+
 LONGEST_STRIDE = 128  # inputs between two looks at the clock
 SENDING_SECONDS = 0.5  # longer than this nobody waits for a runner that sends
 
@@ -41,6 +43,7 @@ class Threads:
         self._give_up = give_up  # ends the process where the range's verdict is still to be carried out
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._most = record.spec.concurrency.max_inputs
+        self._main = main  # whether the main thread is the first of the runners
         self._places = threading.Semaphore(self._most)
         self._counting = threading.Lock()
         self._runners = int(main)
@@ -48,6 +51,12 @@ class Threads:
         self._threads: list[threading.Thread] = []  # the runners, less the main thread
         self._suspended = 0  # of them, those whose input lends its place
         self._queued = 0  # ranges and batches not taken by a runner
+        self._read_at_once: Callable[[], None] | None = None  # for when the main thread waits for a nested call
+
+    @property
+    def main_reads(self) -> bool:
+        """Whether the main thread is the only runner: then it reads the connection while it has nothing to run."""
+        return self._main and self._most == 1 and not self._threads
 
     def submit(self, lead: Work) -> None:
         """Run the range, or the batch it leads, when there is a place."""
@@ -56,10 +65,11 @@ class Threads:
             self._see_to_runners()
         self._queue.put(lead)
 
-    def run(self) -> None:
+    def run(self, read_until: ReadUntil, read_at_once: Callable[[], None]) -> None:
         """Serve in the main thread until drained."""
         signal.signal(signal.SIGUSR1, self._on_signal)
-        self._serve()
+        self._read_at_once = read_at_once
+        self._serve(read_until)
 
     def drain(self) -> None:
         """No more ranges come: end `run`."""
@@ -95,8 +105,8 @@ class Threads:
             self._threads.append(thread)
             thread.start()
 
-    def _serve(self) -> None:
-        while (lead := self._queue.get()) is not None:
+    def _serve(self, read_until: ReadUntil | None = None) -> None:
+        while (lead := self._next(read_until)) is not None:
             with self._counting:
                 self._queued -= 1
                 self._idle -= 1
@@ -105,6 +115,11 @@ class Threads:
             with self._counting:
                 self._idle += 1
         self._queue.put(None)  # for the others
+
+    def _next(self, read_until: ReadUntil | None) -> Work | None:
+        if read_until is not None and self.main_reads:
+            read_until(lambda: not self._queue.empty())
+        return self._queue.get()
 
     def _on_signal(self, *_: object) -> None:
         me = threading.get_ident()
@@ -266,6 +281,8 @@ class Threads:
                 self._suspended += 1
                 self._see_to_runners()  # for what was granted ahead of this moment
             self._places.release()
+            if self._read_at_once is not None:
+                self._read_at_once()
 
     def _resume(self, work: Work) -> None:
         with work.lending:

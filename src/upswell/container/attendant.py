@@ -1,0 +1,186 @@
+"""Reads the container's connection and looks after what runs: in whichever thread has time for it.
+
+The main thread, while it has nothing to run, reads for itself, so a range that comes is run without waking another
+thread. While user code runs somebody must read all the same, or nothing could be taken back and no time limit held: a
+thread of the attendant's own looks now and then whether the main thread is still at what it was at, and if so reads in
+its stead, until there is something for it again. Of a container with several runners that thread reads always.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable
+from itertools import islice
+from time import monotonic
+
+from ..spec import FunctionRecord
+from ..wire import messages as m
+from ..wire.channel import Channel
+from ..wire.payload import Inputs, unpack_inputs
+from .executor import Executor
+from .work import Work
+
+FLUSH_MS = 5  # results of a range with several inputs are looked after this often
+QUIET_LOOKS = 4  # ... until so many looks found nothing
+LONGEST_LOOK_SECONDS, SHORTEST_LOOK_SECONDS = 1.0, 0.01
+NAP_SECONDS = 0.005  # the main thread runs user code for so long before another thread reads
+NAPS = 4  # at whose ends the main thread was found reading; then the attendant sleeps until it is woken
+
+
+class Attendant:
+    """Handles what the server says, in one thread at a time: the one that holds `_reading`."""
+
+    def __init__(self, channel: Channel, executor: Executor, record: FunctionRecord) -> None:
+        self._channel = channel
+        self._executor = executor
+        self._timeout = record.spec.timeout
+        self._places = record.spec.concurrency.max_inputs
+        self._segments: dict[tuple[str, int], Inputs] = {}  # decoded once, until forgotten
+        self._quiet = 0
+        self._looked_at = 0.0  # the last time that time limits were looked after
+        self._poller = select.poll()
+        self._poller.register(channel.fileno(), select.POLLIN)
+        self._reading = threading.Lock()
+        self._turn = 0  # how often the main thread has begun or ended to read
+        self._bed = threading.Lock()  # free for the moment in which the attendant is woken
+        self._bed.acquire()
+        self._sleeps = False  # until it is woken, and not only for a nap
+        self._wanted = False  # by a main thread that is about to wait for something else
+
+    def start(self) -> None:
+        """Begin to look after the main thread, in another one."""
+        threading.Thread(target=self._attend, name="attendant", daemon=True).start()
+
+    def read_until(self, has_work: Callable[[], bool]) -> None:
+        """For the main thread: serve the connection until there is work, unless the other thread is just doing so."""
+        self._turn += 1
+        if not self._reading.acquire(blocking=False):
+            return  # what comes is handed over
+        try:
+            while not has_work():
+                self._read()
+        finally:
+            self._reading.release()
+        self._turn += 1
+        if self._sleeps:
+            self._wake()
+
+    def read_at_once(self) -> None:
+        """Do not wait for a nap to end: the main thread will wait for somebody else."""
+        self._wanted = True
+        self._wake()
+
+    # -- the thread of its own ---------------------------------------------------------------------
+
+    def _attend(self) -> None:
+        """Serve until the process ends; nothing would go on without this thread."""
+        try:
+            while True:
+                self._await_its_turn()
+                handed_over = False
+                while not (handed_over and self._executor.main_reads):
+                    handed_over = self._read()
+                self._reading.release()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        os._exit(1)
+
+    def _await_its_turn(self) -> None:
+        """Return holding `_reading`, when the main thread has not come by for a while, or never reads."""
+        turn, naps = self._turn, 0
+        while self._executor.main_reads and not self._wanted:
+            self._sleep(turn, NAP_SECONDS if naps < NAPS else -1)
+            if self._turn != turn:
+                turn, naps = self._turn, 0
+            elif self._reading.acquire(blocking=False):
+                return
+            else:
+                naps += 1  # it is the main thread that reads
+        self._wanted = False
+        self._reading.acquire()
+
+    def _sleep(self, turn: int, seconds: float) -> None:
+        """Until woken, or for so long (-1: as long as it takes); not at all where the main thread's turn is over."""
+        self._sleeps = seconds < 0
+        if self._turn == turn:  # looked at after `_sleeps` is set, as the main thread looks after it has set `_turn`
+            self._bed.acquire(timeout=seconds)
+        self._sleeps = False
+
+    def _wake(self) -> None:
+        try:
+            self._bed.release()
+        except RuntimeError:
+            pass  # it is being woken already
+
+    # -- reading, in whichever thread --------------------------------------------------------------
+
+    def _read(self) -> bool:
+        """Handle what comes next, and look after what runs when it is time; whether a runner got something to run."""
+        handed_over = False
+        patience = self._patience_ms()
+        if patience is None or self._poller.poll(patience):
+            frames = self._channel.receive()
+            if not frames:
+                os._exit(1)  # the server is gone: nobody waits for this process any more
+            for message, payload in frames:
+                handed_over = self._handle(message, payload) or handed_over
+        else:
+            self._quiet = 0 if self._executor.flush() else self._quiet + 1
+        if self._executor.held and (now := monotonic()) - self._looked_at >= SHORTEST_LOOK_SECONDS:
+            self._looked_at = now
+            self._enforce_timeout(now)
+        return handed_over
+
+    def _patience_ms(self) -> float | None:
+        held = list(self._executor.held.values())
+        if not held:
+            return None
+        if self._quiet < QUIET_LOOKS and any(work.stop - work.sent > 1 for work in held):
+            return FLUSH_MS
+        if any(work.stream is not None and not work.stream.waiting for work in held):
+            return FLUSH_MS
+        return 1000 * min(LONGEST_LOOK_SECONDS, max(SHORTEST_LOOK_SECONDS, self._timeout / 20))
+
+    def _handle(self, message: m.Message, payload: memoryview) -> bool:
+        """Do what the server says; whether a runner has something to run because of it."""
+        match message:
+            case m.Assign():
+                segment = (message.call, message.first)
+                inputs = None if len(payload) else self._segments.get(segment)
+                if inputs is None:
+                    inputs = unpack_inputs(payload, message.buffers, message.count)
+                if not message.is_whole:
+                    self._segments[segment] = inputs
+                self._quiet = 0
+                return self._executor.submit(Work(message, inputs), message.left)
+            case m.TakeBack(range=number):
+                self._give_back(number, is_next=number in islice(self._executor.held, self._places))
+            case m.CancelRange(range=number):
+                self._executor.cancel(number)
+            case m.Credit(range=number, chunks=chunks, bytes=size):
+                self._executor.credit(number, chunks, size)
+            case m.Forget():
+                self._segments.pop((message.call, message.first), None)
+            case m.Release():
+                self._executor.outbox.release(message.descriptor)
+            case m.Drain():
+                self._executor.drain()
+        return False
+
+    def _give_back(self, number: int, *, is_next: bool = False) -> None:
+        work = self._executor.held.get(number)
+        stop = work.give_back(is_next=is_next) if work is not None else 1 << 62
+        self._channel.send(m.Returned(number, stop))
+
+    def _enforce_timeout(self, now: float) -> None:
+        for work in list(self._executor.held.values()):
+            if not work.begun or work.seen[0] != work.announced:
+                work.seen = (work.announced if work.begun else work.announced - 1, now)
+            elif work.stream is not None and work.stream.waiting:
+                pass  # what it waits for its consumer is added to `seen` when that is over
+            elif now - work.seen[1] >= self._timeout and work.lead.verdict is None:
+                words = f"the input ran longer than timeout={self._timeout:g} s"
+                self._executor.interrupt(work, m.ErrorRecord("timeout", "", words))
