@@ -36,7 +36,7 @@ class Peer(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One stream of frames. Frames sent in one turn of the loop leave in one write."""
+    """One stream of frames. The transport of uvloop gathers what is sent while a turn of the loop lasts."""
 
     def __init__(self, greet: Callable[[Connection, m.Hello], Peer | None], clock: Clock) -> None:
         self.name = f"cx-{next(_numbers)}"
@@ -44,9 +44,7 @@ class Connection(asyncio.Protocol):
         self._greet = greet
         self._peer: Peer | None = None
         self._decoder = Decoder()
-        self._outgoing: list[Bytes] = []
         self._transport: asyncio.Transport | None = None
-        self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._patience: Alarm | None = None
 
@@ -58,8 +56,7 @@ class Connection(asyncio.Protocol):
     @property
     def unread(self) -> int:
         """Bytes that were sent and that the peer has not taken."""
-        waiting = sum(map(len, self._outgoing))
-        return waiting + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def peer_process(self) -> int:
         """The process at the other end, as the kernel knows it."""
@@ -74,12 +71,13 @@ class Connection(asyncio.Protocol):
         return process, user
 
     def send(self, message: m.Message, payload: Bytes = b"") -> None:
-        """Send a frame, soon; nothing happens when the connection is gone."""
-        if not self.is_open:
+        """Send a frame; nothing happens when the connection is gone."""
+        if self._transport is None or self._transport.is_closing():
             return
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing += encode_parts(message, payload)
+        self._transport.writelines(encode_parts(message, payload))
+        if self.unread > MAX_UNREAD_BYTES:
+            log.warning("%s: closed, it left %d bytes unread", self.name, self.unread)
+            self._transport.abort()
 
     def lend(self, kept: Kept) -> None:
         """Keep the block of a payload that is sent here until the peer has taken it over."""
@@ -90,18 +88,8 @@ class Connection(asyncio.Protocol):
         """Say why, and close when what was written has left, or soon."""
         if self._transport is not None and self.is_open:
             self.send(m.Bye(reason))
-            self._flush()
             self._transport.close()
             self._patience = self._clock.call_later(FAREWELL_SECONDS, self._transport.abort)
-
-    def _flush(self) -> None:
-        if self._transport is None or not self._outgoing:
-            return
-        self._transport.writelines(self._outgoing)
-        self._outgoing = []
-        if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
-            log.warning("%s: closed, it left %d bytes unread", self.name, self._transport.get_write_buffer_size())
-            self._transport.abort()
 
     # -- asyncio.Protocol --------------------------------------------------------------------------
 
