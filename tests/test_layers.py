@@ -22,6 +22,7 @@ RANKS = {
     "operations": 1,
     "core": 2,
     "wire": 3,
+    "home": 4,
     "engine": 4,
     "store": 4,
     "clock": 4,

@@ -214,7 +214,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
         _whole("memory", self.memory_mib, 0)
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Per function: inputs not yet in a container, all inputs, and those of spawned calls not yet in a container."""
 
     pending: int = 2_000

@@ -89,6 +89,7 @@ class CallRecord(msgspec.Struct, frozen=True):
     finished_at: float | None
     expired: bool = False  # finished so long ago that the outcomes are gone
     method: str = ""  # of the object that the function's containers hold
+    maker: str = ""  # the app whose container has made the call; "" where a program outside has
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -114,6 +115,7 @@ class OpenCall(msgspec.Struct, frozen=True):
     kind: CallKind
     at: float
     method: str = ""
+    maker: str = ""
 
 
 class PutInputs(msgspec.Struct, frozen=True):

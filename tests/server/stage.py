@@ -13,6 +13,8 @@ from typing import TypeVar
 from upswell.clock import ManualClock
 from upswell.engine import Capacity, ContainerExit, Report
 from upswell.errors import Error
+from upswell.home import SOCKET, Serving
+from upswell.server.front import Front
 from upswell.server.serve import Server
 from upswell.spec import AutoscalerSettings, Cron, Environment, FunctionRecord, FunctionSpec, Limits, Period, Retries
 from upswell.store import Store
@@ -154,6 +156,8 @@ class Stage:
         self.clock = clock
         self.client = client
         self.peers = [client]
+        self.home: Path | None = None
+        self.front: Front | None = None
         self.played: set[str] = set()  # containers that have called home
 
     async def stranger(self) -> Peer:
@@ -163,6 +167,32 @@ class Stage:
         await asyncio.get_running_loop().sock_connect(stream, "\0" + self.engine.address.removeprefix("unix:@"))
         self.peers.append(Peer(stream))
         return self.peers[-1]
+
+    async def neighbour(self) -> Peer:
+        """A client of the same user, over the socket in the home."""
+        assert self.home is not None
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stream.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(stream, str(self.home / SOCKET))
+        return await self._greeted(Peer(stream), "")
+
+    async def remote(self, token: str | None) -> Peer:
+        """Somebody from elsewhere: a client with this token, or with `None` one who has said nothing."""
+        assert self.front is not None
+        host, _, port = self.front.address.rpartition("/")[2].rpartition(":")
+        stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent now arrives now
+        stream.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(stream, (host, int(port)))
+        peer = Peer(stream)
+        self.peers.append(peer)
+        return peer if token is None else await self._greeted(peer, token)
+
+    async def _greeted(self, peer: Peer, token: str) -> Peer:
+        self.peers.append(peer)
+        await peer.send(m.Hello(m.PROTOCOL, "client", token, os.getpid()))
+        await peer.expect(m.Welcome)
+        return peer
 
     async def container(self, name: str) -> Peer:
         """The container, loaded and ready."""
@@ -175,10 +205,7 @@ class Stage:
 
     async def client_inside(self, name: str) -> Peer:
         """A client that has the token of the container, as user code in it has."""
-        peer = await self.stranger()
-        await peer.send(m.Hello(m.PROTOCOL, "client", self.engine.tokens[name], os.getpid()))
-        await peer.expect(m.Welcome)
-        return peer
+        return await self._greeted(await self.stranger(), self.engine.tokens[name])
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Let the server's loop run until the condition is true."""
@@ -208,17 +235,25 @@ def store_at(home: Path | None) -> Store:
 
 @asynccontextmanager
 async def stage(
-    limits: Limits | None = None, home: Path | None = None, calendar: Callable[[], float] = time.time
+    limits: Limits | None = None,
+    home: Path | None = None,
+    calendar: Callable[[], float] = time.time,
+    serving: Serving | None = None,
 ) -> AsyncIterator[Stage]:
-    """A server that has greeted its first client; with a `home`, one that goes on where the last one there ended."""
+    """A server that has greeted its first client; with a `home`, one that goes on where the last one there ended.
+
+    With `serving` it listens as that says, too.
+    """
     ours, theirs = socket.socketpair()
     engine, clock = PlayedEngine(), ManualClock()
-    server = Server(engine, store_at(home), limits or Limits(), clock, home, calendar)
+    front = Front(home, serving) if home and serving else None
+    server = Server(engine, store_at(home), limits or Limits(), clock, home, calendar, front)
     running = asyncio.create_task(server.run(first_client=theirs))
     client = Peer(ours)
     await client.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))
     await client.expect(m.Welcome)
     on_stage = Stage(server, engine, clock, client)
+    on_stage.home, on_stage.front = home, front
     try:
         yield on_stage
     finally:

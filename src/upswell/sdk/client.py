@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import ConnectionError
+from .. import home
+from ..errors import AuthError, ConnectionError, Error, PermissionDeniedError
 from ..wire import messages as m
 from ..wire.channel import Channel, dial
 from ..wire.codec import Bytes, Frame, ProtocolError
@@ -25,6 +26,7 @@ from ..wire.payload import Packed
 from . import context, output
 from .dual import Wait
 
+LAST_WORDS_SECONDS = 1.0  # for what the server has said before it closed the connection
 SERVER_EXIT_SECONDS = 3.0  # a private server that takes longer to end is killed
 
 _requests = itertools.count(1)
@@ -46,18 +48,18 @@ class Inbox:
     __slots__ = ("_diverted", "_frames", "_wait")
 
     def __init__(self) -> None:
-        self._frames: deque[Frame | ConnectionError] = deque()
+        self._frames: deque[Frame | Error] = deque()
         self._wait: Wait | None = None
-        self._diverted: Callable[[Frame | ConnectionError], None] | None = None
+        self._diverted: Callable[[Frame | Error], None] | None = None
 
-    def put(self, frame: Frame | ConnectionError) -> None:
+    def put(self, frame: Frame | Error) -> None:
         """Called by the reader."""
         self._frames.append(frame)
         if self._diverted is not None:
             self.divert(self._diverted)
         self.wake()
 
-    def divert(self, callback: Callable[[Frame | ConnectionError], None]) -> None:
+    def divert(self, callback: Callable[[Frame | Error], None]) -> None:
         """Nobody will wait here any more: hand what is here and what comes to `callback`, in whatever thread."""
         self._diverted = callback  # before looking, as `put` appends before it looks here
         while self._frames:
@@ -81,15 +83,15 @@ class Inbox:
         return wait.done or bool(self._frames)
 
     def take(self) -> list[Frame]:
-        """The frames that are there; `ConnectionError` when the connection was lost."""
+        """The frames that are there; raises what stands in their place: a lost connection, a refusal."""
         taken: list[Frame] = []
         while self._frames:
             frame = self._frames.popleft()
-            if isinstance(frame, ConnectionError):
+            if isinstance(frame, Error):
                 self._frames.appendleft(frame)
                 if taken:
                     break
-                raise ConnectionError(*frame.args)
+                raise type(frame)(*frame.args)
             taken.append(frame)
         return taken
 
@@ -109,7 +111,7 @@ class Client:
         self._inboxes: dict[str, Inbox] = {}
         self._lent: dict[int, Packed] = {}  # shared memory the server has not taken over
         self._watchers: dict[str, Any] = {}
-        self._lost: ConnectionError | None = None
+        self._lost: Error | None = None
         self.users = 0  # apps that run over this connection
         channel.send(m.Hello(m.PROTOCOL, "client", role_token, os.getpid()))
         self._reader = threading.Thread(target=self._read, name="upswell-reader", daemon=True)
@@ -138,6 +140,8 @@ class Client:
         try:
             self._channel.send(message, payload)
         except OSError:
+            if threading.current_thread() is not self._reader:
+                self._reader.join(LAST_WORDS_SECONDS)  # the server may have said why
             raise self._lost or _lost_connection() from None
 
     def submit(self, message: m.Submit, packed: Packed) -> None:
@@ -201,8 +205,12 @@ class Client:
                 if callback := self._watchers.get(app):
                     callback(message)
                 return
-            case m.Bye(reason=reason):
-                self._lost = ConnectionError(f"the server closed the connection: {reason}")
+            case m.Denied(about=name, reason=reason):
+                if inbox := self._inboxes.get(name):
+                    inbox.put(PermissionDeniedError(reason))
+                return
+            case m.Bye():
+                self._lost = farewell(message)
                 return
             case _:
                 return
@@ -210,6 +218,13 @@ class Client:
             inbox.put((message, payload))
         elif isinstance(message, m.Outputs | m.Chunks) and message.buffers is not None:
             self.send(m.Release(message.buffers.descriptor))  # nobody wants it any more
+
+
+def farewell(message: m.Bye) -> Error:
+    """The error of a connection that the server has closed with these words."""
+    if message.denied:
+        return AuthError(f"the server does not let this program in: {message.reason} (UPSWELL_TOKEN)")
+    return ConnectionError(f"the server closed the connection: {message.reason}")
 
 
 def _lost_connection() -> ConnectionError:
@@ -225,18 +240,11 @@ def get_client() -> Client:
     global _client
     with _making:
         if _client is None:
-            if (server := context.server or configured_server()) is not None:
-                address, token = server
-                _client = Client(dial(address), token)
+            if (server := home.Server(*context.server) if context.server else home.chosen_server()) is not None:
+                _client = Client(dial(server.address, ca=server.ca), server.token)
             else:
                 _client = start_private_server()
         return _client
-
-
-def configured_server() -> tuple[str, str] | None:
-    """The address and token of the server that the user has chosen, if any."""
-    address = os.environ.get("UPSWELL_SERVER", "")
-    return (address, os.environ.get("UPSWELL_TOKEN", "")) if address else None
 
 
 def current_client() -> Client | None:

@@ -233,9 +233,9 @@ async def request(
             client.close_inbox(str(number))
             raise
 
-        def arrived(frame: Frame | errors.ConnectionError) -> None:
+        def arrived(frame: Frame | errors.Error) -> None:
             client.close_inbox(str(number))
-            if unwanted and not isinstance(frame, errors.ConnectionError) and isinstance(frame[0], m.ObjectAnswer):
+            if unwanted and not isinstance(frame, errors.Error) and isinstance(frame[0], m.ObjectAnswer):
                 unwanted(client, frame[0], frame[1])
 
         inbox.divert(arrived)

@@ -52,6 +52,7 @@ class CallService:
     def _open(self, connection: Connection, message: m.Submit) -> Caller:
         dispatcher = self._dispatcher
         caller = dispatcher.calls[message.call] = Caller(connection, message.kind, message.function, message.method)
+        caller.maker = connection.identity.app
         app = dispatcher.apps.get(caller.app)
         caller.kept = message.kind == "spawn" and app is not None and app.record is not None
         record = dispatcher.functions.get(message.function)
@@ -63,10 +64,8 @@ class CallService:
         """Have the inputs kept; only then do they exist."""
         writes: list[s.Write] = [s.PutInputs(message.call, message.first, message.count, message.last, kept)]
         if not message.first:
-            writes.insert(
-                0,
-                s.OpenCall(message.call, message.function, message.kind, self._dispatcher.ledger.now(), message.method),
-            )
+            at = self._dispatcher.ledger.now()
+            writes.insert(0, s.OpenCall(message.call, message.function, message.kind, at, message.method, caller.maker))
         refusals = caller.refusals
 
         def answer(error: Error | None) -> None:

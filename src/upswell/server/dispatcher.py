@@ -35,6 +35,7 @@ class Caller:
     kind: m.CallKind
     function: str
     method: str = ""  # of an object's, the one that its inputs run
+    maker: str = ""  # the app whose container has made it
     kept: bool = False  # it outlives the server, and so do its outcomes
     accepted: int = 0  # inputs taken so far
     total: int = -1
@@ -91,6 +92,7 @@ class Dispatcher:
         self.store = store
         self.ledger = ledger
         self.graph = CallGraph()
+        self.stopping = False
         self._runtime = runtime
         self._engine = engine
         self._arrived = Kept(b"")  # what the event being handled came with
@@ -131,6 +133,8 @@ class Dispatcher:
     def perform(self, command: c.Command) -> None:
         """Do what the core says."""
         match command:
+            case c.Grant() | c.Start() if self.stopping:
+                pass
             case c.Grant():
                 self._grant(command)
             case c.Deliver(call=call, start=start, count=count):
@@ -340,10 +344,21 @@ class Dispatcher:
             self._engine.kill(served.id)
             return
         del self.containers[served.id]
+        if self.stopping:
+            return  # what it had is the next life's to try, and nobody is to blame
         self.happened(e.ContainerExited(served.id, served.exit.reason, served.exit.out_of_memory))
         if app := self.apps.get(app_of(served.record.id)):
             app.containers -= 1
             self.close_if_empty(app)
+
+    def retire(self) -> None:
+        """Have all containers end, and none begin: what they have not done is left to the next life of the server."""
+        self.stopping = True
+        for served in list(self.containers.values()):
+            if served.connection is None:
+                self._engine.kill(served.id)
+            else:
+                served.connection.send(m.Drain("the server stops"))
 
     def close_if_empty(self, app: App) -> None:
         """A closing app whose containers are gone is closed."""

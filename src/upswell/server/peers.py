@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..core import events as e
-from ..errors import InvalidError
+from ..errors import Error, InvalidError
 from ..spec import AutoscalerSettings
 from ..store import Kept
 from ..wire import messages as m
@@ -15,6 +15,8 @@ from .apps import AppService
 from .calls import CallService, adopt
 from .connections import Connection
 from .dispatcher import App, Dispatcher, Served
+from .guard import Guard, no_function
+from .identity import NEIGHBOUR
 from .objects import ObjectService
 from .runtime import Runtime
 from .validation import check_client, check_container
@@ -40,6 +42,8 @@ class ContainerPeer:
             case m.Results(range=number, start=start, count=count, seconds=seconds, cpu_seconds=cpu):
                 kept = adopt(self._connection, payload, message.buffers)
                 happened(e.ResultsReceived(name, number, start, count, seconds, cpu), kept)
+            case m.Failure() if self._dispatcher.stopping:
+                pass  # it was interrupted, and will be tried again
             case m.Failure(range=number, position=position, seconds=seconds, cpu_seconds=cpu, error=error):
                 kind = error.kind if error.kind in ("timeout", "memory", "cancelled", "unreadable") else "user"
                 event = e.FailureReceived(name, number, position, seconds, cpu, kind, message.fatal)
@@ -76,6 +80,7 @@ class Services:
     calls: CallService
     apps: AppService
     objects: ObjectService
+    describe: Callable[[int], m.ServerDescribed]
 
 
 class ClientPeer:
@@ -93,12 +98,19 @@ class ClientPeer:
         self._calls = services.calls
         self._apps = services.apps
         self._objects = services.objects
+        self._describe = services.describe
+        self._guard = Guard(connection, services.dispatcher)
         self._left = left
         self._progress: dict[str, m.Progress] = {}
 
     def receive(self, message: m.Message, payload: memoryview) -> None:
         """What a client says."""
+        guarded = self._connection.identity is not NEIGHBOUR
+        if guarded and not self._guard.allows(message):
+            return
         check_client(message, self._connection, self._dispatcher)
+        if guarded and not self._guard.reaches(message):
+            return
         match message:
             case m.Submit():
                 self._calls.submit(self._connection, message, payload)
@@ -135,7 +147,7 @@ class ClientPeer:
                 self._administer(message, payload)
 
     def _administer(self, message: m.Message, payload: memoryview) -> None:
-        """The rarer messages: those about deployed apps."""
+        """The rarer messages: those about deployed apps, and about the server."""
         match message:
             case m.OfferFiles():
                 self._apps.offer_files(self._connection, message)
@@ -149,6 +161,10 @@ class ClientPeer:
                 self._apps.stop(self._connection, message)
             case m.Resolve():
                 self._apps.resolve(self._connection, message)
+            case m.DescribeServer(request=request):
+                self._connection.send(self._describe(request))
+            case m.BackUp():
+                self._back_up(message)
             case _:
                 raise ProtocolError(f"a client does not send {type(message).__name__}")
 
@@ -156,8 +172,7 @@ class ClientPeer:
         """Answer with the function's statistics, after the change of its settings, if one is asked for."""
         now = self._runtime.plane.statistics(message.function)
         if now is None:
-            reason = f"there is no function {message.function}: its app is stopped, or never ran"
-            self._answer(message, reason)
+            self._answer(message, no_function(message.function))
             return
         if message.update is None:
             self._answer(message)
@@ -188,6 +203,13 @@ class ClientPeer:
                 error,
             )
         )
+
+    def _back_up(self, message: m.BackUp) -> None:
+        def answer(error: Error | None) -> None:
+            record = m.ErrorRecord("invalid", "", str(error)) if error else None
+            self._connection.send(m.Done(message.request, record))
+
+        self._dispatcher.store.backup(message.path, answer)
 
     def _watch(self, name: str) -> None:
         app = self._dispatcher.apps.get(name)

@@ -11,11 +11,12 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock
 from ..engine import Engine
-from ..errors import Error
+from ..errors import Error, InvalidError
+from ..home import SOCKET, Serving
 from ..spec import Limits, ObjectLimits
 from ..store import Snapshot, Store
 from ..wire import messages as m
@@ -23,7 +24,8 @@ from .apps import AppService
 from .calls import CallService
 from .code import CodeStore
 from .connections import Connection, Peer
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, app_of
+from .identity import NEIGHBOUR, Identity
 from .ledger import Ledger
 from .objects import ObjectService
 from .peers import ClientPeer, ContainerPeer, Services
@@ -31,8 +33,14 @@ from .recovery import recovered
 from .runtime import Runtime
 from .timetable import Timetable
 
+if TYPE_CHECKING:
+    from .front import Front
+    from .notice import Notice
+
 BACKLOG = 1024  # containers that may be dialling at the same moment
-SOCKET, CODE = "server.sock", "code"  # in the server's home
+CODE = "code"  # in the server's home
+RETIRE_SECONDS = 10.0  # for exit hooks, when a server with a home ends; containers that take longer are killed
+RETIRE_LOOK_SECONDS = 0.01
 SWEEP_SECONDS = 60.0
 
 OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None]], Store]
@@ -49,16 +57,20 @@ class Server:
         clock: Clock | None = None,
         home: Path | None = None,
         calendar: Callable[[], float] = time.time,
+        front: Front | None = None,
     ) -> None:
         """With a `home` it goes on where the last server of that home has ended, and keeps what it is given.
 
-        `calendar` tells the seconds since the epoch.
+        It listens there for clients of its user, and with a `front` for others too. `calendar` tells the seconds since
+        the epoch.
         """
         loop = asyncio.get_running_loop()
         self.ended = asyncio.Event()
         self._engine = engine
         self._store = store
         self._home = home
+        self._front = front
+        self._since = calendar()
         self._clock = clock or loop
         self._snapshot: Snapshot | None = store.load()
         self._runtime = Runtime(engine, limits, self._clock, self._snapshot.first_id)
@@ -71,13 +83,14 @@ class Server:
             CallService(dispatcher, self._clock),
             AppService(dispatcher, self._timetable, None if home is None else CodeStore(home / CODE)),
             ObjectService(ObjectLimits(), self._clock),
+            self._describe,
         )
         self._address = ""
 
-    async def run(self, *, first_client: socket.socket | None = None) -> None:
+    async def run(self, *, first_client: socket.socket | None = None, ready: Callable[[], None] | None = None) -> None:
         """Serve until a signal asks for the end, or the first client is gone, where there is one.
 
-        A server with a home listens there for clients of its user.
+        `ready` is called when clients can connect.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,11 +111,17 @@ class Server:
                     lambda: Connection(self._greet_neighbour, self._clock), sock=door, backlog=BACKLOG
                 )
             )
+        if self._front is not None:
+            listening.append(await self._front.open(self._greet_remote, self._clock))
         if first_client is not None:
             await loop.connect_accepted_socket(lambda: Connection(self._greet_first, self._clock), first_client)
+        if ready is not None:
+            ready()
         await self.ended.wait()
         for one in listening:
             one.close()
+        if self._home is not None:
+            await self._retire()
         await self._engine.close()
         self._services.dispatcher.ledger.commit()
         self._store.close()
@@ -118,17 +137,31 @@ class Server:
         self._timetable.begin()
         self._sweep()
 
+    async def _retire(self) -> None:
+        """Let containers run their exit hooks; what is kept goes on when the home is served again."""
+        dispatcher, deadline = self._services.dispatcher, time.monotonic() + RETIRE_SECONDS
+        dispatcher.retire()
+        while dispatcher.containers and time.monotonic() < deadline:
+            await asyncio.sleep(RETIRE_LOOK_SECONDS)
+        assert self._home is not None
+        (self._home / SOCKET).unlink(missing_ok=True)
+
     def _sweep(self) -> None:
         """Let go of what was kept long enough, now and again and again."""
         self._store.sweep(self._services.dispatcher.ledger.now(), lambda: None)
         self._clock.call_later(SWEEP_SECONDS, self._sweep)
 
     def _greet_first(self, connection: Connection, hello: m.Hello) -> Peer | None:
-        return self._welcome(connection, self.ended.set)
+        return self._welcome(connection, NEIGHBOUR, self.ended.set)
 
     def _greet_neighbour(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Who reaches the socket in the home is of the same user, as every connection makes sure."""
-        return self._welcome(connection) if hello.role == "client" else None
+        return self._welcome(connection, NEIGHBOUR) if hello.role == "client" else None
+
+    def _greet_remote(self, connection: Connection, hello: m.Hello) -> Peer | None:
+        assert self._front is not None
+        identity = self._front.identify(connection, hello)
+        return self._welcome(connection, identity) if identity is not None else None
 
     def _greet_container(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Containers, and clients inside them: both have the token that was made for the container."""
@@ -137,11 +170,28 @@ class Server:
             return None
         if hello.role == "container":
             return None if served.connection else ContainerPeer(connection, served, self._services.dispatcher)
-        return self._welcome(connection)
+        return self._welcome(connection, Identity("container", served.id, app_of(served.record.id)))
 
-    def _welcome(self, connection: Connection, left: Callable[[], None] | None = None) -> Peer:
+    def _welcome(self, connection: Connection, identity: Identity, left: Callable[[], None] | None = None) -> Peer:
+        connection.identity = identity
         connection.send(m.Welcome(m.PROTOCOL, os.getpid(), self._address))
         return ClientPeer(connection, self._services, left)
+
+    def _describe(self, request: int) -> m.ServerDescribed:
+        from .. import __version__
+
+        dispatcher, addresses = self._services.dispatcher, [] if self._home is None else [f"unix:{self._home / SOCKET}"]
+        return m.ServerDescribed(
+            request,
+            __version__,
+            os.getpid(),
+            addresses + ([self._front.address] if self._front is not None else []),
+            self._since,
+            len(dispatcher.apps),
+            len(dispatcher.functions),
+            len(dispatcher.containers),
+            0 if self._home is None else kept_bytes(self._home),
+        )
 
 
 def listen_abstract() -> tuple[socket.socket, str]:
@@ -159,7 +209,11 @@ def listen_at(path: Path) -> socket.socket:
     """A socket at that path, in place of one that an earlier server has left; only its user can reach it."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise InvalidError(f"{path} can't be listened at: {error}: set UPSWELL_HOME to a shorter path") from None
     path.chmod(0o600)
     listener.listen(BACKLOG)
     return listener
@@ -174,17 +228,43 @@ def serve_private(engine: Engine, store: Store, first_client: socket.socket) -> 
     _run(run())
 
 
-def serve_home(engine: Engine, open_store: OpenStore, home: Path) -> None:
+def serve_home(engine: Engine, open_store: OpenStore, home: Path, serving: Serving, notice: Notice) -> None:
     """Run the server whose state is in the directory `home`, until a signal ends it.
 
     `open_store` makes its store, given the directory, what calls a function on the loop, and whom to tell of the end.
+    Whoever waits for it gets `notice` when it answers.
     """
 
     async def run() -> None:
         store = open_store(home, asyncio.get_running_loop().call_soon_threadsafe, _fail)
-        await Server(engine, store, Limits(), home=home).run()
+        try:
+            front = _front(home, serving)
+            server = Server(engine, store, serving.limits, home=home, front=front)
+        except BaseException:
+            store.close()
+            raise
+        addresses = [f"unix:{home / SOCKET}", *([front.address] if front else [])]
+
+        def ready() -> None:
+            logging.getLogger("upswell.server").info("process %d serves at %s", os.getpid(), " and ".join(addresses))
+            notice.ready(" and ".join(addresses))
+
+        await server.run(ready=ready)
 
     _run(run())
+
+
+def _front(home: Path, serving: Serving) -> Front | None:
+    if not serving.listen:
+        return None
+    from .front import Front
+
+    return Front(home, serving)
+
+
+def kept_bytes(home: Path) -> int:
+    """The size of the files in the home, without those in its directories."""
+    return sum(entry.stat().st_size for entry in os.scandir(home) if entry.is_file(follow_symlinks=False))
 
 
 def _fail(error: Error) -> None:

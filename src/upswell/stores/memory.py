@@ -111,9 +111,8 @@ class MemoryStore:
 
     def _write_call(self, write: s.CallWrite) -> None:
         if isinstance(write, s.OpenCall):
-            record = s.CallRecord(
-                write.call, write.function, write.kind, 0, None, False, write.at, None, method=write.method
-            )
+            record = s.CallRecord(write.call, write.function, write.kind, 0, None, False, write.at, None)
+            record = replace(record, method=write.method, maker=write.maker)
             self._calls[write.call] = _Written(record)
             return
         if isinstance(write, s.WithdrawInputs):

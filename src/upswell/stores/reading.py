@@ -175,13 +175,13 @@ class Reader:
 
     def _calls(self, which: str, value: str | int) -> list[s.CallRecord]:
         rows = self._rows(
-            "SELECT id, function, kind, submitted, total, submitted_at, finished_at, cancelled, expired, method "
+            "SELECT id, function, kind, submitted, total, submitted_at, finished_at, cancelled, expired, method, maker "
             f"FROM calls {which}",
             value,
         )
         return [
             s.CallRecord(
-                name, function, kind, submitted, total, bool(cancelled), begun, finished, bool(expired), method
+                name, function, kind, submitted, total, bool(cancelled), begun, finished, bool(expired), method, maker
             )
-            for name, function, kind, submitted, total, begun, finished, cancelled, expired, method in rows
+            for name, function, kind, submitted, total, begun, finished, cancelled, expired, method, maker in rows
         ]

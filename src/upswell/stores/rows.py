@@ -51,10 +51,11 @@ class Rows:
                 self._put_outcome(call, outcome)
             case s.DropInputs(call=call, first=first):
                 self._drop_inputs(self._number(call), first)
-            case s.OpenCall(call=call, function=function, kind=kind, at=at, method=method):
+            case s.OpenCall(call=call, function=function, kind=kind, at=at, method=method, maker=maker):
                 self._execute(
-                    "INSERT INTO calls (id, function, method, kind, submitted, submitted_at) VALUES (?, ?, ?, ?, 0, ?)",
-                    (call, function, method, kind, at),
+                    "INSERT INTO calls (id, function, method, maker, kind, submitted, submitted_at)"
+                    " VALUES (?, ?, ?, ?, ?, 0, ?)",
+                    (call, function, method, maker, kind, at),
                 )
                 self._remember(call, self._connection.last_insert_rowid())
             case s.FinishCall(call=call, at=at):

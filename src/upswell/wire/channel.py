@@ -5,35 +5,55 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from typing import TYPE_CHECKING
 
 from ..errors import ConnectionError
 from .codec import Bytes, Decoder, Frame, encode_parts
 from .messages import Message
 
+if TYPE_CHECKING:
+    from .tls import TlsStream
+
 RECEIVE_BYTES = 256 << 10  # at once, into a buffer that is used again
 REST_BYTES = 4 << 20  # at once, of a frame known to be larger than that buffer
 
 
-def dial(address: str, timeout: float = 5.0) -> Channel:
-    """Connect to `unix:@name` (abstract) or `unix:/path`; `ConnectionError` after `timeout` seconds or when refused."""
+def dial(address: str, timeout: float = 5.0, *, ca: str = "") -> Channel:
+    """Connect to `unix:/path`, `unix:@name` (abstract), `tls://host:port`, or on this machine `tcp://127.0.0.1:port`.
+
+    `ca` is the file of certificates to trust in place of the system's. `ConnectionError` when no server answers within
+    `timeout` seconds, refuses, or is not whom its certificate must name.
+    """
     kind, _, name = address.partition(":")
-    if kind != "unix" or not name:
-        raise ConnectionError(f"{address!r} is no server address: use unix:/path or unix:@name")
+    if kind == "unix" and name:
+        return Channel(_connect_here(address, "\0" + name[1:] if name.startswith("@") else name, timeout))
+    if kind in ("tls", "tcp"):
+        from .network import dial_network
+
+        if channel := dial_network(address, timeout, ca):
+            return channel
+    raise ConnectionError(
+        f"{address!r} is no server address: use unix:/path, unix:@name, tls://host:port, "
+        "or on the same machine tcp://127.0.0.1:port"
+    )
+
+
+def _connect_here(address: str, path: str, timeout: float) -> socket.socket:
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     stream.settimeout(timeout)
     try:
-        stream.connect("\0" + name[1:] if name.startswith("@") else name)
+        stream.connect(path)
     except OSError as error:
         stream.close()
         raise ConnectionError(f"no server answers at {address}: {error.strerror or error}") from None
     stream.settimeout(None)
-    return Channel(stream)
+    return stream
 
 
 class Channel:
     """Frames over a connected socket. Any thread may send; one thread receives."""
 
-    def __init__(self, stream: socket.socket) -> None:
+    def __init__(self, stream: socket.socket | TlsStream) -> None:
         self._stream = stream
         self._decoder = Decoder()
         self._received = memoryview(bytearray(RECEIVE_BYTES))
@@ -43,13 +63,16 @@ class Channel:
         """Write one whole frame; `OSError` when the connection is gone."""
         parts = encode_parts(message, payload)
         with self._sending:
-            for part in parts:
-                self._stream.sendall(part)
+            self._write(parts)
 
     def send_bytes(self, frames: Bytes) -> None:
         """Write frames that are encoded already."""
         with self._sending:
             self._stream.sendall(frames)
+
+    def _write(self, parts: list[Bytes]) -> None:
+        for part in parts:
+            self._stream.sendall(part)
 
     def receive(self) -> list[Frame]:
         """Wait for at least one frame; an empty list says that the peer has closed."""

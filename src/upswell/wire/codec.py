@@ -8,6 +8,7 @@ from a peer are never trusted: every length has a limit and every message a sche
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import msgspec
 
@@ -29,7 +30,9 @@ Bytes = bytes | bytearray | memoryview
 
 
 class ProtocolError(Error):
-    """The peer sent what is no frame; the connection can't go on."""
+    """The peer sent what is no frame; the connection can't go on. `before` are whole frames that it came after."""
+
+    before: Sequence[Frame] = ()
 
 
 def encode(message: Message, payload: Bytes = b"") -> bytes:
@@ -84,17 +87,21 @@ class Decoder:
     def _split(self, view: memoryview) -> list[Frame]:
         frames: list[Frame] = []
         position, end = 0, len(view)
-        while end - position >= 4:
-            (length,) = _LENGTH.unpack_from(view, position)
-            if not 4 <= length <= MAX_FRAME_BYTES:
-                raise ProtocolError(f"a frame of {length:,} bytes, and the limit is {MAX_FRAME_BYTES:,}")
-            if end - position < 4 + length:
-                self._need = 4 + length
-                break
-            frames.append(_frame(view[position + 4 : position + 4 + length]))
-            position += 4 + length
-        else:
-            self._need = 4
+        try:
+            while end - position >= 4:
+                (length,) = _LENGTH.unpack_from(view, position)
+                if not 4 <= length <= MAX_FRAME_BYTES:
+                    raise ProtocolError(f"a frame of {length:,} bytes, and the limit is {MAX_FRAME_BYTES:,}")
+                if end - position < 4 + length:
+                    self._need = 4 + length
+                    break
+                frames.append(_frame(view[position + 4 : position + 4 + length]))
+                position += 4 + length
+            else:
+                self._need = 4
+        except ProtocolError as error:
+            error.before = frames
+            raise
         self._have = end - position
         if self._have:
             # A copy, so that a small rest does not keep the large chunk it came with.

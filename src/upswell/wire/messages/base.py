@@ -38,7 +38,8 @@ class Buffers(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One block of shared memory that holds the out-of-band buffers of a payload, one after the other, each aligned.
 
     It is reached as descriptor `descriptor` of process `process` (`/proc/PROCESS/fd/DESCRIPTOR`); who forwards it opens
-    it first, so that the block lives until the last reader has it and never outlives the processes.
+    it first, so that the block lives until the last reader has it and never outlives the processes. Over a network it
+    comes before the message, as `Piece`s, and `process` is 0.
     """
 
     process: int
@@ -74,12 +75,17 @@ class Welcome(Message, tag=2, frozen=True):
 
 
 class Bye(Message, tag=3, frozen=True):
-    """The sender closes this connection, and why."""
+    """The sender closes this connection, and why. `denied`: because of the token."""
 
     reason: str
+    denied: bool = False
 
 
 class Release(Message, tag=19, frozen=True):
     """The sender has taken over the block of shared memory `descriptor` of the receiver, which may close it."""
 
     descriptor: int
+
+
+class Piece(Message, tag=22, frozen=True):
+    """The next bytes (the payload) of the block that the message after them names. Only over networks: `passage.py`."""

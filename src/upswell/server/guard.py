@@ -1,0 +1,96 @@
+"""What stands between a client that is no neighbour and what it asks for.
+
+Beyond its rights everything is denied. To a container, calls and apps of others are as if they were not there: it gets
+the answers that it would get then.
+"""
+
+from __future__ import annotations
+
+from ..spec import AutoscalerSettings
+from ..wire import messages as m
+from .connections import Connection
+from .dispatcher import Dispatcher, app_of
+from .identity import may
+
+
+class Guard:
+    """Looks at what comes over one connection."""
+
+    def __init__(self, connection: Connection, dispatcher: Dispatcher) -> None:
+        self._connection = connection
+        self._dispatcher = dispatcher
+
+    def allows(self, message: m.Message) -> bool:
+        """Whether the message is within the client's rights; otherwise it is told so."""
+        identity = self._connection.identity
+        if may(identity, message):
+            return True
+        scope = "a container's token" if identity.kind == "container" else f"a token of scope {identity.kind!r}"
+        reason = f"{scope} does not cover {type(message).__name__}: use one that does"
+        self._connection.send(m.Denied(about(message), reason))
+        return False
+
+    def reaches(self, message: m.Message) -> bool:
+        """Whether what the message names is there for the client; otherwise it is told that it is missing."""
+        if self._connection.identity.kind != "container" or self._is_there(message):
+            return True
+        if (answer := answer_where_missing(message)) is not None:
+            self._connection.send(answer)
+        return False
+
+    def _is_there(self, message: m.Message) -> bool:
+        """Whether what a container's message names is there for it, as far as somebody else might have it."""
+        match message:
+            case m.Cancel(call=call) | m.Collect(call=call) | m.Uncollect(call=call) | m.Consumed(call=call):
+                return self._has_call(call)
+            case m.DescribeGraph(call=call):
+                return self._has_call(call)
+            case m.Submit(function=function) | m.Inquire(function=function):
+                return self._has_app(app_of(function))
+            case m.Watch(app=app) | m.Declare(app=app):
+                return self._has_app(app)
+        return True
+
+    def _has_call(self, call: str) -> bool:
+        """Calls of the container's app, and those that the app's containers have made."""
+        app = self._connection.identity.app
+        caller = self._dispatcher.calls.get(call)
+        if caller is not None and app in (caller.app, caller.maker):
+            return True
+        record = self._dispatcher.store.call(call)
+        return record is not None and app in (app_of(record.function), record.maker)
+
+    def _has_app(self, name: str) -> bool:
+        """The container's app, those that it has opened, and those that are there for everybody: the deployed ones."""
+        app = self._dispatcher.apps.get(name)
+        return app is not None and (
+            name == self._connection.identity.app or app.opener is self._connection or app.record is not None
+        )
+
+
+def about(message: m.Message) -> str:
+    """Under which name the sender waits for an answer."""
+    for field in ("request", "call", "app"):
+        if (name := getattr(message, field, None)) is not None:
+            return str(name)
+    return ""
+
+
+def answer_where_missing(message: m.Message) -> m.Message | None:
+    """What is answered where the call or the function that the message names does not exist."""
+    match message:
+        case m.Collect(call=call):
+            reason = f"there is no call {call}: its app is stopped, or it never was"
+            return m.Failed(call, 0, 0, m.ErrorRecord("missing", "", reason))
+        case m.DescribeGraph(request=request):
+            return m.CallGraph(request, [], missing=True)
+        case m.Submit(call=call, first=first, count=count, function=function):
+            return m.Refused(call, first, count, m.ErrorRecord("missing", "", no_function(function)))
+        case m.Inquire(request=request, function=function):
+            return m.Statistics(request, 0, 0, 0, 0, AutoscalerSettings(), "", no_function(function))
+    return None
+
+
+def no_function(function: str) -> str:
+    """Why nothing can be asked of the function."""
+    return f"there is no function {function}: its app is stopped, or never ran"
