@@ -23,6 +23,7 @@ RANKS = {
     "core": 2,
     "wire": 3,
     "home": 4,
+    "code": 4,
     "engine": 4,
     "store": 4,
     "clock": 4,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from upswell.code import CodeStore
 from upswell.errors import InvalidError, NotFoundError
-from upswell.server.code import CodeStore
 from upswell.spec import code_digest
 from upswell.wire.codec import ProtocolError
 
@@ -42,6 +42,26 @@ def test_a_tree_is_made_of_its_files(code: CodeStore) -> None:
 def test_the_digest_is_of_paths_and_contents(code: CodeStore) -> None:
     one, other = put(code, {"a.py": b"1"}), put(code, {"b.py": b"1"})
     assert len({code_digest(one), code_digest(other), code_digest(put(code, {"a.py": b"2"})), code_digest([])}) == 4
+
+
+def test_a_tree_goes_from_one_store_to_another(code: CodeStore, tmp_path: Path) -> None:
+    name = code.make_tree(put(code, {"app.py": b"x = 1\n", "package/__init__.py": b"", "package/empty.py": b""}))
+    other, rounds = CodeStore(tmp_path / "other", is_shared=True), 0
+    while lacking := other.lacking(name):
+        rounds += 1
+        for one in lacking:
+            other.put(one, code.content(one))
+    assert rounds == 2, "the list, and what it names"
+    other.make(name)
+    assert (other.path(name) / "app.py").read_bytes() == b"x = 1\n"
+    assert (other.path(name) / "package" / "empty.py").read_bytes() == b""
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'[["a.py", "no digest"]]', b'[["../a.py", "%s"]]' % (b"0" * 64)])
+def test_what_is_no_list_of_files_is_no_tree(code: CodeStore, content: bytes) -> None:
+    code.put(digest(content), content)
+    with pytest.raises(InvalidError):
+        code.lacking(digest(content))
 
 
 def test_no_files_are_a_tree_too(code: CodeStore) -> None:

@@ -12,13 +12,13 @@ from itertools import chain
 from msgspec.structs import replace
 
 from .. import store as s
+from ..code import CodeStore
 from ..core import events as e
 from ..errors import Error, NotFoundError
 from ..spec import FunctionRecord, SettingsUpdate, check_name, require
 from ..store import AppRecord, Version
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
-from .code import CodeStore
 from .connections import Connection
 from .dispatcher import App, Caller, Dispatcher, app_of
 from .timetable import Timetable

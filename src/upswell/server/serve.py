@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock
+from ..code import CodeStore
 from ..engine import Engine
 from ..errors import Error, InvalidError
 from ..home import SOCKET, Serving
@@ -22,7 +23,6 @@ from ..store import Snapshot, Store
 from ..wire import messages as m
 from .apps import AppService
 from .calls import CallService
-from .code import CodeStore
 from .connections import Connection, Peer
 from .dispatcher import Dispatcher, app_of
 from .identity import NEIGHBOUR, Identity

@@ -8,7 +8,7 @@ from a peer are never trusted: every length has a limit and every message a sche
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -56,9 +56,13 @@ def _parts(message: Message, payload: Bytes) -> list[Bytes]:
 
 
 class Decoder:
-    """Bytes of a stream in, whole frames out. Payloads stay valid after the next `feed`."""
+    """Bytes of a stream in, whole frames out. Payloads stay valid after the next `feed`.
 
-    def __init__(self) -> None:
+    `decode` reads one message, where they are not those between servers and their clients and containers.
+    """
+
+    def __init__(self, decode: Callable[[memoryview], Message] = _decode) -> None:
+        self._decode = decode
         self._pieces: list[Bytes] = []  # of an unfinished frame
         self._have = 0  # bytes in them
         self._need = 4  # bytes of them at which a look is worth it
@@ -95,7 +99,7 @@ class Decoder:
                 if end - position < 4 + length:
                     self._need = 4 + length
                     break
-                frames.append(_frame(view[position + 4 : position + 4 + length]))
+                frames.append(self._frame(view[position + 4 : position + 4 + length]))
                 position += 4 + length
             else:
                 self._need = 4
@@ -108,12 +112,11 @@ class Decoder:
             self._pieces.append(bytes(view[position:]))
         return frames
 
-
-def _frame(view: memoryview) -> Frame:
-    (length,) = _LENGTH.unpack_from(view)
-    if length > len(view) - 4 or length > MAX_MESSAGE_BYTES or len(view) - 4 - length > MAX_PAYLOAD_BYTES:
-        raise ProtocolError(f"a message of {length:,} bytes in a frame of {len(view):,}")
-    try:
-        return _decode(view[4 : 4 + length]), view[4 + length :]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidError) as error:
-        raise ProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from None
+    def _frame(self, view: memoryview) -> Frame:
+        (length,) = _LENGTH.unpack_from(view)
+        if length > len(view) - 4 or length > MAX_MESSAGE_BYTES or len(view) - 4 - length > MAX_PAYLOAD_BYTES:
+            raise ProtocolError(f"a message of {length:,} bytes in a frame of {len(view):,}")
+        try:
+            return self._decode(view[4 : 4 + length]), view[4 + length :]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidError) as error:
+            raise ProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from None

@@ -2,8 +2,10 @@
 
 Everything here comes from clients, so digests are computed again and paths are held to the tree. What is there was
 written whole: files and trees are made under a name that nobody looks for, and renamed. All of it is a copy of what the
-server's store or a client has, so nothing waits for the disk; what was written before the machine last stopped is not
-trusted.
+server's store, a client, or for a node its server has, so nothing waits for the disk; what was written before the
+machine last stopped is not trusted.
+
+The list of a tree's files is a file itself, and its digest is that of the tree: who lacks a tree asks for that first.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from ..errors import NotFoundError
-from ..spec import code_digest, require
-from ..wire.codec import Bytes, ProtocolError
+import msgspec
+
+from .errors import InvalidError, NotFoundError
+from .spec import code_digest, require
+from .wire.codec import Bytes, ProtocolError
 
 MAX_PATH_CHARACTERS = 1000
 MODE_FILE = 0o500  # not to be written to; what a package runs as a program may be among them
@@ -28,20 +32,20 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class CodeStore:
-    """Files and trees in one folder. Any thread may use it, and several may make the same thing at once."""
+    """Files and trees in one folder. Any thread may use it, and several may make the same thing at once.
 
-    def __init__(self, folder: Path) -> None:
+    Where `is_shared`, other processes do too: what they have begun is left to them, and the folder is one of this run
+    of the machine.
+    """
+
+    def __init__(self, folder: Path, *, is_shared: bool = False) -> None:
         self.trees = folder / "trees"  # the root of code, for engines: each tree is there under its digest
         self._files = folder / "files"
         self._unfinished = folder / "unfinished"
-        boot = _boot()
-        shutil.rmtree(self._unfinished, ignore_errors=True)  # what was begun when an earlier server ended
-        if not _says(folder / "boot", boot):
-            shutil.rmtree(self.trees, ignore_errors=True)
-            shutil.rmtree(self._files, ignore_errors=True)
+        if not is_shared:
+            self._clear(folder / "boot")
         for one in (self.trees, self._files, self._unfinished):
             one.mkdir(MODE_FOLDER, parents=True, exist_ok=True)
-        (folder / "boot").write_text(boot)
 
     def put(self, digest: str, content: Bytes) -> None:
         """Keep a file; `ProtocolError` where the digest is not that of the content."""
@@ -72,6 +76,7 @@ class CodeStore:
         digest = code_digest(files)
         if self.path(digest).is_dir():
             return digest
+        self.put(digest, msgspec.json.encode(files))
         tree = Path(tempfile.mkdtemp(dir=self._unfinished))
         for path, content in files:
             place = tree / path
@@ -89,6 +94,19 @@ class CodeStore:
         """Whether the tree of these paths and digests is there."""
         return self.path(code_digest(files)).is_dir()
 
+    def lacking(self, tree: str) -> list[str]:
+        """The files to put here next for `make` to have the tree; none where all are here.
+
+        `InvalidError` where the file with the digest of the tree is no list of one.
+        """
+        if not self._has(tree):
+            return [tree]
+        return self.missing(digest for _, digest in self._listed(tree))
+
+    def make(self, tree: str) -> None:
+        """Make the tree of that digest, of which nothing is lacking."""
+        self.make_tree(self._listed(tree))
+
     def content(self, digest: str) -> bytes:
         """The file of that digest, which is here."""
         return (self._files / digest).read_bytes()
@@ -96,6 +114,24 @@ class CodeStore:
     def path(self, digest: str) -> Path:
         """The folder of a tree."""
         return self.trees / digest
+
+    def _listed(self, tree: str) -> list[tuple[str, str]]:
+        try:
+            files = msgspec.json.decode(self.content(tree), type=list[tuple[str, str]])
+        except msgspec.MsgspecError as error:
+            raise InvalidError(f"the file {tree[:12]} is no list of files: {error}") from None
+        check_files(files)
+        return files
+
+    def _clear(self, mark: Path) -> None:
+        """Remove what was begun when an earlier server ended, and all where the machine was started since."""
+        boot = _boot()
+        shutil.rmtree(self._unfinished, ignore_errors=True)
+        if not _says(mark, boot):
+            shutil.rmtree(self.trees, ignore_errors=True)
+            shutil.rmtree(self._files, ignore_errors=True)
+        mark.parent.mkdir(MODE_FOLDER, parents=True, exist_ok=True)
+        mark.write_text(boot)
 
     def _has(self, digest: str) -> bool:
         return _DIGEST.fullmatch(digest) is not None and (self._files / digest).exists()
