@@ -44,7 +44,7 @@ class CodeStore:
         self._unfinished = folder / "unfinished"
         if not is_shared:
             self._clear(folder / "boot")
-        for one in (self.trees, self._files, self._unfinished):
+        for one in (folder, self.trees, self._files, self._unfinished):
             one.mkdir(MODE_FOLDER, parents=True, exist_ok=True)
 
     def put(self, digest: str, content: Bytes) -> None:

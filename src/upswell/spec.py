@@ -371,6 +371,7 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
 
     is_generator: bool = False
     is_async: bool = False
+    is_complete: bool = True  # of a class: whether it can have objects without parameters
     methods: tuple[tuple[str, bool], ...] = ()  # of a class: name, and whether it yields
     parameters: bytes = b""  # of a class: what they may be, as the SDK has written it
 
@@ -378,8 +379,9 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
 class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A function, or a class with its parameters, as it is sent to the server: identity, declaration, and code.
 
-    `id` is "<app id>/<name>", so that code inside a container knows the ids of its app's other functions. "@" and a
-    hash follow where options or parameters differ from the plain ones, so that equal ones share a pool.
+    `app_name` is what the code calls the app, which may be deployed under another name. `id` is "<app id>/<name>", so
+    that code inside a container knows the ids of its app's other functions. "@" and a hash follow where options or
+    parameters differ from the plain ones, so that equal ones share a pool.
     """
 
     id: str
@@ -391,6 +393,11 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     parameters: bytes = b""  # pickle of a class's parameters by name
     serialized: bytes = b""  # cloudpickle of the raw function or class where it travels by value
     interface: Interface = Interface()
+
+    @property
+    def standing_spec(self) -> FunctionSpec:
+        """The declaration of the pool of this id: no container is kept for a class that has no object as it stands."""
+        return self.spec if self.interface.is_complete else replace(self.spec, settings=AutoscalerSettings())
 
     @property
     def label(self) -> str:

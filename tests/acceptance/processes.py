@@ -10,7 +10,8 @@ import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,7 +57,12 @@ class Program:
         temporary = self.folder / "temporary"
         temporary.mkdir(exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        return {**inherited, MARK: self.mark, "TMPDIR": str(temporary)}
+        return {**inherited, MARK: self.mark, "TMPDIR": str(temporary), "UPSWELL_HOME": str(self.home)}
+
+    @property
+    def home(self) -> Path:
+        """Where a server keeps what the program deploys."""
+        return self.folder / "kept"
 
     def run(self, *command: str, given: str | None = None) -> Done:
         """Run to the end; nothing may be left, neither processes nor files."""
@@ -103,6 +109,22 @@ class Program:
 
     def assert_all_gone(self) -> None:
         assert until(lambda: not self.processes(), SECONDS_TO_LEAVE), f"still there: {_named(self.processes())}"
+
+
+@contextmanager
+def kept_server(program: Program) -> Iterator[subprocess.Popen[str]]:
+    """A server with the program's home, which is none of the program's processes."""
+    program.home.mkdir(0o700, exist_ok=True)
+    command = [sys.executable, "-P", "-m", "upswell.server", "--home", str(program.home)]
+    with (program.home / "server.log").open("a") as log:
+        server = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True)
+    try:
+        assert until(lambda: (program.home / "server.sock").exists() or server.poll() is not None, SECONDS_TO_RUN)
+        assert server.poll() is None, (program.home / "server.log").read_text()
+        yield server
+    finally:
+        server.terminate()
+        server.wait(SECONDS_TO_RUN)
 
 
 def until(condition: Callable[[], object], seconds: float) -> bool:

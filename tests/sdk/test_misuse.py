@@ -38,7 +38,17 @@ REFUSED = [
         InvalidError,
         ["'f'", "another name"],
     ),
-    ("app.run(detach=True)", InvalidError, ["app.run(detach=True)", "upswell run"]),
+    ("upswell.App().deploy()", InvalidError, ["app.deploy", "no name", "upswell.App('census')"]),
+    ("app.deploy(name='two words')", InvalidError, ["app name", "'two words'"]),
+    ("app.deploy(strategy='slow')", InvalidError, ["app.deploy", "strategy", "'rolling' or 'recreate'", "'slow'"]),
+    ("app.deploy(tag=3)", InvalidError, ["app.deploy", "tag", "3"]),
+    ("app.deploy('other')", TypeError, ["App.deploy", "positional"]),
+    ("app.stop()", InvalidError, ["App('declared'", "not deployed", "look it up"]),
+    ("upswell.App.lookup('two words')", InvalidError, ["app name", "'two words'"]),
+    ("upswell.Function.from_name('app', 'two words')", InvalidError, ["function name", "'two words'"]),
+    ("upswell.Function.from_name('two words', 'f')", InvalidError, ["app name", "'two words'"]),
+    ("upswell.Function.from_name('app', 'f', version=0)", InvalidError, ["function 'f'", "version", "0"]),
+    ("upswell.Cls.from_name('app', 'two words')", InvalidError, ["class name", "'two words'"]),
     # -- local entrypoints
     ("@app.local_entrypoint\ndef main(): ...", InvalidError, ["@app.local_entrypoint needs parentheses"]),
     ("@app.local_entrypoint()\nclass C: ...", TypeError, ["@app.local_entrypoint", "functions", "C"]),
@@ -105,6 +115,11 @@ REFUSED = [
         "@app.function(schedule=upswell.Period(hours=1))\ndef f(x, y=1): ...",
         InvalidError,
         ["@app.function", "schedule of f", "'x' has no default"],
+    ),
+    (
+        "@app.function(schedule=upswell.Period(hours=1))\ndef f(): yield 1",
+        InvalidError,
+        ["@app.function", "schedule of f", "generator"],
     ),
     # -- schedules and retries
     ("upswell.Retries()", TypeError, ["max_retries"]),
@@ -339,7 +354,6 @@ MISUSED = [
     ("function.with_options(timeout=0)", InvalidError, ["function.with_options", "timeout"]),
     ("function.with_concurrency(max_inputs=1, target_inputs=2)", InvalidError, ["function.with_concurrency", "(2)"]),
     ("function.with_batching(max_batch_size=0, wait_ms=0)", InvalidError, ["function.with_batching", "max_batch_size"]),
-    ("upswell.Cls.from_name('a', 'b')", InvalidError, ["'a'", "'b'"]),
 ]
 
 

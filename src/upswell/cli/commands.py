@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 
 # In the order of `--help`. Each is a module of this package, with a command of its own name in it.
-NAMES = ("run",)
+NAMES = ("run", "deploy")
 
 
 class Commands(click.Group):

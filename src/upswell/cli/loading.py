@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 STANDARD_INPUT_MODULE = "stdin"
+NO_APP = "no app: make one at its top level with app = upswell.App()"
 MODAL_FOLDER = Path(__file__).parent / "as_modal"  # has one module, `modal`, which is upswell
 
 
@@ -241,7 +242,7 @@ def choose(module: ModuleType, target: Target) -> Chosen:
     """Pick the app and what of it to run; raises `click.UsageError` where that is not one thing."""
     apps = _apps(module)
     if not apps:
-        raise click.UsageError(f"{target.place} has no app: make one at its top level with app = upswell.App()")
+        raise click.UsageError(f"{target.place} has {NO_APP}")
     if target.name:
         return _named(apps, target)
     if len(apps) > 1:
@@ -259,6 +260,21 @@ def choose(module: ModuleType, target: Target) -> Chosen:
     there = list(entrypoints or remote)
     example = f"{target.place}::{there[0]}"
     raise click.UsageError(f"{target.place} has {len(there)} {kind} ({', '.join(there)}): name one, as in {example}")
+
+
+def choose_app(module: ModuleType, target: Target) -> App:
+    """Pick the app; raises `click.UsageError` where that is not one."""
+    apps = _apps(module)
+    if target.name:
+        own = vars(module).get(target.name)
+        apps = [own] if isinstance(own, App) else [app for app in apps if app.name == target.name]
+    if len(apps) == 1:
+        return apps[0]
+    if not apps:
+        what = f"no app named '{target.name}'" if target.name else NO_APP
+        raise click.UsageError(f"{target.place} has {what}")
+    names = ", ".join(repr(app.name or "(unnamed)") for app in apps)
+    raise click.UsageError(f"{target.place} has {len(apps)} apps ({names}): name one with {target.place}::NAME")
 
 
 def _apps(module: ModuleType) -> list[App]:

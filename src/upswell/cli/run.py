@@ -24,7 +24,8 @@ HELP = """Run a local entrypoint, or a single function, of the app in a file.
   upswell run -m package.module            a module, with relative imports
   upswell run - < census.py                a program from standard input
 
-A server and containers are started for the run and end with it.
+A server and containers are started for the run and end with it. With --detach the app runs on the server that keeps
+apps; spawned calls go on there when the program here has ended.
 
 Exit status: 0, 1 if the program failed, 2 for a wrong command line, 130 after Ctrl-C.
 """
@@ -33,19 +34,20 @@ Exit status: 0, 1 if the program failed, 2 for a wrong command line, 130 after C
 @click.command(
     context_settings={"allow_interspersed_args": False}, help=HELP, short_help="Run an app from a file or module."
 )
+@click.option("-d", "--detach", is_flag=True, help="Run on the server that keeps apps, and go on there afterwards.")
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing but what the program itself prints.")
 @click.option("-m", "is_module", is_flag=True, help="The target is a module's name, imported from here.")
 @click.option("--as-modal", is_flag=True, help="`import modal` gives upswell (so it is where no modal is installed).")
 @click.argument("target", metavar="FILE[::NAME]")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF THE PROGRAM]...")
-def run(quiet: bool, is_module: bool, as_modal: bool, target: str, arguments: tuple[str, ...]) -> Action:
+def run(detach: bool, quiet: bool, is_module: bool, as_modal: bool, target: str, arguments: tuple[str, ...]) -> Action:
     """Read what is to be run; running it is the caller's, once click is done."""
     where = loading.Target.parse(target, is_module)
     # click answers some exceptions itself, and those of the user's code are not its business.
-    return lambda: _run(where, arguments, quiet, as_modal)
+    return lambda: _run(where, arguments, detach, quiet, as_modal)
 
 
-def _run(target: loading.Target, arguments: tuple[str, ...], quiet: bool, as_modal: bool) -> int:
+def _run(target: loading.Target, arguments: tuple[str, ...], detach: bool, quiet: bool, as_modal: bool) -> int:
     source = loading.prepare(target)
     if as_modal or loading.lacks_modal(source):
         loading.install_modal()
@@ -57,7 +59,7 @@ def _run(target: loading.Target, arguments: tuple[str, ...], quiet: bool, as_mod
     with LiveProgress() if at_terminal() and not quiet else nullcontext() as display:
         chosen = loading.choose(loading.load(target, source), target)
         call = options.bind(chosen.raw, arguments, program)
-        with chosen.app.run():
+        with chosen.app.run(detach=detach):
             if display is not None:
                 chosen.app.watch(display.update)
             _call(chosen, call)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, dataclass_transform
 
-from ..errors import InvalidError
-from ..spec import EXIT_GRACE_SECONDS, Concurrency, Cron, Period, check_name, require
+from ..errors import InvalidError, NotFoundError
+from ..spec import EXIT_GRACE_SECONDS, Concurrency, Cron, FunctionRecord, Interface, Period, check_name, require
 from ..wire import messages as m
+from ..wire.messages import Strategy
 from . import context
-from .client import get_client, join_client, leave_client, new_id
+from .client import Client, ask, get_keeper, join_client, leave_client, new_id, new_request
 from .cls import Cls, declare_class, parameter
 from .decorators import Method, is_generating, marked_concurrency
-from .dual import run_async, run_sync
+from .dual import Dual, dual, run_async, run_sync
 from .function import Function
 from .options import WITHOUT_EFFECT, ClassOptions, Declaration, FunctionOptions, say_without_effect
 from .pool import Home, Pool
-from .variables import Variables, say_of_volumes
+from .variables import Variables, say_of_volumes, say_once
 
 if TYPE_CHECKING:
     from .image import Image
@@ -30,7 +32,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 CLOSE_SECONDS = EXIT_GRACE_SECONDS + 5.0  # how long the end of an app waits for its containers' last words
-NOT_YET = "a server that keeps apps is not part of this version: use app.run() or `upswell run`"
 
 
 class LocalEntrypoint:
@@ -45,6 +46,25 @@ class LocalEntrypoint:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.raw(*args, **kwargs)
+
+
+async def _lookup(name: str, *, create_if_missing: bool = False, environment_name: str | None = None) -> App:
+    """The deployed app of that name, without its functions; `Function.from_name` finds those.
+
+    Raises `NotFoundError` where there is none, unless `create_if_missing`: then an app without functions is deployed.
+    """
+    app = App(check_name("app", name))
+    try:
+        answer = await ask(get_keeper(), m.Resolve(new_request(), name, ""), m.Resolved)
+    except NotFoundError:
+        if not create_if_missing:
+            raise
+        from .deployment import deploy
+
+        await deploy(app, None, "", "rolling")
+    else:
+        app.serve(answer.app, ())
+    return app
 
 
 class App:
@@ -74,7 +94,8 @@ class App:
         self.variables = Variables().over(image, secrets, None)
         self.name = None if name is None else check_name("app", name)
         self.tags = dict(tags or {})
-        self.app_id: str | None = None
+        self.app_id: str | None = None  # while it runs, and from a deploy on
+        self.is_running = False  # in a block of this program
         self.functions: dict[str, Function[..., Any]] = {}
         self.classes: dict[str, Cls] = {}
         self.registered_entrypoints: dict[str, LocalEntrypoint] = {}
@@ -147,12 +168,13 @@ class App:
         generator = is_generating(raw) if chosen is None else chosen
         retries = declaration.spec.retries
         require(not (generator and retries), f"@app.function: {name} is a generator, which can't have retries")
-        check_schedule(options.get("schedule"), name, raw)
         if concurrency != Concurrency():
             declaration = declaration.with_concurrency(concurrency)
-        function: Function[..., Any] = Function(
-            Pool(name, raw, declaration, serialized=serialized), raw, is_generator=generator
-        )
+        if schedule := checked_schedule(options.get("schedule"), name, raw, generator):
+            declaration = declaration.with_schedule(schedule)
+        interface = Interface(is_generator=generator, is_async=inspect.iscoroutinefunction(raw))
+        pool = Pool(name, raw, declaration, serialized=serialized, interface=interface)
+        function: Function[..., Any] = Function(pool, raw, is_generator=generator)
         self._make_way(name)
         self.functions[name] = function
         return function
@@ -220,18 +242,46 @@ class App:
     # -- running -----------------------------------------------------------------------------------
 
     def run(self, *, detach: bool = False, **_: Any) -> Running:
-        """Run the app for as long as a `with` or `async with` block lasts."""
-        require(not detach, f"app.run(detach=True): {NOT_YET}")
-        return Running(self)
+        """Run the app for as long as a `with` or `async with` block lasts.
 
-    def deploy(self, *_: Any, **__: Any) -> None:
-        """Deployed apps are not part of this version."""
-        raise InvalidError(f"app.deploy: {NOT_YET}")
+        With `detach`, it runs on the server that keeps apps, and goes on there after the block until its calls have
+        ended or it is stopped.
+        """
+        return Running(self, detach)
 
-    @classmethod
-    def lookup(cls, name: str, **_: Any) -> App:
-        """Deployed apps are not part of this version."""
-        raise InvalidError(f"App.lookup({name!r}): {NOT_YET}")
+    @dual
+    async def deploy(
+        self,
+        *,
+        name: str | None = None,
+        tag: str = "",
+        strategy: Strategy = "rolling",
+        environment_name: str | None = None,
+    ) -> App:
+        """Have the server keep the app and serve its functions by name; returns this app, with its id.
+
+        What the app's code needs of this machine is sent along. `name` is in place of the app's own, and `tag` stands
+        in the list of versions. Containers of the version before are replaced as new ones become ready ("rolling"), or
+        all at once ("recreate"). A deploy that changes nothing makes no version and says so; settings that were
+        changed as the app ran go back to those declared. Raises `InvalidError` for an app without a name or with too
+        much code.
+        """
+        from .deployment import deploy
+
+        deployment = await deploy(self, name, tag, strategy)
+        if deployment.unchanged:
+            print(f"upswell: {deployment.name} is unchanged: version {deployment.version} is served", file=sys.stderr)
+        return self
+
+    lookup = Dual(_lookup)
+
+    @dual
+    async def stop(self) -> None:
+        """Stop the deployed or detached app: what waits is cancelled, containers end. `NotFoundError` when it is."""
+        require(not self.is_running, f"{self!r} runs for as long as its block: leave that")
+        require(self.app_id is not None, f"{self!r} is not deployed: to stop one by its name, look it up first")
+        await ask(get_keeper(), m.StopApp(new_request(), self.app_id or ""), m.Done)
+        self.unbind()
 
     @property
     def pools(self) -> list[Pool]:
@@ -253,6 +303,14 @@ class App:
             pool.home = home
         return home
 
+    def serve(self, app_id: str, records: Iterable[FunctionRecord]) -> None:
+        """A server keeps the app under that id: what it has takes inputs from now on, there."""
+        self.app_id = app_id
+        home, known = Home(app_id, self.name or "", is_kept=True), {record.name: record for record in records}
+        for pool in self.pools:
+            if record := known.get(pool.name):
+                pool.serve(home, record)
+
     def unbind(self) -> None:
         """The app runs no more."""
         self.app_id = None
@@ -261,40 +319,57 @@ class App:
 
     def watch(self, callback: Callable[[m.Progress], None]) -> None:
         """Have `callback` told, in another thread, how the running app's functions progress."""
-        if self.app_id is not None:
-            get_client().watch(self.app_id, callback)
+        for home in {pool.home for pool in self.pools if pool.home is not None}:
+            home.client.watch(home.app_id, callback)
 
     def __repr__(self) -> str:
-        state = "running" if self.app_id else "not running"
+        state = "running" if self.is_running else "deployed" if self.app_id else "not running"
         classes = f", {len(self.classes)} classes" if self.classes else ""
         return f"App({self.name!r}, {len(self.functions)} functions{classes}, {state})"
 
 
-def check_schedule(schedule: object, name: str, raw: Callable[..., Any]) -> None:
-    """Raise `InvalidError` for a schedule that the function can't have."""
+def checked_schedule(schedule: object, name: str, raw: Callable[..., Any], is_generator: bool) -> Cron | Period | None:
+    """The schedule, if the function can have it; else `InvalidError`."""
     if schedule is None:
-        return
+        return None
     where = f"@app.function: the schedule of {name}"
-    require(isinstance(schedule, Cron | Period), f"{where} must be upswell.Cron or upswell.Period, not {schedule!r}")
+    if not isinstance(schedule, Cron | Period):
+        raise InvalidError(f"{where} must be upswell.Cron or upswell.Period, not {schedule!r}")
+    require(not is_generator, f"{where} can't be: {name} is a generator, and nobody takes what it yields")
     for one in inspect.signature(raw).parameters.values():
         needed = one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
         require(not needed, f"{where} calls it without arguments, and {one.name!r} has no default: give it one")
-    raise InvalidError(f"{where} needs a deployed app, and {NOT_YET}")
+    return schedule
 
 
 class Running:
     """The block in which an app runs."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, detach: bool) -> None:
         self._app = app
+        self._detach = detach
+        self._kept: tuple[str | None, list[tuple[Pool, Home | None]]] = None, []  # as it was before the block
 
     async def _open(self) -> None:
         app = self._app
         if context.importing:
             raise context.ImportEnds
         require(context.server is None, "app.run() is for the program outside: inside a container its app runs already")
-        require(app.app_id is None, f"{app!r} is running already")
-        app_id = new_id("ap")
+        require(not app.is_running, f"{app!r} is running already")
+        self._kept = app.app_id, [(pool, pool.home) for pool in app.pools]
+        if self._detach:
+            from .deployment import detach
+
+            self._client = await detach(app)
+        else:
+            self._client = self._open_here()
+        app.is_running = True
+
+    def _open_here(self) -> Client:
+        app, app_id = self._app, new_id("ap")
+        for pool in app.pools:
+            if pool.spec.schedule is not None:
+                say_once("schedule= has no effect while a program runs its app: deploy it")
         # The server boots while the rest is made ready.
         client = join_client()
         try:
@@ -302,12 +377,13 @@ class Running:
             records = [pool.record(home) for pool in app.pools if pool.is_complete]
             client.send(m.OpenApp(app_id, home.app_name, records))
         except BaseException:
-            app.unbind()
+            self._restore()
             leave_client()
             raise
+        return client
 
     async def _close(self, failed: bool) -> None:
-        app, client = self._app, get_client()
+        app, client = self._app, self._client
         app_id = app.app_id or ""
         inbox = client.open_inbox(app_id)
         try:
@@ -318,8 +394,19 @@ class Running:
                 raise
         finally:
             client.close_inbox(app_id)
-            app.unbind()
-            leave_client()
+            app.is_running = False
+            if self._detach:
+                words = f"{app_id} goes on until its calls have ended; `upswell app stop {app_id}` stops it"
+                print(f"upswell: {words}", file=sys.stderr)
+            self._restore()
+            if not self._detach:
+                leave_client()
+
+    def _restore(self) -> None:
+        """A deployed app is deployed again, as far as this program sees it."""
+        self._app.app_id, homes = self._kept
+        for pool, home in homes:
+            pool.home = home
 
     def __enter__(self) -> App:
         run_sync(self._open())

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from ..errors import InvalidError, NotFoundError
 from ..wire import messages as m
 from ..wire.payload import PackError
-from .client import Inbox, get_client, new_id
+from .client import Inbox, client_of_call, new_id
 from .collection import Collection, collection_of
 from .dual import Dual, dual, run_async, run_sync
 from .graph import InputInfo, tree
@@ -29,9 +29,10 @@ async def _gather(*calls: FunctionCall[Any]) -> list[Any]:
 class FunctionCall(Generic[R]):
     """A spawned call. `object_id` names it; `FunctionCall.from_id` finds it again."""
 
-    def __init__(self, object_id: str, total: int | None = None) -> None:
+    def __init__(self, object_id: str, total: int | None = None, is_kept: bool | None = None) -> None:
         self.object_id = object_id
         self._total = total
+        self._is_kept = is_kept  # by a server that keeps apps, as far as is known
         self._collection: Collection | None = None
 
     @classmethod
@@ -69,7 +70,7 @@ class FunctionCall(Generic[R]):
     @dual
     async def cancel(self, terminate_containers: bool = False) -> None:
         """Cancel what has not ended; with `terminate_containers`, kill the containers that run it."""
-        get_client().send(m.Cancel(self.object_id, True, terminate_containers))
+        client_of_call(self._is_kept).send(m.Cancel(self.object_id, True, terminate_containers))
 
     @dual
     async def get_call_graph(self) -> list[InputInfo]:
@@ -77,7 +78,7 @@ class FunctionCall(Generic[R]):
 
         Raises `NotFoundError` where the call is not known any more.
         """
-        client, request = get_client(), new_id("rq")
+        client, request = client_of_call(self._is_kept), new_id("rq")
         inbox = client.open_inbox(request)
         try:
             client.send(m.DescribeGraph(request, self.object_id))
@@ -96,7 +97,8 @@ class FunctionCall(Generic[R]):
         return f"FunctionCall({self.object_id!r}, {here} results here)"
 
     def __reduce__(self) -> Any:
-        return FunctionCall.from_id, (self.object_id,)  # it can be passed to containers, and fetched from there
+        # It can be passed to containers, and fetched from there.
+        return FunctionCall, (self.object_id, None, self._is_kept)
 
     # -- collecting --------------------------------------------------------------------------------
 
@@ -108,7 +110,7 @@ class FunctionCall(Generic[R]):
 
     def _collect(self) -> Collection:
         if self._collection is None:
-            self._collection = collection_of(self.object_id)
+            self._collection = collection_of(client_of_call(self._is_kept), self.object_id)
         return self._collection
 
     def _is_past(self, index: int) -> bool:
@@ -175,7 +177,7 @@ async def spawn(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any
         raise
     finally:
         client.close_inbox(call)
-    return FunctionCall(call, submission.submitted)
+    return FunctionCall(call, submission.submitted, function.pool.is_kept)
 
 
 async def _accepted(submission: Submission, inbox: Inbox, below: int) -> None:

@@ -15,10 +15,19 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import home
-from ..errors import AuthError, ConnectionError, Error, PermissionDeniedError
+from ..errors import (
+    AuthError,
+    ConnectionError,
+    Error,
+    InternalFailure,
+    InvalidError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+)
 from ..wire import messages as m
 from ..wire.channel import Channel, dial
 from ..wire.codec import Bytes, Frame, ProtocolError
@@ -30,6 +39,8 @@ LAST_WORDS_SECONDS = 1.0  # for what the server has said before it closed the co
 SERVER_EXIT_SECONDS = 3.0  # a private server that takes longer to end is killed
 
 _requests = itertools.count(1)
+
+Answer = TypeVar("Answer", bound=m.Message)
 
 
 def new_id(kind: str) -> str:
@@ -192,6 +203,10 @@ class Client:
                 pass
             case m.Statistics(request=request) | m.ObjectAnswer(request=request):
                 name = str(request)
+            case m.MissingFiles(request=request) | m.Deployed(request=request) | m.Resolved(request=request):
+                name = str(request)
+            case m.Done(request=request):
+                name = str(request)
             case m.CallGraph(request=name):
                 pass
             case m.Release(descriptor=descriptor):
@@ -245,6 +260,78 @@ def get_client() -> Client:
             else:
                 _client = start_private_server()
         return _client
+
+
+_keeper: Client | None = None
+
+
+def get_keeper() -> Client:
+    """The connection to the server that keeps apps; made now if there is none.
+
+    That is the server of this process, unless that is a private one: then it is the background server of the user.
+    """
+    global _keeper
+    chosen = home.chosen_server()
+    if context.server_keeps_apps or (context.server is None and chosen is not None):
+        return keep_client()
+    with _making:
+        if _keeper is None:
+            server = chosen or home.background_server()
+            _keeper = Client(dial(server.address, ca=server.ca), server.token)
+            atexit.register(close_keeper)
+        return _keeper
+
+
+def client_of_call(is_kept: bool | None) -> Client:
+    """The connection to the server that has a call, which may be one that keeps apps; `None` where nobody knows.
+
+    Then it is that of this process, if there is one, or else the other one.
+    """
+    if is_kept is None:
+        is_kept = _client is None and context.server is None
+    return get_keeper() if is_kept else get_client()
+
+
+def close_keeper() -> None:
+    """End the connection to the server that keeps apps, where that is one of its own."""
+    global _keeper
+    with _making:
+        keeper, _keeper = _keeper, None
+    if keeper is not None:
+        atexit.unregister(close_keeper)
+        keeper.close()
+
+
+async def ask(client: Client, message: Any, kind: type[Answer]) -> Answer:
+    """Send a request, which has a number, and return its answer; what the server refused it with is raised.
+
+    It is answered at once, so who asks inside a container keeps its place.
+    """
+    name = str(message.request)
+    inbox = client.open_inbox(name)
+    try:
+        client.send(message)
+        while not (frames := inbox.take()):
+            await inbox.sleep(lends=False)
+    finally:
+        client.close_inbox(name)
+    answer = frames[0][0]
+    if isinstance(error := getattr(answer, "error", None), m.ErrorRecord):
+        raise refusal(error)
+    assert isinstance(answer, kind)
+    return answer
+
+
+def refusal(error: m.ErrorRecord) -> Exception:
+    """The exception for a request that the server has refused."""
+    kinds = {
+        "missing": NotFoundError,
+        "invalid": InvalidError,
+        "denied": PermissionDeniedError,
+        "exhausted": ResourceExhaustedError,
+        "full": ResourceExhaustedError,
+    }
+    return kinds.get(error.kind, InternalFailure)(error.message)
 
 
 def current_client() -> Client | None:
@@ -321,11 +408,12 @@ def _open_standard_descriptors() -> None:
 
 
 def _after_fork() -> None:
-    global _client, _making
+    global _client, _keeper, _making
     _making = threading.Lock()
-    if _client is not None:
-        _client.forget()
-        _client = None
+    for client in (_client, _keeper):
+        if client is not None:
+            client.forget()
+    _client = _keeper = None
 
 
 os.register_at_fork(after_in_child=_after_fork)

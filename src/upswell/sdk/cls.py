@@ -7,6 +7,7 @@ running any user code, and stands for a pool of containers that each hold such a
 from __future__ import annotations
 
 import inspect
+import pickle
 import sys
 import threading
 import types
@@ -15,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, dataclass_transform
 
 from ..errors import InvalidError, ParameterError
-from ..spec import AutoscalerSettings, Concurrency, FunctionSpec, check_name, require
+from ..spec import AutoscalerSettings, Concurrency, FunctionSpec, Interface, check_name, require
 from .decorators import CLASS_MARK, CONCURRENCY_MARK, HOOK_MARK, Kind, Method, concurrent_on_method, marked_concurrency
 from .dual import Dual
 from .function import Function
@@ -95,23 +96,17 @@ class Obj:
     @classmethod
     def with_options(cls, **options: Unpack[PoolOptions]) -> type[Self]:
         """The same class with these options in place of what it was declared with, for objects with other pools."""
-        known = Cls.of(cls)
-        return known.derive(known.pool.with_options(f"{known.pool.name}.with_options", options))
+        return Cls.of(cls).with_options(**options)
 
     @classmethod
     def with_concurrency(cls, *, max_inputs: int, target_inputs: int | None = None) -> type[Self]:
         """The same class where a container takes up to `max_inputs` at once, and the autoscaler aims at the target."""
-        known = Cls.of(cls)
-        where = f"{known.pool.name}.with_concurrency"
-        return known.derive(known.pool.with_concurrency(where, max_inputs, target_inputs))
+        return Cls.of(cls).with_concurrency(max_inputs=max_inputs, target_inputs=target_inputs)
 
     @classmethod
     def with_batching(cls, *, max_batch_size: int, wait_ms: int) -> type[Self]:
         """The same class where a container takes inputs in batches, formed within `wait_ms` milliseconds."""
-        known = Cls.of(cls)
-        where = f"{known.pool.name}.with_batching"
-        require(len(known.methods) == 1, f"{where}: a class with batches has one method, not {len(known.methods)}")
-        return known.derive(known.pool.with_batching(where, max_batch_size, wait_ms))
+        return Cls.of(cls).with_batching(max_batch_size=max_batch_size, wait_ms=wait_ms)
 
     def __reduce__(self) -> Any:
         known, pool = Cls.of(type(self)), link_of(self).pool
@@ -143,11 +138,48 @@ class Cls:
         return known
 
     @classmethod
-    def from_name(cls, app_name: str, name: str, **_: Any) -> Cls:
-        """Classes of deployed apps are not part of this version."""
-        raise InvalidError(
-            f"Cls.from_name({app_name!r}, {name!r}): a server that keeps apps is not part of this version: "
-            "use app.run() or `upswell run`"
+    def from_name(
+        cls, app_name: str, name: str, *, version: int | None = None, environment_name: str | None = None
+    ) -> Cls:
+        """The class `name` of the deployed app `app_name`: call it with the parameters of an object.
+
+        Nothing is asked before it is used; then `NotFoundError` where there is no such app or class, or where another
+        `version` than that is served. Raises `InvalidError` for what can't be a name.
+        """
+        from .named import NamedClass, Names
+
+        return NamedClass(Names.checked(app_name, "class", name, version))
+
+    def __call__(self, *args: Any, **parameters: Any) -> Any:
+        """An object with these parameters; `ParameterError` for one that is missing, unknown or of the wrong type."""
+        return self.raw(*args, **parameters)
+
+    def with_options(self, **options: Unpack[PoolOptions]) -> type[Any]:
+        """The class with these options in place of what it was declared with."""
+        return self.derive(self.pool.with_options(f"{self.pool.name}.with_options", options))
+
+    def with_concurrency(self, *, max_inputs: int, target_inputs: int | None = None) -> type[Any]:
+        """The class where a container takes up to `max_inputs` at once, and the autoscaler aims at the target."""
+        where = f"{self.pool.name}.with_concurrency"
+        return self.derive(self.pool.with_concurrency(where, max_inputs, target_inputs))
+
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> type[Any]:
+        """The class where a container takes inputs in batches, formed within `wait_ms` milliseconds."""
+        where = f"{self.pool.name}.with_batching"
+        require(len(self.methods) == 1, f"{where}: a class with batches has one method, not {len(self.methods)}")
+        return self.derive(self.pool.with_batching(where, max_batch_size, wait_ms))
+
+    @property
+    def interface(self) -> Interface:
+        """How objects of the class are made and used, for those who know it by name only."""
+        parameters = [
+            (one.name, one.kind.__name__, *([] if one.default is MISSING else [one.default]))
+            for one in self.parameters.values()
+        ]
+        return Interface(
+            is_complete=self.pool.is_complete,
+            methods=tuple((name, method.is_generator) for name, method in self.methods.items()),
+            parameters=pickle.dumps(parameters, 5),
         )
 
     @property
@@ -349,6 +381,7 @@ def declare_class(raw: Any, declaration: Declaration, serialized: bool) -> Cls:
         if getattr(raw, verb, None) is getattr(object, verb, None):
             setattr(raw, verb, vars(Obj)[verb])
     known = Cls(raw, pool, raw)
+    pool.interface = known.interface
     setattr(raw, CLASS_MARK, known)
     return known
 

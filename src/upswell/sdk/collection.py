@@ -13,14 +13,13 @@ from typing import Any
 
 from ..errors import NotFoundError
 from ..wire import messages as m
-from .client import Client, Inbox, get_client
+from .client import Client, Inbox
 from .dual import Wait
 from .outcomes import Failure, outcomes_of
 
 
-def collection_of(call: str) -> Collection:
+def collection_of(client: Client, call: str) -> Collection:
     """The collection of that call; begun now where it is the first of this process."""
-    client = get_client()
     fresh = Collection(client, call)
     collection = client.share_inbox(call, fresh)
     assert isinstance(collection, Collection)

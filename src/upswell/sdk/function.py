@@ -41,17 +41,47 @@ class Function(Generic[P, R]):
         is_generator: bool,
         here: Callable[P, R] | None = None,
     ) -> None:
+        self._pool = pool
+        self._is_generator = is_generator
+        self._describe(pool.name, method, raw, here or raw)
+
+    def _describe(self, owner: str, method: str, raw: Callable[P, R], here: Callable[P, R]) -> None:
         import inspect
 
-        self.pool = pool
         self.raw = raw
         self.method = method
-        self.name = f"{pool.name}.{method}" if method else pool.name
+        self.name = f"{owner}.{method}" if method else owner
         self.is_async = inspect.iscoroutinefunction(raw) or inspect.isasyncgenfunction(raw)
-        self.is_generator = is_generator
-        self._here = here or raw
-        self.__name__, self.__doc__, self.__wrapped__ = method or pool.name, raw.__doc__, raw
+        self._here = here
+        self.__name__, self.__doc__, self.__wrapped__ = method or owner, raw.__doc__, raw
         self.__module__, self.__qualname__ = raw.__module__, getattr(raw, "__qualname__", self.name)
+
+    @classmethod
+    def from_name(
+        cls, app_name: str, name: str, *, version: int | None = None, environment_name: str | None = None
+    ) -> Function[..., Any]:
+        """The function `name` of the deployed app `app_name`.
+
+        Nothing is asked before it is used; then `NotFoundError` where there is no such app or function, or where
+        another `version` than that is served. Raises `InvalidError` for what can't be a name.
+        """
+        from .named import NamedFunction, Names
+
+        return NamedFunction(Names.checked(app_name, "function", name, version))
+
+    @property
+    def pool(self) -> Pool:
+        """The queue and the containers that its inputs go to."""
+        return self._pool
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether it yields, so that `remote_gen` is its verb."""
+        return self._is_generator
+
+    async def _resolved(self) -> Pool:
+        """Its pool, where it is a matter of asking before the function is used."""
+        return self._pool
 
     remote = verbs.Outcome(lambda function: Dual(function._remote))
     remote_gen = verbs.Yielded(lambda function: RemoteGenerator(function))
@@ -87,6 +117,7 @@ class Function(Generic[P, R]):
 
     async def _remote(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function in a container with these arguments and return its result, or raise its exception."""
+        await self._resolved()
         self._refuse_generator("remote")
         client, function_id = self.connect()
         packed = self._pack(args, kwargs)
@@ -109,6 +140,7 @@ class Function(Generic[P, R]):
 
     async def _spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Start the function with these arguments and return at once; fetch the result from the `FunctionCall`."""
+        await self._resolved()
         self._refuse_generator("spawn")
         return await calls.spawn(self, [args], True, kwargs)
 
@@ -116,6 +148,7 @@ class Function(Generic[P, R]):
 
     async def _spawn_map(self, *iterables: Any, kwargs: dict[str, Any] | None = None) -> FunctionCall[R]:
         """Start the function once for each input and return when all are submitted."""
+        await self._resolved()
         self._refuse_generator("spawn_map")
         starred = len(_iterables(iterables, f"{self.name}.spawn_map")) > 1
         if any(hasattr(iterable, "__aiter__") for iterable in iterables):

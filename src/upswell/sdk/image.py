@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any, Concatenate, ParamSpec
 
 from ..spec import require
@@ -93,6 +93,17 @@ class Image:
             yield
         except ImportError as error:
             self._failures.append(error)
+
+    def local_files(self) -> Iterator[tuple[str, str, str]]:
+        """What the recipe takes from this machine: the method, the local path or module, and the path in containers."""
+        for step in self.steps:
+            options = dict(step.options)
+            if step.method == "add_local_python_source":
+                yield from ((step.method, module, "") for module in step.arguments)
+            elif step.method.partition("_local_")[0] in ("add", "copy"):
+                given = dict(zip(("local_path", "remote_path"), step.arguments, strict=False)) | options
+                remote = given.get("remote_path", ".")
+                yield step.method, fspath(given["local_path"]), fspath(remote)
 
     def check_imports(self) -> None:
         """Raise what failed in an `imports` block of this image, or of one it is based on."""

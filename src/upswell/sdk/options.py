@@ -9,8 +9,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from msgspec import structs
+
 from ..errors import InvalidError
-from ..spec import DEFAULT_TIMEOUT_SECONDS, Concurrency, FunctionSpec, Resources, Retries, SettingsUpdate, require
+from ..spec import (
+    DEFAULT_TIMEOUT_SECONDS,
+    Concurrency,
+    Cron,
+    FunctionSpec,
+    Period,
+    Resources,
+    Retries,
+    SettingsUpdate,
+    require,
+)
 from .variables import Variables, say_of_gpus, say_of_volumes, say_once
 
 if TYPE_CHECKING:
@@ -125,8 +137,11 @@ class Declaration:
 
     def with_concurrency(self, concurrency: Concurrency) -> Declaration:
         """The same with so many inputs at once, or in batches."""
-        values = {name: getattr(self.spec, name) for name in self.spec.__struct_fields__}
-        return replace(self, spec=FunctionSpec(**{**values, "concurrency": concurrency}))
+        return replace(self, spec=structs.replace(self.spec, concurrency=concurrency, schedule=None))
+
+    def with_schedule(self, schedule: Cron | Period | None) -> Declaration:
+        """The same with that schedule, which is of the plain pool and of none that is derived from it."""
+        return replace(self, spec=structs.replace(self.spec, schedule=schedule))
 
 
 def say_without_effect(given: Mapping[str, Any]) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from ..errors import InvalidError
-from ..spec import AutoscalerSettings, FunctionRecord, SettingsUpdate
+from ..spec import AutoscalerSettings, FunctionRecord, Interface, SettingsUpdate
 from ..wire import messages as m
-from .client import Client, get_client, new_request
+from .client import Client, ask, get_client, get_keeper, new_request
 from .dual import Dual
 from .environment import environment_of, serialize
 from .options import Declaration, batching_of, concurrency_of
@@ -33,10 +34,16 @@ class FunctionStats(NamedTuple):
 
 
 class Home(NamedTuple):
-    """The running app that a pool belongs to."""
+    """The running app that a pool belongs to. A kept one is not of this program: a server has it that keeps apps."""
 
     app_id: str
     app_name: str
+    is_kept: bool = False
+
+    @property
+    def client(self) -> Client:
+        """The connection to the server that the app runs on."""
+        return get_keeper() if self.is_kept else get_client()
 
 
 class Pool:
@@ -52,6 +59,7 @@ class Pool:
         parameters: Mapping[str, Any] | None = None,
         plain: Pool | None = None,
         key: str | None = None,
+        interface: Interface | None = None,
     ) -> None:
         self.name = name
         self.code = code
@@ -59,7 +67,9 @@ class Pool:
         self.declaration = declaration
         self.serialized = serialized
         self.parameters = None if parameters is None else dict(parameters)  # of a class; None while there are missing
+        self.interface = interface or Interface()  # of a plain pool
         self.home: Home | None = None  # of a plain pool, while its app runs
+        self.served: FunctionRecord | None = None  # of a plain pool in a kept app, as the server has it
         self.autoscaler = Autoscaler(self)
         self.get_current_stats = Dual(self._get_current_stats)
         self.update_autoscaler = Dual(self._update_autoscaler)
@@ -119,6 +129,11 @@ class Pool:
         """Whether its app runs, so that it takes inputs."""
         return self._plain.home is not None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether its app runs on a server that keeps apps."""
+        return self._plain.home is not None and self._plain.home.is_kept
+
     def connect(self) -> tuple[Client, str]:
         """The client and this pool's id, known to the server by then; `InvalidError` while the app does not run."""
         home = self._plain.home
@@ -126,11 +141,15 @@ class Pool:
             raise InvalidError(
                 f"the app of {self.name} is not running: use `with app.run():` around the call, or `upswell run FILE`"
             )
-        client = get_client()
+        client = home.client
         if self is not self._plain and self._declared != (client, home):
             client.send(m.Declare(home.app_id, self.record(home)))
             self._declared = (client, home)
         return client, f"{home.app_id}/{self.key}"
+
+    def serve(self, home: Home, record: FunctionRecord) -> None:
+        """A server keeps the plain pool, in this app and by this record."""
+        self.home, self.served = home, record
 
     def check_image(self) -> None:
         """In a container: raise what is wrong with the image it was to be made from."""
@@ -139,6 +158,12 @@ class Pool:
 
     def record(self, home: Home) -> FunctionRecord:
         """The pool as it is sent to the server."""
+        parameters = pickle.dumps(self.parameters, 5) if self.parameters else b""
+        if home.is_kept and (served := self._plain.served) is not None:
+            variables = tuple(sorted(self.declaration.variables.resolve().items()))
+            environment = replace(served.environment, variables=variables)
+            key = f"{home.app_id}/{self.key}"
+            return replace(served, id=key, spec=self.spec, environment=environment, parameters=parameters)
         return FunctionRecord(
             id=f"{home.app_id}/{self.key}",
             app_name=home.app_name,
@@ -146,15 +171,16 @@ class Pool:
             spec=self.spec,
             environment=environment_of(self.code, self.declaration.variables.resolve(), self.serialized),
             kind="class" if isinstance(self.code, type) else "function",
-            parameters=pickle.dumps(self.parameters, 5) if self.parameters else b"",
+            parameters=parameters,
             serialized=serialize(self.code) if self.serialized else b"",
+            interface=self.interface,
         )
 
     @property
     def _content(self) -> tuple[Any, ...]:
         """What tells the pools of the same code apart."""
         parameters = None if self.parameters is None else tuple(sorted(self.parameters.items()))
-        return self.spec, self.declaration.variables, parameters
+        return replace(self.spec, schedule=None), self.declaration.variables, parameters
 
     def _digest(self) -> str:
         """Tells apart what differs from the plain pool in options or parameters, in this and in every process."""
@@ -212,14 +238,7 @@ class Pool:
 
     async def _inquire(self, update: SettingsUpdate | None) -> m.Statistics:
         client, function_id = self.connect()
-        request = new_request()
-        inbox = client.open_inbox(str(request))
-        try:
-            client.send(m.Inquire(request, function_id, update))
-            answer, _ = (await inbox.receive())[0]
-        finally:
-            client.close_inbox(str(request))
-        assert isinstance(answer, m.Statistics)
+        answer = await ask(client, m.Inquire(new_request(), function_id, update), m.Statistics)
         if answer.error:
             raise InvalidError(answer.error)
         return answer

@@ -91,7 +91,7 @@ def collect(environments: Iterable[Environment], added: Iterable[tuple[str, str]
         _let_go(tree, name)  # of one of that name beside the script, which is not what was imported
         tree |= found
     for place, path in added:
-        tree |= {path: place} if os.path.isfile(place) else dict(_walk(place, path))
+        tree |= {path: place} if os.path.isfile(place) else dict(_walk(place, "" if path == "." else path))
     scripts = {}
     for one in own:
         if one.kind == "text":
@@ -146,7 +146,7 @@ def _walk(folder: str, path: str, above: tuple[str, ...] = ()) -> Iterator[tuple
     if real in above:
         return  # a link that leads back
     for entry in _entries(folder):
-        inside = f"{path}/{entry.name}"
+        inside = f"{path}/{entry.name}" if path else entry.name
         if entry.is_dir():
             yield from _walk(entry.path, inside, (*above, real))
         elif entry.is_file():

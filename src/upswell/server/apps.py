@@ -128,8 +128,8 @@ class AppService:
             app_id = known.id if known else message.app
             require(known is not None or app_id not in self._dispatcher.apps, f"the app {app_id} is here already")
             files = tuple(sorted(message.files))
-            tree = code.make_tree(files) if files else ""
-            functions = tuple(belonging_to(app_id, message.name, record) for record in message.functions)
+            tree = code.make_tree(files)
+            functions = tuple(replace(record, id=f"{app_id}/{record.label}") for record in message.functions)
             for record in functions:
                 require(record.environment.code in ("", tree), f"the code of {record.name} is not what was sent")
         except Error as error:
@@ -384,11 +384,6 @@ class AppService:
         for digest in self._code.missing(digest for _, digest in version.files):
             self._code.put(digest, self._dispatcher.store.file(digest))
         self._code.make_tree(version.files)
-
-
-def belonging_to(app_id: str, name: str, record: FunctionRecord) -> FunctionRecord:
-    """The record as one of that app's."""
-    return replace(record, id=f"{app_id}/{record.label}", app_name=name)
 
 
 def derived(plain: FunctionRecord, record: FunctionRecord) -> FunctionRecord:

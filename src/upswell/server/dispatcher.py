@@ -115,7 +115,7 @@ class Dispatcher:
         """The function exists from now on, or is another version of itself; containers of it may soon be wanted."""
         app.functions[record.id] = self.functions[record.id] = record
         self._engine.prepare(record)
-        self.happened(e.FunctionDeclared(record.id, record.spec, app.record is None))
+        self.happened(e.FunctionDeclared(record.id, record.standing_spec, app.record is None))
 
     def remove(self, app: App, function: str, reason: str) -> None:
         """The function is no part of the app any more."""

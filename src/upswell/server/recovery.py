@@ -14,7 +14,7 @@ def recovered(snapshot: Snapshot) -> Iterator[e.Event]:
     served = chain.from_iterable(version.functions for _, version in snapshot.apps)
     functions = {record.id: record for record in chain(served, snapshot.derived)}
     for record in functions.values():
-        yield e.FunctionDeclared(record.id, record.spec, ephemeral=False)
+        yield e.FunctionDeclared(record.id, record.standing_spec, ephemeral=False)
     for function, settings in snapshot.settings:
         if function in functions:
             yield e.SettingsUpdated(function, settings)
