@@ -165,7 +165,7 @@ class History(RuleBasedStateMachine):
 
     @rule(
         what=st.sampled_from(
-            [*4 * ["a container dies"], *2 * ["settings change"], "its owner leaves", "removed", "renewed"]
+            [*4 * ["a container dies"], *2 * ["settings change"], "its owner leaves", "removed", "renewed", "stopped"]
         ),
         number=one_of,
         spec=specs(),
@@ -176,6 +176,9 @@ class History(RuleBasedStateMachine):
             case "a container dies":
                 if process := self.choose(self.alive(), number):
                     process.dead = True
+            case "stopped":
+                if process := self.choose(self.alive(), number):
+                    self.world.tell(e.ContainerStopped(process.id))
             case "settings change":
                 self.settings_change(
                     self.world.functions[name], SettingsUpdate.of(**msgspec.structs.asdict(spec.settings))

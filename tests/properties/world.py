@@ -335,7 +335,7 @@ class World:
 
     def _kill(self, known: Known) -> None:
         event, spec = self._event, known.pool.spec
-        on_demand = isinstance(event, e.CallCancelled) and event.terminate
+        on_demand = isinstance(event, e.ContainerStopped) or (isinstance(event, e.CallCancelled) and event.terminate)
         if known.pool.alive and not on_demand:
             limits = {"starting": spec.startup_timeout, "ready": spec.timeout, "ending": CANCEL_GRACE_SECONDS}
             limit, since = limits[known.state], known.started_at if known.state == "starting" else known.heard_at

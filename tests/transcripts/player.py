@@ -239,6 +239,7 @@ EVENTS: list[tuple[str, Callable[..., e.Event]]] = [
     (r"(\w+) leaves", lambda _, owner: e.OwnerLeft(owner)),
     (r"([A-Z]) is ready", lambda player, name: e.ContainerReady(player.container(name), 0.0)),
     (r"([A-Z]) can't start: (.+)", lambda player, name, why: e.StartFailed(player.container(name), why)),
+    (r"([A-Z]) is stopped", lambda player, name: e.ContainerStopped(player.container(name))),
     (r"([A-Z]) exits: (.+)", lambda player, name, why: e.ContainerExited(player.container(name), why)),
     (
         r"([A-Z]) runs out of memory",

@@ -95,6 +95,12 @@ class ContainerExited(msgspec.Struct, frozen=True, gc=False):
     out_of_memory: bool = False
 
 
+class ContainerStopped(msgspec.Struct, frozen=True, gc=False):
+    """Somebody wants the container ended: what it holds goes to others."""
+
+    container: str
+
+
 class ResultsReceived(msgspec.Struct, frozen=True, gc=False):
     """Outputs of the range, in order; `seconds` and `cpu_seconds` are sums over them."""
 
@@ -174,6 +180,7 @@ Event = (
     | ContainerReady
     | StartFailed
     | ContainerExited
+    | ContainerStopped
     | ResultsReceived
     | FailureReceived
     | ChunksReceived

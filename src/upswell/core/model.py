@@ -50,6 +50,7 @@ class Call:
     owner: str
     submitted: int = 0  # inputs taken so far; the next segment begins here
     unsettled: int = 0  # inputs taken and neither delivered nor failed
+    failed: int = 0  # inputs; for people
     total: int | None = None  # known once the last input was submitted
     cancelled: bool = False  # nothing of it is granted any more
     waiting: deque[Span] = field(default_factory=deque)  # no other place holds these inputs

@@ -15,7 +15,7 @@ from . import events as e
 from .agenda import NEVER, Agenda
 from .autoscaler import ALL_RULES, Policy
 from .commands import Command, FinishCall, Refuse, Start
-from .model import Call, Container
+from .model import Call, Container, State
 from .placement import Node
 from .pool import Pool
 from .queue import Queue
@@ -36,11 +36,34 @@ class Statistics:
     ready: int
     settings: AutoscalerSettings
     decision: str
+    wanted: int = 0  # containers, by that decision
+    rule: str = ""  # which decided
 
     @property
     def containers(self) -> int:
         """Starting and ready ones, not draining ones."""
         return self.starting + self.ready
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatus:
+    """A container's state at a glance."""
+
+    function: str
+    state: State
+    started_at: float
+    running: int  # inputs
+
+
+@dataclass(frozen=True, slots=True)
+class CallStatus:
+    """How far a call that has not ended is."""
+
+    submitted: int
+    settled: int
+    failed: int  # of those; since the plane knows the call
+    is_whole: bool  # no more inputs come
+    cancelled: bool
 
 
 class Plane:
@@ -137,6 +160,10 @@ class Plane:
                     self._settle(known[0], now, out)
             case e.CallCancelled():
                 self._cancel(event.call, event.running, event.terminate, now, out)
+            case e.ContainerStopped():
+                if found := self._container(event.container):
+                    found[0].stop(found[1], out)
+                    self._settle(found[0], now, out)
             case e.CallRestored():
                 self._restored(event.saved, now, out)
             case e.OwnerLeft():
@@ -267,4 +294,21 @@ class Plane:
             ready=containers.ready,
             settings=pool.settings,
             decision=pool.decision.words,
+            wanted=pool.decision.containers,
+            rule=pool.decision.rule,
         )
+
+    def container(self, name: str) -> ContainerStatus | None:
+        """How the container is, or `None` where it is gone."""
+        if (found := self._container(name)) is None:
+            return None
+        pool, container = found
+        return ContainerStatus(pool.function, container.state, container.started_at, container.running)
+
+    def call(self, name: str) -> CallStatus | None:
+        """How the call is, or `None` where it has ended or never was."""
+        if (known := self._calls.get(name)) is None:
+            return None
+        call = known[1]
+        settled = call.submitted - call.unsettled
+        return CallStatus(call.submitted, settled, call.failed, call.total is not None, call.cancelled)

@@ -199,6 +199,10 @@ class Pool:
                 held.wanted_back = True
                 out.append(TakeBack(held.container.id, held.id))
 
+    def stop(self, container: Container, out: list[Command]) -> None:
+        """End the container because somebody said so: none of its inputs is to blame."""
+        self.containers.kill(container, "cancelled", "it was stopped", out)
+
     def remove(self, now: float, out: list[Command]) -> None:
         """The function is gone: cancel its calls, end its containers."""
         self.removed = True

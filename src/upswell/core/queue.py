@@ -247,6 +247,7 @@ class Queue:
         attempts = call.failures.get(start, 0) + call.losses.get(start, 0) if stop - start == 1 else 0
         out.append(Fail(call.id, start, stop - start, kind, reason, max(1, attempts)))
         self.failed += stop - start
+        call.failed += stop - start
         self._settle(call, segment, stop - start, out)
 
     def _settle(self, call: Call, segment: Segment, count: int, out: list[Command]) -> None:

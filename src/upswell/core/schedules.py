@@ -86,6 +86,11 @@ class Schedules:
         if entry := self._entries.get(function):
             entry.running.pop(call, None)
 
+    def next(self, function: str) -> float | None:
+        """When the function is due next, or `None` where it has no schedule."""
+        entry = self._entries.get(function)
+        return entry.next if entry else None
+
     def deadline(self) -> float | None:
         """When something is due next, or `None`."""
         first = self._first()
