@@ -21,6 +21,8 @@ from .spec import FunctionRecord, SettingsUpdate
 from .wire.buffers import Block
 from .wire.messages import CallKind, ErrorRecord
 
+MAX_FAILURES = 100_000  # that are counted of one call
+
 Bytes = bytes | memoryview
 
 
@@ -74,6 +76,14 @@ class Version(msgspec.Struct, frozen=True):
     deployed_at: float
     functions: tuple[FunctionRecord, ...]
     files: tuple[tuple[str, str], ...] = ()
+
+
+class VersionHead(msgspec.Struct, frozen=True):
+    """A version without what is in it."""
+
+    number: int
+    tag: str
+    deployed_at: float
 
 
 class CallRecord(msgspec.Struct, frozen=True):
@@ -327,14 +337,20 @@ class Store(Protocol):
     def call(self, call: str) -> CallRecord | None:
         """The call, if it is kept."""
 
-    def calls(self, limit: int = 100) -> list[CallRecord]:
-        """The latest calls that are kept, the newest first."""
+    def calls(self, limit: int = 100, skip: int = 0) -> list[CallRecord]:
+        """The latest calls that are kept, the newest first, after `skip` of them."""
+
+    def failures(self, call: str) -> int:
+        """How many inputs of the call have failed, counted up to `MAX_FAILURES`."""
 
     def apps(self) -> list[AppRecord]:
         """All apps that are kept, stopped ones too, the oldest first."""
 
     def versions(self, app: str) -> list[Version]:
         """All versions of the app, the oldest first."""
+
+    def version_heads(self, app: str, limit: int = 100) -> list[VersionHead]:
+        """The latest versions of the app, the newest first, at little cost however large they are."""
 
     def missing(self, digests: Iterable[str]) -> set[str]:
         """Those of the digests whose content is not kept."""

@@ -61,6 +61,7 @@ def test_a_call_is_described(desk: Desk) -> None:
     assert desk.store.call("fc-3") is None
     assert [call.id for call in desk.store.calls()] == ["fc-2", "fc-1"]
     assert [call.id for call in desk.store.calls(1)] == ["fc-2"]
+    assert [call.id for call in desk.store.calls(2, skip=1)] == ["fc-1"]
 
 
 def test_what_is_left_of_a_call_is_what_has_no_outcome(desk: Desk) -> None:
@@ -116,6 +117,19 @@ def test_outcomes_come_by_position_and_as_they_were(desk: Desk) -> None:
     assert bytes(kept[1].kept.payload) == b"outputs from 5"
     assert kept[-1].error == error
     assert bytes(kept[-1].kept.payload) == b"exception"
+
+
+def test_failures_are_counted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.offer(*opened("fc-1"))
+    desk.offer(*opened("fc-2"))
+    error = ErrorRecord("user", "builtins.ValueError", "no")
+    for first, count in ((0, 2), (5, 1)):
+        desk.commit(s.PutOutcome("fc-1", Outcome(first, count, Kept(b""), error)))
+    desk.commit(outputs("fc-1", 7, 3))
+    desk.store.put_outcome("fc-3", Outcome(0, 4, Kept(b""), error))
+    assert [desk.store.failures(call) for call in ("fc-1", "fc-2", "fc-3", "fc-4")] == [3, 0, 4, 0]
+    monkeypatch.setattr(s, "MAX_FAILURES", 2)
+    assert desk.store.failures("fc-1") == 2
 
 
 def test_some_outcomes_can_be_asked_for(desk: Desk) -> None:
@@ -286,6 +300,10 @@ def test_an_app_is_served_by_its_present_version(desk: Desk) -> None:
     assert desk.offer(s.PutFile("d3", b"two"), s.PutVersion(two), s.PutApp(newer)) is None
     assert desk.store.load().apps == ((newer, two),)
     assert desk.store.versions("ap-1") == [one, two]
+    heads = [s.VersionHead(number.number, number.tag, number.deployed_at) for number in (two, one)]
+    assert desk.store.version_heads("ap-1") == heads
+    assert desk.store.version_heads("ap-1", 1) == heads[:1]
+    assert desk.store.version_heads("ap-2") == []
     assert [desk.store.file(digest) for digest in ("d1", "d2", "d3")] == [b"one", b"both", b"two"]
     desk.commit(s.PutApp(app))  # a rollback
     assert desk.store.load().apps == ((app, one),)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from upswell.clock import ManualClock
-from upswell.engine import Capacity, ContainerExit, Report
+from upswell.engine import Capacity, ContainerExit, ContainerOutput, Report
 from upswell.errors import Error
 from upswell.home import SOCKET, Serving
 from upswell.server.front import Front
@@ -67,6 +67,10 @@ class PlayedEngine:
         """The container's process ends."""
         if self.tokens.pop(container, None):
             self._report(ContainerExit(container, status, f"status {status}"))
+
+    def write(self, container: str, stream: int, text: str) -> None:
+        """The container's process writes whole lines."""
+        self._report(ContainerOutput(container, stream, text))
 
     def cpu_seconds(self, container: str) -> float | None:
         return None

@@ -24,7 +24,7 @@ SEED = int(os.environ.get("UPSWELL_FUZZ_SEED", "1"))
 FRAMES_AT_MOST = 30  # that one peer sends; most are sent away earlier
 FROM_CLIENTS = (
     m.Submit, m.EndInputs, m.Cancel, m.Collect, m.Uncollect, m.Inquire, m.Watch, m.Release, m.OpenApp, m.CloseApp,
-    m.UseObject, m.Withdraw, m.Bye,
+    m.UseObject, m.Withdraw, m.Bye, m.List, m.ReadLogs, m.Unfollow, m.StopContainer,
 )  # fmt: skip
 FROM_CONTAINERS = (
     m.Ready, m.StartFailed, m.Results, m.Failure, m.Returned, m.Suspended, m.Resumed, m.Release, m.Bye,

@@ -201,7 +201,9 @@ class Client:
                 pass
             case m.AppOpened(app=name) | m.AppClosed(app=name):
                 pass
-            case m.Statistics(request=request) | m.ObjectAnswer(request=request):
+            case m.Statistics(request=request) | m.ObjectAnswer(request=request) | m.Done(request=request):
+                name = str(request)
+            case m.Listed(request=request) | m.Logged(request=request) | m.Deployed(request=request):
                 name = str(request)
             case m.MissingFiles(request=request) | m.Deployed(request=request) | m.Resolved(request=request):
                 name = str(request)

@@ -44,7 +44,9 @@ class AppService:
         """Run the app until its client closes it, or is gone."""
         if self._code is not None and message.files:
             self._code.make_tree(message.files)
-        app = self._dispatcher.apps[message.app] = App(message.app, connection, {})
+        app = self._dispatcher.apps[message.app] = App(
+            message.app, message.name, connection, {}, deployed_at=self._dispatcher.ledger.now()
+        )
         for record in message.functions:
             self._dispatcher.declare(app, record)
         connection.send(m.AppOpened(message.app))
@@ -198,6 +200,8 @@ class AppService:
                 connection.send(m.Deployed(request, error=m.ErrorRecord("full", "", str(error))))
                 return
             app = self._install(record, version, follow, strategy)
+            tag = f" ({version.tag})" if version.tag else ""
+            self._dispatcher.say(f"version {version.number}{tag} is served from now on, {strategy}", app=app.id)
             if record.detached:
                 app.opener = connection
             connection.send(m.Deployed(request, record.id, version.number))
@@ -210,7 +214,7 @@ class AppService:
         """What is kept is served from now on."""
         app = self._dispatcher.apps.get(record.id)
         if app is None:
-            app = self._dispatcher.apps[record.id] = App(record.id, None, {})
+            app = self._dispatcher.apps[record.id] = App(record.id, record.name, None, {})
         app.record, app.version, app.deployed_at, app.closing = record, version.number, version.deployed_at, False
         if not record.detached:
             self._names[record.name] = app
@@ -286,6 +290,7 @@ class AppService:
 
     def _stopped(self, app: App) -> None:
         assert app.record is not None
+        self._dispatcher.say("stopped", app=app.id)
         if self._names.get(app.record.name) is app:
             del self._names[app.record.name]
         self._end(app, "its app is stopped")
@@ -368,7 +373,7 @@ class AppService:
         fires = dict(snapshot.fires)
         self._overrides = dict(snapshot.settings)
         for app_record, version in snapshot.apps:
-            app = App(app_record.id, None, {}, app_record, version.number, version.deployed_at)
+            app = App(app_record.id, app_record.name, None, {}, app_record, version.number, version.deployed_at)
             self._dispatcher.apps[app.id] = app
             if not app_record.detached:
                 self._names[app_record.name] = app

@@ -51,7 +51,8 @@ class CallService:
 
     def _open(self, connection: Connection, message: m.Submit) -> Caller:
         dispatcher = self._dispatcher
-        caller = dispatcher.calls[message.call] = Caller(connection, message.kind, message.function, message.method)
+        caller = Caller(connection, message.kind, message.function, message.method, begun_at=dispatcher.ledger.now())
+        dispatcher.calls[message.call] = caller
         caller.maker = connection.identity.app
         app = dispatcher.apps.get(caller.app)
         caller.kept = message.kind == "spawn" and app is not None and app.record is not None

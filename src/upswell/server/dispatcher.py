@@ -22,6 +22,7 @@ from ..wire.messages import Strategy
 from .connections import Connection
 from .graph import CallGraph
 from .ledger import Ledger
+from .logs import Logs
 from .runtime import Runtime
 
 KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory", "cancelled")
@@ -42,6 +43,7 @@ class Caller:
     refusals: int = 0  # of its segments; what was on its way to the store meanwhile is void
     holder: tuple[str, int] | None = None  # of a generator's call, the container and the range that run it
     collectors: list[Connection] = field(default_factory=list)  # who fetches a spawned call's outcomes
+    begun_at: float = 0.0  # of one that is not kept, by the calendar
 
     @property
     def app(self) -> str:
@@ -60,8 +62,10 @@ class Served:
     id: str
     token: str
     record: FunctionRecord
+    version: int = 0  # of its app
     connection: Connection | None = None
     exit: ContainerExit | None = None
+    explained: bool = False  # why it ends was said in the log
     segments: set[tuple[str, int]] = field(default_factory=set)  # payloads it has
 
 
@@ -70,11 +74,12 @@ class App:
     """A running app: who opened it, what it has, who watches it. One with a `record` outlives its opener."""
 
     id: str
+    name: str
     opener: Connection | None
     functions: dict[str, FunctionRecord]
     record: AppRecord | None = None
     version: int = 0
-    deployed_at: float = 0.0
+    deployed_at: float = 0.0  # or opened
     watchers: list[Connection] = field(default_factory=list)
     containers: int = 0
     closing: bool = False
@@ -83,7 +88,7 @@ class App:
 class Dispatcher:
     """The hands of the core."""
 
-    def __init__(self, runtime: Runtime, engine: Engine, store: Store, ledger: Ledger) -> None:
+    def __init__(self, runtime: Runtime, engine: Engine, store: Store, ledger: Ledger, logs: Logs | None) -> None:
         self.apps: dict[str, App] = {}
         self.functions: dict[str, FunctionRecord] = {}
         self.calls: dict[str, Caller] = {}
@@ -91,6 +96,7 @@ class Dispatcher:
         self.containers: dict[str, Served] = {}
         self.store = store
         self.ledger = ledger
+        self.logs = logs
         self.graph = CallGraph()
         self.stopping = False
         self._runtime = runtime
@@ -126,6 +132,9 @@ class Dispatcher:
     def start_failed(self, served: Served, error: m.ErrorRecord, payload: memoryview) -> None:
         """A container could not load its function."""
         self._start_errors[served.record.id] = (error, Kept(payload))
+        words = f"could not start: {error.type}: {error.message}\n{error.traceback}"
+        self.say(words, function=served.record.id, container=served.id)
+        served.explained = True
         self.happened(e.StartFailed(served.id, f"{error.type}: {error.message}"))
 
     # -- commands ----------------------------------------------------------------------------------
@@ -156,8 +165,8 @@ class Dispatcher:
                 self._start(container, function)
             case c.Drain(container=container, reason=reason):
                 self._tell(container, m.Drain(reason))
-            case c.Kill(container=container):
-                self._engine.kill(container)
+            case c.Kill(container=container, reason=reason):
+                self._kill(container, reason)
             case c.TakeBack(container=container, range=number):
                 self._tell(container, m.TakeBack(number))
             case c.CancelRange(container=container, range=number):
@@ -168,6 +177,12 @@ class Dispatcher:
             case c.FinishCall(call=call):
                 self._finish(call)
 
+    def _kill(self, container: str, reason: str) -> None:
+        if (served := self.containers.get(container)) is not None:
+            served.explained = True
+            self.say(f"was killed: {reason}", function=served.record.id, container=container)
+        self._engine.kill(container)
+
     def _tell(self, container: str, message: m.Message, payload: bytes | memoryview = b"") -> None:
         served = self.containers.get(container)
         if served is not None and served.connection is not None:
@@ -177,6 +192,7 @@ class Dispatcher:
         record = self.functions[function]
         served = self.containers[container] = Served(container, f"{container}.{secrets.token_hex(16)}", record)
         if app := self.apps.get(app_of(function)):
+            served.version = app.version
             app.containers += 1
         self._engine.start(container, served.token, record)
 
@@ -328,14 +344,26 @@ class Dispatcher:
         if served is None:
             return
         if isinstance(report, ContainerOutput):
-            app = self.apps.get(app_of(served.record.id))
-            if app is not None and app.opener is not None:
-                container = served.id.removeprefix("co-")
-                app.opener.send(m.Log(app.id, served.record.label, container, report.stream, report.text))
+            self._wrote(served, report)
             return
         served.exit = report
         if served.connection is None:
             self.container_gone(served)
+
+    def _wrote(self, served: Served, output: ContainerOutput) -> None:
+        app = self.apps.get(app_of(served.record.id))
+        if app is not None and app.opener is not None:
+            container = served.id.removeprefix("co-")
+            app.opener.send(m.Log(app.id, served.record.label, container, output.stream, output.text))
+        if app is not None and app.record is not None and self.logs is not None:
+            stream: m.LogStream = "stdout" if output.stream == 1 else "stderr"
+            self.logs.keep(app.id, served.record.label, served.id, stream, output.text)
+
+    def say(self, words: str, *, app: str = "", function: str = "", container: str = "") -> None:
+        """A line of the server's own in the log of the app, or of the function's, if that is kept."""
+        known = self.apps.get(app or app_of(function))
+        if known is not None and known.record is not None and self.logs is not None:
+            self.logs.keep(known.id, function.rpartition("/")[2], container, "server", words.rstrip("\n") + "\n")
 
     def container_gone(self, served: Served) -> None:
         """Its process is gone and its connection read to the end, or the latter alone: then the process must end."""
@@ -346,6 +374,9 @@ class Dispatcher:
         del self.containers[served.id]
         if self.stopping:
             return  # what it had is the next life's to try, and nobody is to blame
+        if served.exit.status and not served.explained:
+            words = "ran out of memory" if served.exit.out_of_memory else "ended by itself"
+            self.say(f"{words}: {served.exit.reason}", function=served.record.id, container=served.id)
         self.happened(e.ContainerExited(served.id, served.exit.reason, served.exit.out_of_memory))
         if app := self.apps.get(app_of(served.record.id)):
             app.containers -= 1

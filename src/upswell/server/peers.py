@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from ..core import events as e
 from ..errors import Error, InvalidError
 from ..spec import AutoscalerSettings
@@ -14,9 +16,11 @@ from ..wire.codec import ProtocolError
 from .apps import AppService
 from .calls import CallService, adopt
 from .connections import Connection
-from .dispatcher import App, Dispatcher, Served
+from .dispatcher import App, Dispatcher, Served, app_of
 from .guard import Guard, no_function
 from .identity import NEIGHBOUR
+from .listing import Listings
+from .logs import Logs
 from .objects import ObjectService
 from .runtime import Runtime
 from .validation import check_client, check_container
@@ -81,6 +85,8 @@ class Services:
     apps: AppService
     objects: ObjectService
     describe: Callable[[int], m.ServerDescribed]
+    listings: Listings
+    logs: Logs | None
 
 
 class ClientPeer:
@@ -100,6 +106,8 @@ class ClientPeer:
         self._objects = services.objects
         self._describe = services.describe
         self._guard = Guard(connection, services.dispatcher)
+        self._listings = services.listings
+        self._logs = services.logs
         self._left = left
         self._progress: dict[str, m.Progress] = {}
 
@@ -147,7 +155,7 @@ class ClientPeer:
                 self._administer(message, payload)
 
     def _administer(self, message: m.Message, payload: memoryview) -> None:
-        """The rarer messages: those about deployed apps, and about the server."""
+        """The rarer messages: those about deployed apps, about what is here, and about the server."""
         match message:
             case m.OfferFiles():
                 self._apps.offer_files(self._connection, message)
@@ -165,6 +173,15 @@ class ClientPeer:
                 self._connection.send(self._describe(request))
             case m.BackUp():
                 self._back_up(message)
+            case m.List():
+                self._listings.begin(self._connection, message)
+            case m.StopContainer(request=request, container=container):
+                self._stop_container(request, container)
+            case m.ReadLogs():
+                self._read_logs(message)
+            case m.Unfollow(request=request):
+                if self._logs is not None:
+                    self._logs.unfollow(self._connection, request)
             case _:
                 raise ProtocolError(f"a client does not send {type(message).__name__}")
 
@@ -211,6 +228,23 @@ class ClientPeer:
 
         self._dispatcher.store.backup(message.path, answer)
 
+    def _stop_container(self, request: int, container: str) -> None:
+        error = None
+        if self._runtime.plane.container(container) is None:
+            error = m.ErrorRecord("missing", "", f"there is no container {container}: it has ended, or it never was")
+        self._dispatcher.happened(e.ContainerStopped(container))
+        self._connection.send(m.Done(request, error))
+
+    def _read_logs(self, message: m.ReadLogs) -> None:
+        served = self._dispatcher.containers.get(message.container)
+        if not message.app and served is not None:
+            message = replace(message, app=app_of(served.record.id))
+        if self._logs is not None:
+            self._logs.read(self._connection, message)
+            return
+        error = m.ErrorRecord("missing", "", "this server ends with its client, who is shown what containers write")
+        self._connection.send(m.Logged(message.request, [], True, error))
+
     def _watch(self, name: str) -> None:
         app = self._dispatcher.apps.get(name)
         if app is not None and self._connection not in app.watchers:
@@ -238,5 +272,7 @@ class ClientPeer:
         self._calls.client_left(self._connection)
         self._objects.client_left(self._connection)
         self._apps.client_left(self._connection)
+        if self._logs is not None:
+            self._logs.client_left(self._connection)
         if self._left is not None:
             self._left()

@@ -27,6 +27,8 @@ from .connections import Connection, Peer
 from .dispatcher import Dispatcher, app_of
 from .identity import NEIGHBOUR, Identity
 from .ledger import Ledger
+from .listing import Listings
+from .logs import Logs
 from .objects import ObjectService
 from .peers import ClientPeer, ContainerPeer, Services
 from .recovery import recovered
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from .notice import Notice
 
 BACKLOG = 1024  # containers that may be dialling at the same moment
-CODE = "code"  # in the server's home
+CODE, LOGS = "code", "logs"  # in the server's home
 RETIRE_SECONDS = 10.0  # for exit hooks, when a server with a home ends; containers that take longer are killed
 RETIRE_LOOK_SECONDS = 0.01
 SWEEP_SECONDS = 60.0
@@ -74,7 +76,8 @@ class Server:
         self._clock = clock or loop
         self._snapshot: Snapshot | None = store.load()
         self._runtime = Runtime(engine, limits, self._clock, self._snapshot.first_id)
-        dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_soon, calendar))
+        self._logs = None if home is None else Logs(home / LOGS, calendar)
+        dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_soon, calendar), self._logs)
         self._runtime.begin(dispatcher.perform)
         self._timetable = Timetable(dispatcher, self._clock)
         self._services = Services(
@@ -84,6 +87,8 @@ class Server:
             AppService(dispatcher, self._timetable, None if home is None else CodeStore(home / CODE)),
             ObjectService(ObjectLimits(), self._clock),
             self._describe,
+            Listings(dispatcher, self._runtime.plane, engine, self._timetable, self._clock),
+            self._logs,
         )
         self._address = ""
 
@@ -125,6 +130,8 @@ class Server:
         await self._engine.close()
         self._services.dispatcher.ledger.commit()
         self._store.close()
+        if self._logs is not None:
+            self._logs.close()
 
     def _go_on(self) -> None:
         """Serve what the last server of this home has left: apps, calls, schedules."""

@@ -49,6 +49,10 @@ class Timetable:
         """A call has ended, which may be one of a schedule's."""
         self._schedules.ended(function, call)
 
+    def next(self, function: str) -> float | None:
+        """When the function's schedule fires next, if it has one."""
+        return self._schedules.next(function)
+
     def begin(self) -> None:
         """Fire what is due, which after a restart is what was missed, and go on."""
         self._ring()
@@ -84,9 +88,10 @@ class Timetable:
                 self._clock.call_later(RETRY_SECONDS, self._fire, fire, call)
                 return
             if fire.missed:
-                log.warning("%s: its schedule fires once for all that was missed", fire.function)
+                self._dispatcher.say("its schedule fires once for all that was missed", function=fire.function)
             if fire.running:
-                log.warning("%s: its schedule fires, and %s still runs", fire.function, fire.running[-1])
+                words = f"its schedule fires, and {fire.running[-1]} still runs"
+                self._dispatcher.say(words, function=fire.function)
             self._dispatcher.calls[call] = Caller(None, "spawn", fire.function, kept=True, total=1)
             self._schedules.begun(fire.function, call)
             self._dispatcher.happened(e.InputsSubmitted(call, fire.function, "spawn", 0, 1, True))

@@ -107,6 +107,23 @@ def _check_administration(message: m.Message) -> None:
             _check_id("app", app)
             _require(len(name) <= MAX_ID_CHARACTERS, f"{name[:40]!r} is no function")
             _check_whole("version", version, 0, 1 << 31)
+        case _:
+            _check_listing(message)
+
+
+def _check_listing(message: m.Message) -> None:
+    """What may be asked of what is here."""
+    match message:
+        case m.List(request=request, limit=limit):
+            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("limit", limit, 0, m.MAX_ROWS)
+        case m.StopContainer(request=request, container=container):
+            _check_whole("request", request, 0, 1 << 62)
+            _check_id("container", container)
+        case m.ReadLogs(request=request, app=app, container=container, lines=lines):
+            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("lines", lines, 0, m.MAX_LOG_LINES)
+            _check_id("app or container", app or container)
 
 
 def check_container(message: m.Message, connection: Connection) -> None:
@@ -171,6 +188,7 @@ def _check_open(message: m.OpenApp, dispatcher: Dispatcher) -> None:
     app = message.app
     _check_id("app", app)
     _require("/" not in app, f"the app id {app!r} has a slash")
+    _require(len(message.name) <= MAX_ID_CHARACTERS, f"the name {message.name[:40]!r} … is too long")
     _require(app not in dispatcher.apps, f"the app {app} is open already")
     _require(len(message.functions) <= MAX_FUNCTIONS, f"an app has at most {MAX_FUNCTIONS:,} functions")
     seen = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -226,14 +227,22 @@ class MemoryStore:
         written = self._calls.get(call)
         return written.record if written else None
 
-    def calls(self, limit: int = 100) -> list[s.CallRecord]:
-        return [written.record for written in list(reversed(self._calls.values()))[:limit]]
+    def calls(self, limit: int = 100, skip: int = 0) -> list[s.CallRecord]:
+        return [written.record for written in islice(reversed(self._calls.values()), skip, skip + limit)]
+
+    def failures(self, call: str) -> int:
+        failed = (outcome.count for outcome in self._outcomes.get(call, ()) if outcome.error is not None)
+        return min(s.MAX_FAILURES, sum(failed))
 
     def apps(self) -> list[s.AppRecord]:
         return list(self._apps.values())
 
     def versions(self, app: str) -> list[s.Version]:
         return list(self._versions.get(app, ()))
+
+    def version_heads(self, app: str, limit: int = 100) -> list[s.VersionHead]:
+        latest = islice(reversed(self._versions.get(app, [])), limit)
+        return [s.VersionHead(version.number, version.tag, version.deployed_at) for version in latest]
 
     def missing(self, digests: Iterable[str]) -> set[str]:
         return {*digests} - self._files.keys()

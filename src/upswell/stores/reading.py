@@ -148,6 +148,13 @@ class Reader:
         numbers = list(self._rows("SELECT number FROM versions WHERE app = ? ORDER BY number", app))
         return [self._version(app, number) for (number,) in numbers]
 
+    def version_heads(self, app: str, limit: int) -> list[s.VersionHead]:
+        """The latest of the app. What is large in a row stands behind what is read of it."""
+        rows = self._rows(
+            "SELECT number, tag, deployed_at FROM versions WHERE app = ? ORDER BY number DESC LIMIT ?", app, limit
+        )
+        return [s.VersionHead(*row) for row in rows]
+
     def _version(self, app: str, number: int) -> s.Version:
         tag, deployed_at, functions = self._row(
             "SELECT tag, deployed_at, functions FROM versions WHERE app = ? AND number = ?", app, number
@@ -169,15 +176,25 @@ class Reader:
         """The call, if it is there."""
         return next(iter(self._calls("WHERE id = ?", call)), None)
 
-    def calls(self, limit: int) -> list[s.CallRecord]:
+    def calls(self, limit: int, skip: int) -> list[s.CallRecord]:
         """The latest calls."""
-        return self._calls("ORDER BY number DESC LIMIT ?", limit)
+        return self._calls("ORDER BY number DESC LIMIT ? OFFSET ?", limit, skip)
 
-    def _calls(self, which: str, value: str | int) -> list[s.CallRecord]:
+    def failures(self, call: str) -> int:
+        """How many inputs of the call failed."""
+        found = self._row(
+            "SELECT sum(count) FROM (SELECT count FROM outcomes WHERE call = (SELECT number FROM calls WHERE id = ?) "
+            "AND error IS NOT NULL LIMIT ?)",
+            call,
+            s.MAX_FAILURES,
+        )
+        return found[0] or 0
+
+    def _calls(self, which: str, *values: str | int) -> list[s.CallRecord]:
         rows = self._rows(
             "SELECT id, function, kind, submitted, total, submitted_at, finished_at, cancelled, expired, method, maker "
             f"FROM calls {which}",
-            value,
+            *values,
         )
         return [
             s.CallRecord(

@@ -57,6 +57,7 @@ CREATE TABLE outcomes (
     payload BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX outcomes_by_call ON outcomes (call, first, count);
+CREATE INDEX outcomes_failed ON outcomes (call, count) WHERE error IS NOT NULL;
 
 CREATE TABLE attempts (
     call INTEGER NOT NULL,

@@ -117,14 +117,20 @@ class SqliteStore:
     def call(self, call: str) -> s.CallRecord | None:
         return self._reader.call(call)
 
-    def calls(self, limit: int = 100) -> list[s.CallRecord]:
-        return self._reader.calls(limit)
+    def calls(self, limit: int = 100, skip: int = 0) -> list[s.CallRecord]:
+        return self._reader.calls(limit, skip)
+
+    def failures(self, call: str) -> int:
+        return min(s.MAX_FAILURES, self._passing.failures(call) + self._reader.failures(call))
 
     def apps(self) -> list[s.AppRecord]:
         return self._reader.apps()
 
     def versions(self, app: str) -> list[s.Version]:
         return self._reader.versions(app)
+
+    def version_heads(self, app: str, limit: int = 100) -> list[s.VersionHead]:
+        return self._reader.version_heads(app, limit)
 
     def missing(self, digests: Iterable[str]) -> set[str]:
         return self._reader.missing(digests)

@@ -10,6 +10,7 @@ from .apps import *
 from .base import *
 from .calls import *
 from .containers import *
+from .listings import *
 from .objects import *
 from .reports import *
 from .server import *
@@ -21,6 +22,7 @@ AnyMessage = (
     | Submit | EndInputs | Cancel | Collect | Uncollect | Consumed
     | Accepted | Refused | Invited | Outputs | Failed | Chunks | CallDescribed
     | Inquire | Statistics | Watch | Progress | Log | DescribeGraph | CallGraph
+    | List | Listed | StopContainer | ReadLogs | Logged | Unfollow
     | UseObject | Withdraw | ObjectAnswer
     | DescribeServer | ServerDescribed | BackUp | Denied
     | Load | Assign | TakeBack | CancelRange | Credit | Forget | Drain

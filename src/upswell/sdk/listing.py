@@ -1,0 +1,133 @@
+"""What is on the server: rows and logs, as the command line asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from ..errors import InvalidError
+from ..spec import AutoscalerSettings, SettingsUpdate
+from ..wire import messages as m
+from .client import Client, new_request
+from .submission import failure
+
+R = TypeVar("R", m.AppInfo, m.FunctionInfo, m.ContainerInfo, m.CallInfo, m.VersionInfo)
+
+
+class Listing(NamedTuple, Generic[R]):
+    """Rows, and whether the limit has left some out."""
+
+    rows: list[R]
+    more: bool
+
+
+async def list_apps(client: Client) -> Listing[m.AppInfo]:
+    """All apps, the newest first, stopped ones last."""
+    return await _listing(client, m.ListApps(), m.AppInfo)
+
+
+async def list_functions(client: Client, app: str = "", *, active: bool = False) -> Listing[m.FunctionInfo]:
+    """The pools of the app with that id, or of all; with `active` those that have containers or inputs."""
+    return await _listing(client, m.ListFunctions(app, active), m.FunctionInfo)
+
+
+async def list_containers(client: Client, app: str = "") -> Listing[m.ContainerInfo]:
+    """The containers of the app with that id, or of all."""
+    return await _listing(client, m.ListContainers(app), m.ContainerInfo)
+
+
+async def list_calls(client: Client, app: str = "", limit: int = m.MAX_ROWS) -> Listing[m.CallInfo]:
+    """The newest calls first, of the app with that id, or of all."""
+    return await _listing(client, m.ListCalls(app), m.CallInfo, limit)
+
+
+async def find_call(client: Client, call: str) -> m.CallInfo | None:
+    """The call of that id; `None` where it never was, or is not known any more."""
+    found = await _listing(client, m.ListCalls(call=call), m.CallInfo)
+    return found.rows[0] if found.rows else None
+
+
+async def list_versions(client: Client, app: str) -> Listing[m.VersionInfo]:
+    """The versions of the deployed app with that id, the newest first."""
+    return await _listing(client, m.ListVersions(app), m.VersionInfo)
+
+
+async def change_settings(client: Client, function: str, update: SettingsUpdate | None) -> AutoscalerSettings:
+    """Lay `update` over the settings of the pool with that id. Returns those in force; raises `InvalidError`."""
+    request = new_request()
+    answer = await _ask(client, request, m.Inquire(request, function, update))
+    assert isinstance(answer, m.Statistics)
+    if answer.error:
+        raise InvalidError(answer.error)
+    return answer.settings.in_force
+
+
+async def stop_container(client: Client, container: str) -> None:
+    """End the container; what it runs is tried again elsewhere. Raises `NotFoundError` where there is none."""
+    request = new_request()
+    _check(await _ask(client, request, m.StopContainer(request, container)))
+
+
+async def stop_app(client: Client, app: str) -> None:
+    """Stop the app with that id: what has not ended of its calls is cancelled."""
+    request = new_request()
+    _check(await _ask(client, request, m.StopApp(request, app)))
+
+
+async def roll_back(client: Client, name: str, version: int) -> m.Deployed:
+    """Serve an earlier version of the app again, 0 for the one before."""
+    request = new_request()
+    answer = _check(await _ask(client, request, m.Rollback(request, name, version)))
+    assert isinstance(answer, m.Deployed)
+    return answer
+
+
+async def read_logs(client: Client, asked: m.ReadLogs) -> AsyncIterator[list[m.LogEntry]]:
+    """The entries that are there, and with `follow` those that come, in pages: for `DualIteration`."""
+    inbox = client.open_inbox(str(asked.request))
+    try:
+        client.send(asked)
+        while True:
+            for answer, _ in await inbox.receive():
+                assert isinstance(answer, m.Logged)
+                _check(answer)
+                yield answer.entries
+                if answer.last and not asked.follow:
+                    return
+    finally:
+        client.close_inbox(str(asked.request))
+        if asked.follow:
+            client.send(m.Unfollow(asked.request))
+
+
+async def _listing(client: Client, subject: Any, kind: type[R], limit: int = m.MAX_ROWS) -> Listing[R]:
+    request = new_request()
+    inbox = client.open_inbox(str(request))
+    rows: list[R] = []
+    try:
+        client.send(m.List(request, subject, limit))
+        while True:
+            for answer, _ in await inbox.receive():
+                assert isinstance(answer, m.Listed)
+                rows += [row for row in answer.rows if isinstance(row, kind)]
+                if answer.last:
+                    return Listing(rows, answer.more)
+    finally:
+        client.close_inbox(str(request))
+
+
+async def _ask(client: Client, request: int, message: m.Message) -> m.Message:
+    inbox = client.open_inbox(str(request))
+    try:
+        client.send(message)
+        return (await inbox.receive())[0][0]
+    finally:
+        client.close_inbox(str(request))
+
+
+def _check(answer: m.Message) -> m.Message:
+    """The answer, unless it says that the request was refused: then that is raised."""
+    error = getattr(answer, "error", None)
+    if isinstance(error, m.ErrorRecord):
+        raise failure(error)
+    return answer
