@@ -132,7 +132,7 @@ def _cells(one: FunctionProgress, rate: float) -> dict[str, Text]:
         "name": Text(one.name),
         "bar": Text(),
         "counts": counts,
-        "rate": Text(f"{_short(rate)}/s"),
+        "rate": Text(f"{short(rate)}/s"),
         "running": Text(f"{one.running:,} running"),
         "pending": Text(f"{one.pending:,} pending"),
         "containers": Text(f"{containers}{f' + {one.starting:,} starting' if one.starting else ''}"),
@@ -158,7 +158,7 @@ def _inputs(one: FunctionProgress) -> int:
     return one.pending + one.running + one.succeeded + one.failed
 
 
-def _short(rate: float) -> str:
+def short(rate: float) -> str:
     """Return the number in at most five characters: 0.4, 12, 3.1k, 2.5M."""
     for limit, unit in ((1e6, "M"), (1e3, "k")):
         if rate >= limit:
