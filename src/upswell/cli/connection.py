@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
-from ..errors import ConnectionError, Error
-from ..sdk.client import Client, configured_server, join_client, leave_client
+from ..errors import Error
+from ..sdk.client import Client, get_keeper
 
 Action = Callable[[], int]
 
@@ -21,23 +20,6 @@ def connected() -> Iterator[Client]:
     Raises `click.ClickException` for every error of ours inside.
     """
     try:
-        if configured_server() is None:
-            os.environ["UPSWELL_SERVER"] = background_server()
-        client = join_client()
-        try:
-            yield client
-        finally:
-            leave_client()
+        yield get_keeper()
     except Error as error:
         raise click.ClickException(str(error)) from None
-
-
-def background_server() -> str:
-    """The address of the server that keeps its state in `UPSWELL_HOME`."""
-    home = os.path.abspath(os.path.expanduser(os.environ.get("UPSWELL_HOME") or "~/.upswell"))
-    path = os.path.join(home, "server.sock")
-    if not os.path.exists(path):
-        raise ConnectionError(
-            f"no server runs in {home}: start one with `upswell serve`, or set UPSWELL_SERVER to the address of another"
-        )
-    return f"unix:{path}"
