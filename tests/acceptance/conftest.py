@@ -1,11 +1,15 @@
-"""The fixtures of these tests: a folder for a program, watched for what is left in it; a server that keeps apps."""
+"""The fixtures of these tests: a folder for a program, watched for what is left in it; a server that keeps apps; a
+terminal.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from .processes import Program, kept_server
+from .tmux import Tmux
 
 
 @pytest.fixture
@@ -18,3 +22,11 @@ def keeper(program: Program) -> Iterator[None]:
     """A server with the program's home, for what it deploys."""
     with kept_server(program):
         yield
+
+
+@pytest.fixture
+def terminal(program: Program) -> Iterator[Tmux]:
+    with TemporaryDirectory(prefix="upswell-") as folder:  # the path of a socket must be short
+        made = Tmux(program, Path(folder))
+        yield made
+        made.close()

@@ -94,7 +94,7 @@ def cancel(name: str, terminate: bool) -> Action:
     def act() -> int:
         with connected() as client:
             found = _known(client, name)
-            if found.state in ("finished", "expired"):
+            if found.state in ("finished", "expired") or found.finished_at is not None:
                 print(f"{name} has ended already")
                 return 0
             client.send(m.Cancel(name, True, terminate))

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import click
 
-from ..errors import Error
+from .. import home
+from ..errors import ConnectionError, Error
 from ..sdk.client import Client, get_keeper
 
 Action = Callable[[], int]
@@ -15,11 +16,22 @@ Action = Callable[[], int]
 
 @contextmanager
 def connected() -> Iterator[Client]:
-    """The connection to the configured server, else to the one that runs in the background.
+    """The connection to the chosen server, else to the one that runs in the background.
 
     Raises `click.ClickException` for every error of ours inside.
     """
     try:
-        yield get_keeper()
+        yield _reached()
     except Error as error:
         raise click.ClickException(str(error)) from None
+
+
+def _reached() -> Client:
+    try:
+        return get_keeper()
+    except ConnectionError:
+        if home.chosen_server() is not None:
+            raise
+    raise ConnectionError(
+        f"no server runs in {home.directory()}: start one with `upswell serve`, or by `upswell deploy FILE`"
+    )

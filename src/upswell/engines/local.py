@@ -27,6 +27,7 @@ if not hasattr(os, "fork"):
 
 RESERVE_BYTES, RESERVE_SHARE = 1 << 30, 0.1  # memory of the machine that is left alone: the lesser of the two
 CLOSE_SECONDS = 2.0
+PACKETS_AT_ONCE = 8  # of one zygote in a turn of the loop: a container may write faster than anybody reads
 
 
 @dataclass(slots=True, eq=False)
@@ -156,7 +157,7 @@ class LocalEngine:
         self._loop.remove_writer(zygote.control)
 
     def _read(self, environment: Environment, zygote: Zygote) -> None:
-        while True:
+        for _ in range(PACKETS_AT_ONCE):
             try:
                 packet = zygote.control.recv(control.MAX_PACKET_BYTES)
             except BlockingIOError:
