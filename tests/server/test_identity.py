@@ -62,7 +62,8 @@ async def test_every_message_of_a_client_has_its_right(here: Stage) -> None:
 
 
 def test_rights_grow() -> None:
-    assert RIGHTS["stranger"] < RIGHTS["read"] < RIGHTS["container"] < RIGHTS["client"] < RIGHTS["neighbour"]
+    for rights in (RIGHTS["read"], RIGHTS["container"]):
+        assert RIGHTS["stranger"] < rights < RIGHTS["client"] < RIGHTS["neighbour"]
 
 
 def test_a_change_of_settings_is_no_look() -> None:
@@ -78,6 +79,7 @@ async def test_a_token_to_read_changes_nothing(here: Stage) -> None:
         (m.OpenApp("ap-3", "app", []), "ap-3"),
         (m.Inquire(7, "ap-1/f", SettingsUpdate(min_containers=5)), "7"),
         (m.StopApp(8, "app"), "8"),
+        (m.StopContainer(6, "co-1"), "6"),
         (m.BackUp(9, "/nowhere"), "9"),
         (m.Cancel("fc-none"), "fc-none"),
     ):
@@ -87,6 +89,10 @@ async def test_a_token_to_read_changes_nothing(here: Stage) -> None:
     await reader.send(m.Inquire(10, "ap-1/f"))
     statistics, _ = await reader.expect(m.Statistics)
     assert statistics.settings.min_containers == 1
+    await reader.send(m.List(12, m.ListApps()))
+    assert len((await reader.expect(m.Listed))[0].rows) == 2
+    await reader.send(m.ReadLogs(13, "ap-1"))
+    assert (await reader.expect(m.Logged))[0].last
     await reader.send(m.DescribeServer(11))
     described, _ = await reader.expect(m.ServerDescribed)
     assert (described.apps, described.functions, described.process) == (2, 4, PID)
@@ -168,6 +174,12 @@ async def test_a_container_reaches_what_its_app_has_made_elsewhere(tmp_path: Pat
         assert (await inside.expect(m.CallDescribed))[0].call == "fc-made"
         await inside.send(m.Collect("fc-other", 0, -1))
         assert (await inside.expect(m.Failed))[0].error.kind == "missing"
+
+
+async def test_a_container_surveys_nothing(here: Stage) -> None:
+    inside = await here.client_inside(await here.started("ap-1/f"))
+    await inside.send(m.List(1, m.ListApps()), m.ReadLogs(2, "ap-2"), m.StopContainer(3, "co-1"))
+    assert [(await inside.expect(m.Denied))[0].about for _ in range(3)] == ["1", "2", "3"]
 
 
 async def test_a_container_deploys_nothing(here: Stage) -> None:

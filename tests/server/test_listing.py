@@ -172,7 +172,7 @@ async def test_a_limit_is_kept(here: Stage) -> None:
     "message", [m.List(1, m.ListApps(), -1), m.List(1, m.ListApps(), m.MAX_ROWS + 1), m.StopContainer(1, "")]
 )
 async def test_what_may_not_be_asked(here: Stage, message: m.Message) -> None:
-    peer = await here.client_inside(next(iter(here.played)))
+    peer = await here.neighbour()
     await peer.send(message)
     assert await peer.dismissed()
 
@@ -180,7 +180,7 @@ async def test_what_may_not_be_asked(here: Stage, message: m.Message) -> None:
 async def test_too_many_listings(here: Stage) -> None:
     await here.client.send(m.OpenApp("ap-3", "large", [record(f"f{number}", "ap-3") for number in range(3_000)]))
     await here.client.expect(m.AppOpened)
-    peer = await here.client_inside(next(iter(here.played)))
+    peer = await here.neighbour()
     await peer.send(*(m.List(number, m.ListFunctions()) for number in range(listing.WAITING_AT_MOST + 1)))
     assert "listings are under way" in await peer.dismissed()
     assert len((await listed(here.client, m.ListFunctions("ap-1")))[0]) == 2

@@ -174,7 +174,7 @@ async def test_who_does_not_read_holds_nobody_up(tmp_path: Path, monkeypatch: py
     async with stage(home=tmp_path) as here:
         await deploy(here, record("f", settings=WARM))
         name = await here.started("ap-1/f")
-        slow = await here.client_inside(name)
+        slow = await here.neighbour()
         await slow.send(m.ReadLogs(1, "ap-1", "f", lines=1_000, follow=True))
         assert (await slow.expect(m.Logged))[0].last
         for number in range(3_000):
@@ -271,6 +271,6 @@ async def test_a_private_server_keeps_none() -> None:
 async def test_what_may_not_be_asked(tmp_path: Path, asked: m.ReadLogs) -> None:
     async with stage(home=tmp_path) as here:
         await deploy(here, record("f", settings=WARM))
-        peer = await here.client_inside(await here.started("ap-1/f"))
+        peer = await here.neighbour()
         await peer.send(asked)
         assert await peer.dismissed()

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ..errors import InvalidError
-from ..spec import AutoscalerSettings, SettingsUpdate
+from ..spec import AutoscalerSettings, SettingsUpdate, require
 from ..wire import messages as m
-from .client import Client, new_request
-from .submission import failure
+from .client import Client, ask, new_request, refusal
 
 R = TypeVar("R", m.AppInfo, m.FunctionInfo, m.ContainerInfo, m.CallInfo, m.VersionInfo)
 
@@ -52,34 +50,26 @@ async def list_versions(client: Client, app: str) -> Listing[m.VersionInfo]:
     return await _listing(client, m.ListVersions(app), m.VersionInfo)
 
 
-async def change_settings(client: Client, function: str, update: SettingsUpdate | None) -> AutoscalerSettings:
+async def change_settings(client: Client, function: str, update: SettingsUpdate) -> AutoscalerSettings:
     """Lay `update` over the settings of the pool with that id. Returns those in force; raises `InvalidError`."""
-    request = new_request()
-    answer = await _ask(client, request, m.Inquire(request, function, update))
-    assert isinstance(answer, m.Statistics)
-    if answer.error:
-        raise InvalidError(answer.error)
+    answer = await ask(client, m.Inquire(new_request(), function, update), m.Statistics)
+    require(not answer.error, answer.error)
     return answer.settings.in_force
 
 
 async def stop_container(client: Client, container: str) -> None:
     """End the container; what it runs is tried again elsewhere. Raises `NotFoundError` where there is none."""
-    request = new_request()
-    _check(await _ask(client, request, m.StopContainer(request, container)))
+    await ask(client, m.StopContainer(new_request(), container), m.Done)
 
 
 async def stop_app(client: Client, app: str) -> None:
     """Stop the app with that id: what has not ended of its calls is cancelled."""
-    request = new_request()
-    _check(await _ask(client, request, m.StopApp(request, app)))
+    await ask(client, m.StopApp(new_request(), app), m.Done)
 
 
 async def roll_back(client: Client, name: str, version: int) -> m.Deployed:
-    """Serve an earlier version of the app again, 0 for the one before."""
-    request = new_request()
-    answer = _check(await _ask(client, request, m.Rollback(request, name, version)))
-    assert isinstance(answer, m.Deployed)
-    return answer
+    """Serve an earlier version of the app again, 0 for the one before. Raises `NotFoundError`, `InvalidError`."""
+    return await ask(client, m.Rollback(new_request(), name, version), m.Deployed)
 
 
 async def read_logs(client: Client, asked: m.ReadLogs) -> AsyncIterator[list[m.LogEntry]]:
@@ -90,7 +80,8 @@ async def read_logs(client: Client, asked: m.ReadLogs) -> AsyncIterator[list[m.L
         while True:
             for answer, _ in await inbox.receive():
                 assert isinstance(answer, m.Logged)
-                _check(answer)
+                if answer.error is not None:
+                    raise refusal(answer.error)
                 yield answer.entries
                 if answer.last and not asked.follow:
                     return
@@ -114,20 +105,3 @@ async def _listing(client: Client, subject: Any, kind: type[R], limit: int = m.M
                     return Listing(rows, answer.more)
     finally:
         client.close_inbox(str(request))
-
-
-async def _ask(client: Client, request: int, message: m.Message) -> m.Message:
-    inbox = client.open_inbox(str(request))
-    try:
-        client.send(message)
-        return (await inbox.receive())[0][0]
-    finally:
-        client.close_inbox(str(request))
-
-
-def _check(answer: m.Message) -> m.Message:
-    """The answer, unless it says that the request was refused: then that is raised."""
-    error = getattr(answer, "error", None)
-    if isinstance(error, m.ErrorRecord):
-        raise failure(error)
-    return answer

@@ -13,7 +13,7 @@ from ..wire import messages as m
 from ..wire.codec import ProtocolError
 
 Kind = Literal["stranger", "neighbour", "client", "read", "container"]
-Right = Literal["look", "use", "deploy", "own"]
+Right = Literal["look", "survey", "use", "deploy", "own"]
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -29,9 +29,9 @@ NEIGHBOUR = Identity("neighbour")  # the same user on the same machine
 
 RIGHTS: dict[Kind, frozenset[Right]] = {
     "stranger": frozenset(),
-    "neighbour": frozenset(("look", "use", "deploy", "own")),
-    "client": frozenset(("look", "use", "deploy")),
-    "read": frozenset(("look",)),
+    "neighbour": frozenset(("look", "survey", "use", "deploy", "own")),
+    "client": frozenset(("look", "survey", "use", "deploy")),
+    "read": frozenset(("look", "survey")),
     "container": frozenset(("look", "use")),
 }
 
@@ -41,7 +41,8 @@ NEEDED: dict[type[m.Message], Right] = {
     **dict.fromkeys((m.Collect, m.Uncollect), "look"),
     **dict.fromkeys((m.OpenApp, m.CloseApp, m.Declare, m.Submit, m.EndInputs, m.Cancel, m.Consumed), "use"),
     **dict.fromkeys((m.UseObject, m.Withdraw, m.Piece), "use"),
-    **dict.fromkeys((m.OfferFiles, m.PutFile, m.Deploy, m.Rollback, m.StopApp), "deploy"),
+    **dict.fromkeys((m.List, m.ReadLogs, m.Unfollow), "survey"),  # of all that is here: no container's business
+    **dict.fromkeys((m.OfferFiles, m.PutFile, m.Deploy, m.Rollback, m.StopApp, m.StopContainer), "deploy"),
     m.BackUp: "own",
 }
 
