@@ -1,4 +1,4 @@
-"""The layers of the code, held on its syntax tree: imports go strictly down, and `import upswell` stays light.
+"""The layers of the code, held on its syntax tree: imports go strictly down, and what a start waits for stays light.
 
 A unit is what stands directly under src/upswell: a package or a single module. A unit may import itself and units of a
 lower rank, nothing beside it and nothing above. Imports inside functions and under TYPE_CHECKING count like all others.
@@ -7,7 +7,7 @@ lower rank, nothing beside it and nothing above. Imports inside functions and un
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -162,8 +162,18 @@ def test_a_proper_import_passes(module: str, text: str) -> None:
     assert violations(text, module, "proper.py") == []
 
 
-def test_importing_upswell_is_light() -> None:
-    program = f"import sys, upswell; print(*(name for name in {HEAVY!r} if name in sys.modules))"
+def imported_by(program: str, names: Sequence[str]) -> list[str]:
+    """Return which of the modules a fresh interpreter has imported after the program."""
+    program = f"import sys\n{program}\nprint(*(name for name in {names!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert not done.stdout.strip(), f"`import upswell` also imports: {done.stdout.strip()}"
+    return done.stdout.split()
+
+
+def test_importing_upswell_is_light() -> None:
+    assert imported_by("from upswell import *", HEAVY) == []
+    assert imported_by("import upswell", ["upswell.sdk", "upswell.wire"]) == []
+
+
+def test_the_root_zygote_is_forked_before_the_imports_of_either_side() -> None:
+    assert imported_by("import upswell.server.__main__", ["asyncio", "upswell.sdk", "upswell.core"]) == []

@@ -4,21 +4,21 @@ from typing import TYPE_CHECKING
 
 from . import _cold_start as _cold_start  # before all others
 from . import exception
-from .sdk.app import App
-from .sdk.call import FunctionCall
-from .sdk.cls import Cls, Obj, parameter
-from .sdk.context import current_function_call_id, current_input_id, is_local
-from .sdk.decorators import batched, concurrent, enter, exit, method
-from .sdk.function import Function
-from .sdk.output import enable_output
-from .spec import Cron, Period, Retries
 
 if TYPE_CHECKING:
+    from .sdk.app import App
+    from .sdk.call import FunctionCall
+    from .sdk.cls import Cls, Obj, parameter
+    from .sdk.context import current_function_call_id, current_input_id, is_local
+    from .sdk.decorators import batched, concurrent, enter, exit, method
     from .sdk.dict import Dict
+    from .sdk.function import Function
     from .sdk.image import Image
+    from .sdk.output import enable_output
     from .sdk.queue import Queue
     from .sdk.secret import Secret
     from .sdk.volume import Volume
+    from .spec import Cron, Period, Retries
 
 __version__ = "0.1.0"
 
@@ -50,16 +50,32 @@ __all__ = [
     "parameter",
 ]
 
-# Imported when they are first named: a program that has no use for them starts without them.
-_ON_DEMAND = {"Dict": "dict", "Image": "image", "Queue": "queue", "Secret": "secret", "Volume": "volume"}
+# Where they are, to be imported when they are first named: a program starts without what it has no use for, and the
+# server, which is a module of this package, without all of it.
+_MODULES = {
+    "sdk.app": ("App",),
+    "sdk.call": ("FunctionCall",),
+    "sdk.cls": ("Cls", "Obj", "parameter"),
+    "sdk.context": ("current_function_call_id", "current_input_id", "is_local"),
+    "sdk.decorators": ("batched", "concurrent", "enter", "exit", "method"),
+    "sdk.dict": ("Dict",),
+    "sdk.function": ("Function",),
+    "sdk.image": ("Image",),
+    "sdk.output": ("enable_output",),
+    "sdk.queue": ("Queue",),
+    "sdk.secret": ("Secret",),
+    "sdk.volume": ("Volume",),
+    "spec": ("Cron", "Period", "Retries"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ON_DEMAND:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    globals()[name] = found = getattr(import_module(f".sdk.{_ON_DEMAND[name]}", __name__), name)
+    globals()[name] = found = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
     return found
 
 

@@ -4,8 +4,6 @@ What is stored does not stand in them but comes along; keys are pickles, compare
 seconds the answer may take: 0 not at all, `None` for ever. Nothing here acts.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

@@ -4,8 +4,6 @@ Everything that carries a limit or a default has it in this file and nowhere els
 are. Nothing here acts.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -84,14 +82,14 @@ class AutoscalerSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"min_containers ({self.min_containers}) must not exceed max_containers ({self.max_containers})",
             )
 
-    def merge(self, update: SettingsUpdate) -> AutoscalerSettings:
+    def merge(self, update: "SettingsUpdate") -> "AutoscalerSettings":
         """These settings with what `update` says over them; validated as a whole."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         fields.update({name: value for name in fields if (value := getattr(update, name)) is not msgspec.UNSET})
         return AutoscalerSettings(**fields)
 
     @property
-    def in_force(self) -> AutoscalerSettings:
+    def in_force(self) -> "AutoscalerSettings":
         """The same, with the defaults written out."""
         return AutoscalerSettings(
             min_containers=self.floor,
@@ -129,11 +127,11 @@ class SettingsUpdate(msgspec.Struct, frozen=True, kw_only=True):
         AutoscalerSettings().merge(self)  # each by itself must be possible
 
     @classmethod
-    def of(cls, **settings: int | None) -> SettingsUpdate:
+    def of(cls, **settings: int | None) -> "SettingsUpdate":
         """The change where `None` leaves a setting as it is."""
         return cls(**{name: value for name, value in settings.items() if value is not None})
 
-    def over(self, earlier: SettingsUpdate | None) -> SettingsUpdate:
+    def over(self, earlier: "SettingsUpdate | None") -> "SettingsUpdate":
         """Both changes as one: what this leaves out is as the earlier one has it."""
         if earlier is None:
             return self
@@ -159,7 +157,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True):
         _number("Retries: backoff_coefficient", self.backoff_coefficient, 1.0, 10.0)
 
     @classmethod
-    def parse(cls, value: object) -> Retries | None:
+    def parse(cls, value: object) -> "Retries | None":
         """What `retries=` may be: `None`, a count (1 s apart), or `Retries`; else `InvalidError`."""
         if value is None or isinstance(value, Retries):
             return value

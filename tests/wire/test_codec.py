@@ -40,6 +40,11 @@ def test_every_message_has_a_tag_of_its_own() -> None:
     assert len(set(tags)) == len(tags)
 
 
+def test_annotations_are_values() -> None:
+    texts = [kind.__name__ for kind in arbitrary.TYPES if str in map(type, kind.__annotations__.values())]
+    assert not texts, "each start would compile them: no `from __future__ import annotations` where messages are"
+
+
 @given(st.randoms(use_true_random=False), st.lists(st.integers(0, 400), max_size=8))
 def test_however_the_stream_is_cut(random: Random, cuts: list[int]) -> None:
     sent = [(arbitrary.message(random), random.randbytes(random.choice((0, 5, 50)))) for _ in range(4)]

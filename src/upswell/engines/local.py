@@ -6,7 +6,6 @@ root holds the other end of a socket: when the server is gone, however that came
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -15,9 +14,9 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from ..container import control
-from ..container.zygote import run_root
 from ..engine import Capacity, ContainerExit, ContainerOutput, Report
 from ..errors import InvalidError
 from ..spec import Environment, FunctionRecord
@@ -51,13 +50,15 @@ class LocalEngine:
         self._root_process = os.fork()
         if self._root_process == 0:
             self._root.close()
-            run_root(theirs)
+            _be_root(theirs)
         theirs.close()
         self._zygotes: dict[Environment, Zygote] = {}
         self._of: dict[str, Zygote] = {}  # container → its zygote
 
     async def open(self, address: str, report: Report) -> None:
         """Begin; see `Engine`."""
+        import asyncio  # here and below, so that the root zygote does not wait for it: see `_be_root`
+
         self._loop = asyncio.get_running_loop()
         self._address = address
         self._report = report
@@ -106,6 +107,8 @@ class LocalEngine:
 
     async def close(self) -> None:
         """End every process of the engine."""
+        import asyncio
+
         for zygote in list(self._zygotes.values()):
             for container in list(zygote.containers):
                 self.kill(container)
@@ -194,6 +197,18 @@ class LocalEngine:
     def _process(self, container: str) -> int:
         zygote = self._of.get(container)
         return zygote.containers.get(container, 0) if zygote else 0
+
+
+def _be_root(control_socket: socket.socket) -> NoReturn:
+    """Be the root zygote. What zygotes need is imported here, beside the server, which imports what it needs itself."""
+    try:
+        from ..container.zygote import run_root
+
+        run_root(control_socket)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(1)
 
 
 def _in_words(status: int) -> str:

@@ -1,7 +1,5 @@
 """Apps and their functions: opened for as long as their client stays, or deployed and called by name."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from ...spec import FunctionRecord

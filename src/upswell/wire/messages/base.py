@@ -3,9 +3,10 @@
 A frame is a message and a payload: opaque bytes that only the two ends of a call read (see `payload.py`). Buffers are
 memory that travels beside the payload by reference. Ids are text with a kind prefix; positions count inputs of a call
 from 0; spans are half open.
-"""
 
-from __future__ import annotations
+Modules of messages, and of what is in messages, leave annotations as values: the codec reads every one of them at each
+start, and text would have to be compiled for that.
+"""
 
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Calls: their inputs to the server, and what became of them back."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from .base import Buffers, ErrorRecord, Message

@@ -1,7 +1,5 @@
 """What the server tells its containers, and they answer."""
 
-from __future__ import annotations
-
 from ...spec import FunctionRecord
 from .base import Buffers, ErrorRecord, Message
 

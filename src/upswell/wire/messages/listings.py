@@ -4,8 +4,6 @@ A listing comes in several answers, so that a long one holds nobody up; the last
 the epoch; `None` stands for what is not known, or has not come.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import msgspec

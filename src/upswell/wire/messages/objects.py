@@ -1,7 +1,5 @@
 """Dicts and Queues."""
 
-from __future__ import annotations
-
 from ...operations import AnyOperation, Problem
 from .base import Message
 

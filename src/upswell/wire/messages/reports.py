@@ -1,7 +1,5 @@
 """What people look at: how functions do, what containers write, which input made which call."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import msgspec

@@ -1,7 +1,5 @@
 """The server itself: what it is and has, a copy of what it keeps, and what it does not let everybody do."""
 
-from __future__ import annotations
-
 from .base import Message
 
 
