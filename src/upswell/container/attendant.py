@@ -8,6 +8,7 @@ its stead, until there is something for it again. Of a container with several ru
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import sys
@@ -52,7 +53,8 @@ class Attendant:
 
     def start(self) -> None:
         """Begin to look after the main thread, in another one."""
-        threading.Thread(target=self._attend, name="attendant", daemon=True).start()
+        # Not a `threading.Thread`: making one, and waiting until it has begun, is a tenth of a container's start.
+        _thread.start_new_thread(self._attend, ())
 
     def read_until(self, has_work: Callable[[], bool]) -> None:
         """For the main thread: serve the connection until there is work, unless the other thread is just doing so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 import threading
@@ -56,7 +57,8 @@ class Channel:
     def __init__(self, stream: socket.socket | TlsStream) -> None:
         self._stream = stream
         self._decoder = Decoder()
-        self._received = memoryview(bytearray(RECEIVE_BYTES))
+        # Not a bytearray, which would be cleared: pages that nothing was received into cost no memory, and no start.
+        self._received = memoryview(mmap.mmap(-1, RECEIVE_BYTES, flags=mmap.MAP_PRIVATE))
         self._sending = threading.Lock()
 
     def send(self, message: Message, payload: Bytes = b"") -> None:
