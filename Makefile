@@ -9,7 +9,7 @@ PIP    := PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) PIP_DISABLE_PIP_VE
 SIDE_BY_SIDE = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check laws bench sabotage simulate clean
+.PHONY: help demo test check laws bench sabotage chaos soak simulate clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ bench: $(VENV)/.bench ## measure against the peers (ONLY=name, WITH=ray,dask, AR
 
 sabotage: $(VENV)/.dev ## plant known bugs one by one; the suite must catch each
 	$(BIN)/python tests/sabotage.py $(ARGS)
+
+chaos: $(VENV)/.dev ## kill servers, zygotes, containers and clients under load (SEED=1 KILLS=300)
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) --kills $(or $(KILLS),300)
+
+soak: $(VENV)/.dev ## two million inputs while weeks pass on the server's calendar (ARGS="--inputs 100000 --seconds 30")
+	$(BIN)/python -m tests.soak $(ARGS)
 
 simulate: $(VENV)/.runtime ## the autoscaler beside its rivals, in simulated time (ARGS="--seeds 20 --all", "--laws 2000")
 	$(BIN)/python -m upswell.sim $(ARGS)

@@ -20,6 +20,7 @@ MODULES = [
     "cpu_bound",
     "lazy_memory",
     "durable_store",
+    "kept_calls",
 ]
 EXTRAS = {"ray", "dask"}
 

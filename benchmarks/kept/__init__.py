@@ -1,0 +1,1 @@
+"""Apps that the measures of a server with a home deploy."""

@@ -1,0 +1,82 @@
+"""The programs that go on calling: each ends with status 1 at the first wrong answer, else when a file tells it to."""
+
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import upswell
+
+STOP = Path(os.environ["CHAOS_FOLDER"]) / "stop"
+JOURNAL = Path(os.environ["CHAOS_FOLDER"]) / "journal"
+
+
+def rounds(seed: int) -> Iterator[random.Random]:
+    """Chances, until the end is near."""
+    chance = random.Random(seed)
+    while not STOP.exists():
+        yield chance
+
+
+def check(right: bool, what: object) -> None:
+    """End the program where something is wrong."""
+    if not right:
+        print(f"WRONG: {what}", file=sys.stderr)
+        sys.exit(1)
+
+
+RIGHT: dict[str, Callable[[int], int]] = {
+    "square": lambda x: x**2,
+    "cube": lambda x: x**3,
+    "outer": lambda x: x**2 + 1,
+}
+
+
+def mapping(seed: int) -> None:
+    """Maps in order: each result once, none left out."""
+    for chance in rounds(seed):
+        name, count = chance.choice(list(RIGHT)), chance.choice([1, 30, 300])
+        given = list(upswell.Function.from_name("chaos", name).map(range(count)))
+        check(given == [RIGHT[name](x) for x in range(count)], f"{name}.map(range({count})) gave {given[:50]}")
+
+
+def remote(seed: int) -> None:
+    """Single calls."""
+    function = upswell.Function.from_name("chaos", "cube")
+    for chance in rounds(seed):
+        x = chance.randrange(1000)
+        check(function.remote(x) == x**3, f"cube({x})")
+
+
+def spawning(seed: int) -> None:
+    """Calls that outlive this program: each is noted once it is accepted, and looked up at the end."""
+    for chance in rounds(seed):
+        name, count = chance.choice(["square", "cube"]), chance.choice([1, 10, 2500])
+        call = upswell.Function.from_name("chaos", name).spawn_map(range(count))
+        line = json.dumps([call.object_id, name, count]) + "\n"
+        descriptor = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(descriptor, line.encode())
+        os.close(descriptor)
+
+
+def collecting() -> None:
+    """At the end: the results of every call that was accepted."""
+    lines = JOURNAL.read_text().splitlines() if JOURNAL.exists() else []
+    inputs = 0
+    for line in lines:
+        name, function, count = json.loads(line)
+        call: upswell.FunctionCall[int] = upswell.FunctionCall.from_id(name)
+        given = list(call.iter())
+        check(given == [RIGHT[function](x) for x in range(count)], f"{name}, {function} of {count}: {given[:50]}")
+        inputs += count
+    print(f"{len(lines)} spawned calls with {inputs} inputs are complete")
+
+
+if __name__ == "__main__":
+    role = sys.argv[1]
+    if role == "collecting":
+        collecting()
+    else:
+        {"mapping": mapping, "remote": remote, "spawning": spawning}[role](int(sys.argv[2]))

@@ -1,0 +1,102 @@
+"""`make soak`: two million inputs while weeks pass on the server's calendar, schedules and retention included.
+
+At the end every result was right, the schedule's calls are there, memory is flat, and the file is no larger in the last
+third than in the one before, as results that are older than a week are gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+import upswell
+from tests.soak import work
+
+AT_ONCE = 1000  # inputs of one spawned call
+MIB = 1 << 20
+SLACK_MIB = 4.0  # of memory, and of the log beside the file
+FLAT = 1.1  # what the last third may be of the one before
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, folder: Path, inputs: int, days: float, seconds: float) -> None:
+        self._home = folder
+        self._inputs, self._days, self._seconds = inputs, days, seconds
+        self.memory: list[float] = []  # MiB, looked at again and again
+        self.size: list[float] = []
+        self.fires = 0
+        self.wrong: list[str] = []
+
+    def run(self) -> None:
+        os.environ["UPSWELL_HOME"] = str(self._home)
+        os.environ["UPSWELL_SERVER"] = f"unix:{self._home}/server.sock"
+        here = [str(self._home), str(self._days), str(self._seconds)]
+        server = subprocess.Popen([sys.executable, "-m", "tests.soak.server", *here])
+        try:
+            while not (self._home / "server.sock").exists() and server.poll() is None:
+                time.sleep(0.01)
+            self._work(psutil.Process(server.pid))
+        finally:
+            server.terminate()
+            server.wait()
+        self._judge()
+
+    def _work(self, server: psutil.Process) -> None:
+        work.app.deploy()
+        calls = self._inputs // AT_ONCE
+        began, waiting = time.monotonic(), []
+        for number in range(calls):
+            waiting.append(work.square.spawn_map(range(number, number + AT_ONCE)))
+            if number % 10 == 9:
+                self._collect(number - 9, waiting)
+                waiting = []
+                self.memory.append(server.memory_info().rss / MIB)
+                self.size.append(sum(file.stat().st_size for file in self._home.glob("upswell.db*")) / MIB)
+            time.sleep(max(0.0, began + (number + 1) * self._seconds / calls - time.monotonic()))
+
+    def _collect(self, first: int, calls: list[upswell.FunctionCall[int]]) -> None:
+        for number, call in enumerate(calls, first):
+            if list(call.iter()) != [x * x for x in range(number, number + AT_ONCE)]:
+                self.wrong.append(f"results of call {number}")
+
+    def _judge(self) -> None:
+        with sqlite3.connect(self._home / "upswell.db") as database:
+            fires = "SELECT count(*) FROM calls WHERE function LIKE '%/hourly'"
+            (self.fires,) = database.execute(fires).fetchone()
+        for name, values in (("memory", self.memory), ("the file", self.size)):
+            third = len(values) // 3
+            before, last = max(values[third : 2 * third], default=0.0), max(values[2 * third :], default=0.0)
+            if last > FLAT * before + SLACK_MIB:
+                self.wrong.append(f"{name} grew from {before:.1f} to {last:.1f} MiB")
+
+
+def main() -> int:
+    """Run one soak, print what was measured, and say what went wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--inputs", type=int, default=2_000_000)
+    parser.add_argument("--days", type=float, default=24.0)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="upswell-soak-") as folder:
+        soak = Soak(Path(folder), arguments.inputs, arguments.days, arguments.seconds)
+        soak.run()
+    print(f"{arguments.inputs:,} inputs in {arguments.days:g} days; {soak.fires} calls of an hourly schedule are kept")
+    print(f"memory: {soak.memory[0]:.1f} MiB at first, {max(soak.memory):.1f} at most, {soak.memory[-1]:.1f} at last")
+    print(f"the file: {soak.size[0]:.1f} MiB at first, {max(soak.size):.1f} at most, {soak.size[-1]:.1f} at last")
+    for words in soak.wrong:
+        print(f"WRONG: {words}", file=sys.stderr)
+    return 1 if soak.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
