@@ -22,7 +22,7 @@ from tests.soak import work
 
 AT_ONCE = 1000  # inputs of one spawned call
 MIB = 1 << 20
-SLACK_MIB = 4.0  # of memory, and of the log beside the file
+SLACK_MIB = 8.0  # of memory, and of the log beside the file
 FLAT = 1.1  # what the last third may be of the one before
 
 
