@@ -27,7 +27,7 @@ def put(queue: Queue, call: Call, start: int, stop: int, front: bool) -> None:
 
 
 def test_calls_take_turns() -> None:
-    queue = Queue("f", LIMITS, None)
+    queue = Queue("f", LIMITS)
     for call, count in (("a", 5), ("b", 1), ("c", 3)):
         submit(queue, call, count)
     assert [taken(queue, 2) for _ in range(5)] == ["a 0:2", "b 0:1", "c 0:2", "a 2:4", "c 2:3"]
@@ -35,14 +35,14 @@ def test_calls_take_turns() -> None:
 
 
 def test_a_range_is_of_one_segment() -> None:
-    queue = Queue("f", LIMITS, None)
+    queue = Queue("f", LIMITS)
     submit(queue, "a", 2)
     submit(queue, "a", 2, first=2)
     assert [taken(queue, 9), taken(queue, 9)] == ["a 0:2", "a 2:4"]
 
 
 def test_what_comes_back_goes_before_the_rest_of_its_call() -> None:
-    queue = Queue("f", LIMITS, None)
+    queue = Queue("f", LIMITS)
     submit(queue, "a", 6)
     call = queue.take(2).call
     put(queue, call, 0, 2, front=True)
@@ -64,7 +64,7 @@ def test_what_comes_back_goes_before_the_rest_of_its_call() -> None:
     ],
 )
 def test_limits(there: list[tuple[str, int]], kind: str, count: int, refused: bool) -> None:
-    queue = Queue("f", LIMITS, None)
+    queue = Queue("f", LIMITS)
     for number, (other, inputs) in enumerate(there):
         submit(queue, f"other {number}", inputs, other)
     (answer,) = submit(queue, "a", count, kind)
@@ -72,7 +72,7 @@ def test_limits(there: list[tuple[str, int]], kind: str, count: int, refused: bo
 
 
 def test_a_gap_is_refused() -> None:
-    queue = Queue("f", LIMITS, None)
+    queue = Queue("f", LIMITS)
     submit(queue, "a", 2)
     (answer,) = submit(queue, "a", 2, first=3)
     assert isinstance(answer, c.Refuse) and answer.missing

@@ -20,6 +20,7 @@ class Input:
     settled: bool = False
     not_before: float = 0.0  # its next attempt may wait until then
     failures: int = 0  # attempts that failed by its own doing, as told by its container
+    allowed: int = 0  # so many of them were allowed when the last one came
     blows: int = 0  # containers that ended while it was the next of its range, or in a batch
     losses: int = 0  # of these, the ones that certainly cost it an attempt
     since: float = 0.0  # when it was submitted; 0 once it has been in a container, which is wait enough for a batch
@@ -51,7 +52,7 @@ class Account:
     inputs: list[Input] = field(default_factory=list)
     segments: dict[int, int] = field(default_factory=dict)  # first → count; those not forgotten
     ended: bool = False
-    cancelled: bool = False
+    cancelled: str = ""  # why
     finished: bool = False
     offer: tuple[int, bool] | None = None  # a segment that was refused: its size, and whether it is the last
     invited: bool = False
@@ -62,19 +63,26 @@ class Account:
 
 @dataclass(eq=False)
 class Declared:
-    """A function as declared, until it is removed or declared again."""
+    """A function as declared last, until it is removed."""
 
     name: str
     spec: FunctionSpec
     ephemeral: bool
     settings: AutoscalerSettings
+    version: int = 0
     alive: bool = True
     failed_starts: int = 0
     containers: dict[str, Known] = field(default_factory=dict)
     calls: list[Account] = field(default_factory=list)
 
     def present(self) -> int:
-        return sum(known.state != "ending" for known in self.containers.values())
+        return self.count("starting", "ready")
+
+    def is_above_maximum(self) -> bool:
+        return self.settings.ceiling is not None and self.present() > self.settings.ceiling
+
+    def count(self, *states: str) -> int:
+        return sum(known.state in states for known in self.containers.values())
 
     def waiting(self, now: float, *, surely: bool) -> list[Input]:
         """The inputs that a container could take; where one's last container ended, that is sure only after a delay."""
@@ -100,17 +108,22 @@ class Known:
 
     process: Process
     pool: Declared
+    spec: FunctionSpec  # as declared when it was started
+    version: int
     started_at: float
     state: str = "starting"
     heard_at: float = 0.0
     idle_since: float = 0.0
     held: dict[int, Held] = field(default_factory=dict)
 
+    def is_outdated(self) -> bool:
+        return self.version != self.pool.version
+
     def active(self) -> int:
         """Places that are taken."""
         return len({held.place for held in self.held.values() if not held.suspended})
 
     def has_room(self) -> bool:
-        if self.state != "ready" or (self.pool.spec.single_use and self.held):
+        if self.state != "ready" or (self.spec.single_use and self.held):
             return False
-        return self.active() < self.pool.spec.concurrency.max_inputs
+        return self.active() < self.spec.concurrency.max_inputs

@@ -128,7 +128,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.open_calls())
     @rule(number=one_of, count=sizes, last=st.booleans())
     def a_call_goes_on(self, number: int, count: int, last: bool) -> None:
-        known = (call for call in self.open_calls() if call.inputs or not call.cancelled)
+        known = (call for call in self.open_calls() if call.inputs or (call.pool.alive and not call.cancelled))
         call = self.choose((call for call in known if not call.ended and not call.offer), number)
         if call and call.kind not in OF_ONE_INPUT:
             self.offer(call, count, last)
@@ -165,7 +165,7 @@ class History(RuleBasedStateMachine):
 
     @rule(
         what=st.sampled_from(
-            [*4 * ["a container dies"], *2 * ["settings change"], "its owner leaves", "removed", "renewed", "stopped"]
+            [*4 * ["a container dies"], *2 * ["settings change", "deployed"], "its owner leaves", "removed", "stopped"]
         ),
         number=one_of,
         spec=specs(),
@@ -186,9 +186,19 @@ class History(RuleBasedStateMachine):
             case "its owner leaves":
                 self.world.tell(e.OwnerLeft(OWNERS[number % len(OWNERS)]))
             case "removed":
-                self.world.tell(e.FunctionRemoved(name))
-            case "renewed":
-                self.world.tell(e.FunctionDeclared(name, spec))
+                self.world.tell(e.FunctionRemoved(name, "a deploy left it out"))
+            case "deployed":
+                self.a_version_is_deployed(name, number, spec)
+
+    def a_version_is_deployed(self, name: str, number: int, spec: FunctionSpec) -> None:
+        """Another one, or the same under other settings."""
+        pool, is_same = self.world.functions[name], number % 7 == 0
+        version = pool.version + (not is_same)
+        declared = msgspec.structs.replace(pool.spec, settings=spec.settings) if is_same else spec
+        if declared.resources.cpu and declared.settings.floor:
+            return  # warm containers might take all cores for good
+        strategy: Any = "recreate" if number % 3 == 0 else "rolling"
+        self.world.tell(e.FunctionDeclared(name, declared, bool(number % 2), version, strategy))
 
     def settings_change(self, pool: Declared, update: SettingsUpdate) -> None:
         try:
@@ -317,7 +327,7 @@ class History(RuleBasedStateMachine):
         for pool in self.world.functions.values():
             known = list(pool.containers.values()) if pool.alive else []
             works = [work for one in known if one.state == "ready" for work in one.process.works.values()]
-            stuck = [work for work in works if work.unstarted]
+            stuck = [work for work in works if work.unstarted and not work.batch]  # a batch is never taken back
             free = [one.process.id for one in known if one.has_room()]
             assert not (stuck and free), f"law 3: inputs of range {stuck[0].range} wait, and {free[0]} has room"
             if pool.alive and not pool.failed_starts and not self.an_exit_is_recent():
@@ -353,6 +363,8 @@ class History(RuleBasedStateMachine):
             assert pool.present() == (pool.settings.floor if pool.alive else 0), (
                 f"{pool.name} is not at rest: {pool.present()}"
             )
+            outdated = [known.process.id for known in pool.containers.values() if known.is_outdated()]
+            assert not outdated or pool.failed_starts, f"{pool.name} has outdated containers: {outdated}"
         assert world.plane.deadline() is None
         world.replay()
 

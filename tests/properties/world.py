@@ -22,6 +22,7 @@ AHEAD = 2  # ranges that may wait in a container that takes one input at a time
 LEAST_PATIENCE_SECONDS, GRACE_SECONDS = 0.5, 5.0
 LOST_TOO_OFTEN = 3
 A_MOMENT = 1e-6
+CANCELLED = "the call was cancelled"
 
 
 class World:
@@ -40,6 +41,7 @@ class World:
         self._struck: list[Input] = []  # of spawned calls, that lost an attempt with it, and nobody was told
         self._chunks: c.Forward | None = None  # that came with it
         self._forming: c.Grant | None = None  # the last part of a batch that is not complete
+        self._gave_way: list[Declared] = []  # pools of which one went, for another to start
 
     @staticmethod
     def _new_plane() -> Plane:
@@ -69,8 +71,8 @@ class World:
         self.now = until
         self._wake()
         for known in self.containers.values():
-            if known.state == "ready" and known.active():
-                silence, patience = self.now - known.heard_at, known.pool.spec.timeout + GRACE_SECONDS
+            if known.state in ("ready", "retiring") and known.active():
+                silence, patience = self.now - known.heard_at, known.spec.timeout + GRACE_SECONDS
                 assert silence <= patience, f"{known.process.id} has been stuck for {silence} s"
 
     def _wake(self) -> None:
@@ -87,28 +89,34 @@ class World:
 
     def _note(self, event: e.Event) -> None:
         match event:
-            case e.FunctionDeclared(function=name, spec=spec, ephemeral=ephemeral):
-                self._remove(name)
-                self.functions[name] = Declared(name, spec, ephemeral, spec.settings)
-            case e.FunctionRemoved(function=name):
-                self._remove(name)
+            case e.FunctionDeclared():
+                self._declare(event)
+            case e.FunctionRemoved(function=name, reason=reason):
+                if pool := self.functions.get(name):
+                    pool.alive = False
+                    for call in pool.calls:
+                        call.cancelled = call.cancelled or reason
             case e.SettingsUpdated(function=name, update=update):
                 self.functions[name].settings = self.functions[name].settings.merge(update)
             case e.InputsEnded(call=name):
                 self.calls[name].ended = True
             case e.CallCancelled(call=name):
-                self.calls[name].cancelled = True
+                self.calls[name].cancelled = self.calls[name].cancelled or CANCELLED
             case e.OwnerLeft(owner=owner):
                 for call in self.calls.values():
-                    call.cancelled = call.cancelled or call.owner == owner
+                    if call.owner == owner:
+                        call.cancelled = call.cancelled or CANCELLED
             case _:
                 self._note_of_container(event)
 
-    def _remove(self, name: str) -> None:
-        if pool := self.functions.get(name):
-            pool.alive = False
-            for call in pool.calls:
-                call.cancelled = True
+    def _declare(self, event: e.FunctionDeclared) -> None:
+        pool = self.functions.get(event.function)
+        if pool is None or not pool.alive:
+            pool = Declared(event.function, event.spec, event.ephemeral, event.spec.settings, event.version)
+            self.functions[event.function] = pool
+        if event.version != pool.version:
+            pool.version, pool.failed_starts = event.version, 0
+        pool.spec, pool.settings, pool.ephemeral = event.spec, event.spec.settings, event.ephemeral
 
     def _note_of_container(self, event: e.Event) -> None:
         known = self.containers.get(getattr(event, "container", ""))
@@ -120,7 +128,7 @@ class World:
                 known.state, known.heard_at, known.idle_since = "ready", self.now, self.now
                 known.pool.failed_starts = 0
             case e.StartFailed():
-                known.pool.failed_starts += 1
+                known.pool.failed_starts += not known.is_outdated()
             case e.ContainerExited():
                 self._note_exit(known, event)
             case e.ResultsReceived(start=start, count=count) if held:
@@ -146,7 +154,9 @@ class World:
     def _note_failure(self, known: Known, held: Held, event: e.FailureReceived) -> None:
         (one,) = self._release(held, event.position, event.position + 1)
         one.failures += 1
-        if retries := known.pool.spec.retries:
+        retries = known.pool.spec.retries
+        one.allowed = retries.max_retries if retries else 0
+        if retries:
             one.not_before = self.now + retries.delay_seconds(one.failures + one.blows)
         if event.fatal:
             known.state = "ending"
@@ -154,12 +164,14 @@ class World:
     def _note_exit(self, known: Known, event: e.ContainerExited) -> None:
         del self.containers[known.process.id], known.pool.containers[known.process.id]
         if known.state == "starting":
-            known.pool.failed_starts += 1
+            known.pool.failed_starts += not known.is_outdated()
+        # Where a lent place was granted again and taken back at the same moment, only the container knows who runs.
+        all_begun = known.state in ("ready", "retiring") and known.active() <= known.spec.concurrency.max_inputs
         for held in known.held.values():
             released = self._release(held, held.next, held.stop)
             for one in released if held.batch else released[:1]:
                 one.blows += 1
-                if held.batch and known.state == "ready" and not event.out_of_memory:
+                if held.batch and all_begun and not event.out_of_memory:
                     one.losses += 1
                     self._struck += [one] if held.call.kind == "spawn" and not held.call.cancelled else []
                 if retries := known.pool.spec.retries:
@@ -202,9 +214,9 @@ class World:
         """Inputs in no container, and those that wait in a ready one."""
         found = sum(not one.settled and not one.holder for call in pool.calls for one in call.inputs)
         for known in pool.containers.values():
-            if known.state == "ready" and not pool.spec.concurrency.batch_size:
+            if known.state == "ready" and not known.spec.concurrency.batch_size:
                 active = [held.stop - held.next for held in known.held.values() if not held.suspended]
-                found += sum(active) - min(len(active), pool.spec.concurrency.max_inputs)
+                found += sum(active) - min(len(active), known.spec.concurrency.max_inputs)
         return found
 
     # -- what the core asks for --------------------------------------------------------------------------
@@ -217,6 +229,7 @@ class World:
         assert all(one.settled for one in self._struck), "a container died, and not all of its batch lost an attempt"
         assert self._chunks is None, f"{self._chunks}: they were not passed on"
         assert self._forming is None, f"{self._forming}: the rest of its batch never came"
+        assert not self._gave_way, f"one of {self._gave_way[0].name} went at the maximum, and no other started"
         self._arrived, self._struck = [], []
         for pool in self.functions.values():
             self._judge(pool)
@@ -238,6 +251,8 @@ class World:
                 self._start(command)
             case c.Grant():
                 self._grant(command)
+            case c.Retire(container=name):
+                self._retire(self.containers[name])
             case c.Drain(container=name):
                 self._drain(self.containers[name])
             case c.Kill(container=name):
@@ -275,12 +290,17 @@ class World:
         pool = self.functions[command.function]
         assert pool.alive and command.container not in self.containers
         process = Process(command.container, pool.name, pool.spec.concurrency.max_inputs)
-        known = Known(process, pool, self.now, heard_at=self.now)
+        known = Known(process, pool, pool.spec, pool.version, self.now, heard_at=self.now)
+        if pool in self._gave_way:
+            self._gave_way.remove(pool)
         self.containers[process.id] = pool.containers[process.id] = known
         most = pool.settings.max_containers
         assert most is None or pool.present() <= most, f"law 4: {pool.present()} of at most {most}"
-        reserved = sum(other.pool.spec.resources.cpu for other in self.containers.values())
+        reserved = self._reserved()
         assert reserved <= CORES, f"{reserved} of {CORES} cores are reserved"
+
+    def _reserved(self) -> float:
+        return sum(known.spec.resources.cpu for known in self.containers.values())
 
     def _grant(self, command: c.Grant) -> None:
         call, known = self.calls[command.call], self.containers[command.container]
@@ -288,7 +308,7 @@ class World:
         assert known.pool is call.pool and not call.cancelled, command
         assert call.segments[command.first] == command.count
         assert command.first <= command.start < command.stop <= command.first + command.count
-        self._gather(command, known.pool)
+        self._gather(command, known)
         for one in call.inputs[command.start : command.stop]:
             assert not one.settled and not one.holder, f"law 1: {command} of an input that is elsewhere"
             assert not one.yielded, f"{command}: what was yielded would be yielded again"
@@ -299,7 +319,7 @@ class World:
         place = command.batch or command.range
         known.held[command.range] = Held(call, command.start, command.start, command.stop, place, command.batch)
         known.process.inbox.append(command)
-        spec, active = known.pool.spec, known.active()
+        spec, active = known.spec, known.active()
         most = spec.concurrency.max_inputs
         if spec.single_use:
             alone = command.batch or command.stop - command.start == 1
@@ -308,41 +328,72 @@ class World:
             ahead = AHEAD if most == 1 and not command.batch else 0
             assert active <= most + ahead, f"law 2: {active} ranges or batches for {most} places"
 
-    def _gather(self, command: c.Grant, pool: Declared) -> None:
+    def _gather(self, command: c.Grant, known: Known) -> None:
         """Batches: as large as they may be, only when one is due, and in one go to one container."""
-        size, before, now = command.stop - command.start, self._forming, self.now
-        assert bool(command.batch) == bool(pool.spec.concurrency.batch_size), command
+        size, before, now, pool = command.stop - command.start, self._forming, self.now, known.pool
+        assert bool(command.batch) == bool(known.spec.concurrency.batch_size), command
         if before is not None:
             same = (command.batch, command.container) == (before.batch, before.container)
             assert same and command.left == before.left - size, f"{command} after {before}"
         elif command.batch:
-            total, most = size + command.left, pool.spec.concurrency.batch_size
+            total, most = size + command.left, known.spec.concurrency.batch_size
             assert total <= most, f"{command}: a batch is too large"
             assert total >= min(most, len(pool.waiting(now, surely=True))), f"{command}: a batch leaves inputs behind"
             assert pool.is_due(now, surely=False), f"{command}: a batch is formed too early"
         self._forming = command if command.left else None
 
     def _drain(self, known: Known) -> None:
+        """Law 5: only who is idle, and surplus, outdated, or has retired."""
         pool, idle = known.pool, self.now - known.idle_since
-        assert known.state == "ready", f"law 5: {known.process.id} is drained while {known.state}"
+        assert known.state in ("ready", "retiring"), f"law 5: {known.process.id} is drained while {known.state}"
         assert not (pool.alive and known.held), f"law 5: {known.process.id} is drained while it is busy"
-        most = pool.settings.max_containers
-        if pool.alive and not pool.spec.single_use and (most is None or pool.present() <= most):
-            assert pool.present() > pool.settings.floor, "law 5: it was no surplus"
-            assert idle >= min(pool.settings.window_seconds, LEAST_PATIENCE_SECONDS) - A_MOMENT, f"idle for {idle} s"
+        if pool.alive and known.state == "ready" and not known.spec.single_use:
+            least = min(pool.settings.window_seconds, LEAST_PATIENCE_SECONDS) - A_MOMENT
+            is_surplus = pool.present() > pool.settings.floor and idle >= least
+            expired = idle >= pool.settings.window_seconds - A_MOMENT or pool.failed_starts
+            if known.is_outdated() and not (is_surplus and expired):
+                self._replaced(known)
+            elif not pool.is_above_maximum():
+                assert is_surplus, f"law 5: {pool.present()} containers, and it was idle for {idle} s"
         known.state, known.heard_at = "ending", self.now
         known.process.inbox.append(c.Drain(known.process.id, ""))
 
+    def _retire(self, known: Known) -> None:
+        assert known.state == "ready" and known.held and known.is_outdated() and known.pool.alive
+        self._replaced(known)
+        known.state = "retiring"
+
+    def _replaced(self, known: Known) -> None:
+        """A roll-out leaves as many ready as must be, or one goes as the next one starts or as its room is needed."""
+        pool, event = known.pool, self._event
+        if isinstance(event, e.FunctionDeclared) and event.strategy == "recreate" and event.function == pool.name:
+            return
+        if pool.is_above_maximum() or pool.count("ready") > max(1, pool.settings.floor):
+            return
+        assert not pool.count("starting"), "one goes, and the next is not ready"
+        cpu = pool.spec.resources.cpu
+        if cpu and self._reserved() + cpu > CORES:
+            assert not pool.count("retiring", "ending"), "one goes, and the room of the last is not taken"
+        else:
+            assert pool.present() == pool.settings.ceiling, "one goes, and there was room for one more"
+            self._gave_way.append(pool)
+
     def _kill(self, known: Known) -> None:
-        event, spec = self._event, known.pool.spec
+        event, spec = self._event, known.spec
         on_demand = isinstance(event, e.ContainerStopped) or (isinstance(event, e.CallCancelled) and event.terminate)
-        if known.pool.alive and not on_demand:
-            limits = {"starting": spec.startup_timeout, "ready": spec.timeout, "ending": CANCEL_GRACE_SECONDS}
+        replaced = known.is_outdated() and known.state == "starting"
+        if known.pool.alive and not on_demand and not replaced:
+            limits = {
+                "starting": spec.startup_timeout,
+                "ready": spec.timeout,
+                "retiring": spec.timeout,
+                "ending": CANCEL_GRACE_SECONDS,
+            }
             limit, since = limits[known.state], known.started_at if known.state == "starting" else known.heard_at
             assert self.now - since >= limit - A_MOMENT, f"{known.process.id} is killed without a reason"
-            if known.state == "ready":
+            if known.state in ("ready", "retiring"):
                 assert known.active(), "it is killed for its silence, and had nothing to say"
-        known.pool.failed_starts += known.state == "starting"
+        known.pool.failed_starts += known.state == "starting" and not replaced
         known.state = "ending"
         known.process.dead = True
 
@@ -366,6 +417,7 @@ class World:
                     event = self._event
                     said = isinstance(event, e.FailureReceived) and event.kind == "cancelled"
                     assert call.cancelled or said
+                    assert not call.cancelled or command.reason == call.cancelled
                 case "lost":
                     assert isinstance(self._event, e.ContainerExited)
                     assert one.yielded or one.blows >= LOST_TOO_OFTEN, "it has attempts left"
@@ -379,7 +431,10 @@ class World:
     # -- the laws that hold after every step -----------------------------------------------------------------
 
     def _judge(self, pool: Declared) -> None:
-        allowed = pool.spec.retries.max_retries if pool.spec.retries else 0
+        outdated = [known for known in pool.containers.values() if known.is_outdated()]
+        if isinstance(self._event, e.FunctionDeclared) and self._event.function == pool.name:
+            at_once = ("starting", "ready") if self._event.strategy == "recreate" else ("starting",)
+            assert not [known for known in outdated if known.state in at_once], f"{outdated} were to go at once"
         free = [known for known in pool.containers.values() if known.has_room()] if pool.alive else []
         free = free if free and pool.is_due(self.now, surely=True) else []
         for call in pool.calls:
@@ -390,7 +445,7 @@ class World:
                 if one.settled or one.holder:
                     continue
                 assert not call.cancelled, f"{call.id} is cancelled, and input {position} waits"
-                assert one.failures <= allowed, f"law 6: input {position} of {call.id} has no retries left, and waits"
+                assert one.failures <= one.allowed, f"law 6: input {position} of {call.id} waits, and has no retries"
                 assert one.losses < LOST_TOO_OFTEN, f"input {position} of {call.id} was lost too often, and waits"
                 assert not one.yielded, f"{call.id} has yielded, and waits to be begun again"
                 assert not free or one.not_before > self.now, (

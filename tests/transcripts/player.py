@@ -113,6 +113,7 @@ class Player:
     def declared(self, function: str, words: str) -> e.Event:
         given = {name: value or "1" for name, _, value in (word.partition("=") for word in words.split())}
         ephemeral = not given.pop("deployed", "")
+        version, strategy = int(given.pop("version", 0)), "recreate" if given.pop("recreate", "") else "rolling"
         settings = {SETTINGS[name]: int(given.pop(name)) for name in list(given) if name in SETTINGS}
         inputs, target = int(given.pop("inputs", 1)), given.pop("target", None)
         retries, delay = int(given.pop("retries", 0)), float(given.pop("delay", 1.0))
@@ -132,7 +133,7 @@ class Player:
         )
         assert not given, f"unknown words: {given}"
         self.functions[function] = spec
-        return e.FunctionDeclared(function, spec, ephemeral)
+        return e.FunctionDeclared(function, spec, ephemeral, version, strategy)  # type: ignore[arg-type]
 
     def settings(self, function: str, words: str) -> e.Event:
         given = {SETTINGS[name]: value for name, _, value in (word.partition("=") for word in words.split())}
@@ -193,6 +194,8 @@ class Player:
             case c.Start(container, function):
                 self.containers[container] = name = ascii_uppercase[len(self.containers)]
                 return f"start {name}" if len(self.functions) < 2 else f"start {name} for {function}"
+            case c.Retire(reason=reason):
+                return f"retire {name}: {reason}"
             case c.Drain(reason=reason):
                 return f"drain {name}: {reason}"
             case c.Kill(reason=reason):
@@ -229,6 +232,7 @@ OPEN = r"(?: (open))?"
 EVENTS: list[tuple[str, Callable[..., e.Event]]] = [
     (r"(\w+) is declared ?(.*)", Player.declared),
     (r"(\w+) is removed", lambda _, function: e.FunctionRemoved(function)),
+    (r"(\w+) is removed: (.+)", lambda _, function, why: e.FunctionRemoved(function, why)),
     (r"(\w+) is updated (.+)", Player.settings),
     (rf"(\w+) = (remote|map|spawn|generator) (\w+)(?: (\d+))?{OPEN}(?: by (\w+))?", Player.submits),
     (rf"(\w+) \+ (\d+){OPEN}", Player.submits_more),

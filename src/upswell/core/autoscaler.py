@@ -106,6 +106,16 @@ class Estimates:
             self.cpu_share = max(self.cpu_share, share)
 
 
+class Rollout(msgspec.Struct, frozen=True, gc=False):
+    """A new version is to replace what is there of earlier ones."""
+
+    version: int
+    outdated: int  # ready containers of other versions
+    trouble: str  # why the last container of the new version could not start; "" where it could, or none has tried
+    hopeless: bool  # it was tried often enough
+    spare: int  # 1 where one container more than needed is there already; the load does not count it
+
+
 class Load(msgspec.Struct, frozen=True, gc=False):
     """What a pool holds now."""
 
@@ -120,6 +130,7 @@ class Load(msgspec.Struct, frozen=True, gc=False):
     cores: float
     memory_available: int  # bytes, less what containers started since the last measurement will take
     node_room: int | None  # containers of the pool that the node holds by what they reserve; None: no limit
+    rollout: Rollout | None = None  # None: no container is outdated
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -128,6 +139,12 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     containers: int
     rule: str
     words: str
+    spare: int = 0  # of them, those that are needed only while a new version replaces an earlier one
+
+    def at_most(self, containers: int, rule: str, why: str) -> Decision:
+        """The same under a limit that is lower."""
+        spare = max(0, self.spare - (self.containers - containers))
+        return Decision(containers, rule, f"{self.words}; {why}", spare)
 
 
 def patience_seconds(
@@ -156,6 +173,8 @@ def decide(load: Load, estimates: Estimates, settings: AutoscalerSettings, polic
         wanted = _within_settings(wanted, settings)
     else:
         wanted = Decision(settings.floor, "idle", f"no input waits or runs; min_containers is {settings.floor}")
+    if load.rollout:
+        wanted = _with_rollout(wanted, load.rollout, settings)
     return wanted if "memory" in policy.without else _within_machine(wanted, load, estimates)
 
 
@@ -239,9 +258,26 @@ def _within_settings(wanted: Decision, settings: AutoscalerSettings) -> Decision
         wanted = Decision(wanted.containers + settings.buffer, wanted.rule, more)
     if wanted.containers < settings.floor:
         return Decision(settings.floor, "min_containers", f"{wanted.words}; min_containers is {settings.floor}")
+    return _within_maximum(wanted, settings)
+
+
+def _within_maximum(wanted: Decision, settings: AutoscalerSettings) -> Decision:
     if settings.ceiling is not None and wanted.containers > settings.ceiling:
-        return Decision(settings.ceiling, "max_containers", f"{wanted.words}; max_containers is {settings.ceiling}")
+        return wanted.at_most(settings.ceiling, "max_containers", f"max_containers is {settings.ceiling}")
     return wanted
+
+
+def _with_rollout(wanted: Decision, rollout: Rollout, settings: AutoscalerSettings) -> Decision:
+    """While containers are outdated one more than needed, and the last of them stays until another one is ready."""
+    count, version = rollout.outdated, rollout.version
+    others = "1 container of an earlier version" if count == 1 else f"{count} containers of earlier versions"
+    trouble = f"version {version} could not start ({rollout.trouble}), and {others} must do"
+    if rollout.hopeless:
+        return Decision(wanted.containers, wanted.rule, f"{wanted.words}; the roll-out has stopped: {trouble}")
+    under_way = f"a roll-out is under way: version {version} replaces {others}, one by one"
+    words = f"{wanted.words}; {f'the roll-out waits: {trouble}' if rollout.trouble else under_way}"
+    replaced = max(wanted.containers, 1) + 1
+    return _within_maximum(Decision(replaced, "roll-out", words, spare=replaced - wanted.containers), settings)
 
 
 def _within_processors(wanted: Decision, load: Load, estimates: Estimates) -> Decision:
@@ -262,16 +298,14 @@ def _within_processors(wanted: Decision, load: Load, estimates: Estimates) -> De
 
 def _within_machine(wanted: Decision, load: Load, estimates: Estimates) -> Decision:
     """No container is started that the machine has no memory for, or no room by what containers reserve."""
-    present = load.ready + load.starting
+    present = load.ready + load.starting + (load.rollout.spare if load.rollout else 0)
     possible = present + max(0, load.memory_available) // max(1, estimates.memory_bytes)
     if wanted.containers > possible and wanted.containers > present:
         fits = max(possible, present, 1)
-        wanted = Decision(
-            fits, "memory", f"{wanted.words}; memory for {fits} at {estimates.memory_bytes / 2**20:.0f} MiB each"
-        )
+        wanted = wanted.at_most(fits, "memory", f"memory for {fits} at {estimates.memory_bytes / 2**20:.0f} MiB each")
     if load.node_room is not None and wanted.containers > load.node_room:
         fits = max(load.node_room, min(present, wanted.containers))
-        wanted = Decision(fits, "resources", f"{wanted.words}; the machine has room for {fits} by their cpu and memory")
+        wanted = wanted.at_most(fits, "resources", f"the machine has room for {fits} by their cpu and memory")
     return wanted
 
 

@@ -40,6 +40,13 @@ class Start(msgspec.Struct, frozen=True, gc=False):
     function: str
 
 
+class Retire(msgspec.Struct, frozen=True, gc=False):
+    """The container gets no more work, and is drained once it has ended what it has begun. It need not be told."""
+
+    container: str
+    reason: str
+
+
 class Drain(msgspec.Struct, frozen=True, gc=False):
     """Ask the container to exit; it gets no more work. What it still runs, as its app is stopped, is cancelled."""
 
@@ -151,6 +158,7 @@ Command = (
     | Refuse
     | Invite
     | Start
+    | Retire
     | Drain
     | Kill
     | Grant

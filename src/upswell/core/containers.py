@@ -1,7 +1,8 @@
 """The containers of one function: their lives, and what they have room for.
 
 Sums over containers are kept as each of them changes (`recount`), so that a step costs what changed and not what
-exists. Nothing is decided here: who starts, gets work or ends is up to the pool.
+exists. Nothing is decided here: who starts, gets work or ends is up to the pool. Each goes by the declaration it was
+started with, so those of two versions may differ in how much they take.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 from ..spec import FunctionSpec
 from . import watch
 from .agenda import NEVER, Agenda
-from .commands import Command, Drain, Kill, Start
+from .commands import Command, Drain, Kill, Retire, Start, TakeBack
 from .model import Container, KilledFor, State
 
 
 class Containers:
-    """Those that start, that are ready, and that end."""
+    """Those that start, that are ready, and that retire or end."""
 
     def __init__(self) -> None:
         self.by_id: dict[str, Container] = {}
@@ -22,10 +23,15 @@ class Containers:
         self.ready = 0
         self.running = 0  # inputs: a sum over containers, as is the next
         self.unstarted = 0
-        # Ready ones that may take work, by how many places are taken; each in the order they came to that number.
+        self.retiring = 0  # inputs that run in those that retire, and in no other sum
+        self.room = 0  # places that are free, likewise
+        # Ready ones with room, by how many free places they have below their target: 0 or less for those that are at
+        # it or beyond. Each in the order they came to that number.
         self.buckets: dict[int, dict[str, Container]] = {}
+        self.full: dict[str, Container] = {}  # ready ones without room
         self.idle: dict[str, Container] = {}  # ready ones that hold nothing, not even a suspended input; longest first
         self.loaded: dict[str, Container] = {}  # those with inputs that are not started
+        self.outdated: dict[str, Container] = {}  # ready ones of a version that is not the present one
         self.progress_at = 0.0  # the last time an input finished, or the first of those that run was granted
         self.ready_at = 0.0  # the last time a container became ready, or the first of those starting began to
         self._watch: Agenda[Container] = Agenda()  # when to look whether a container is stuck
@@ -35,15 +41,20 @@ class Containers:
         """Those that count: starting and ready ones."""
         return self.ready + self.starting
 
+    @property
+    def leaving(self) -> int:
+        """Those that retire or end."""
+        return len(self.by_id) - self.present
+
     def longest_idle(self) -> Container:
         """The first to go."""
         return next(iter(self.idle.values()))
 
     # -- their lives -----------------------------------------------------------------------------------
 
-    def start(self, name: str, function: str, spec: FunctionSpec, now: float, out: list[Command]) -> None:
+    def start(self, name: str, function: str, spec: FunctionSpec, version: int, now: float, out: list[Command]) -> None:
         """One more."""
-        container = self.by_id[name] = Container(name, spec, State.STARTING, now, now)
+        container = self.by_id[name] = Container(name, spec, State.STARTING, now, now, version)
         if not self.starting:
             self.ready_at = now
         container.starting_beside = self.starting
@@ -58,6 +69,27 @@ class Containers:
         self.starting -= 1
         self.ready += 1
         self.recount(container)
+
+    def outdate(self, version: int) -> None:
+        """From now on this is the present version."""
+        ready = (container for container in self.by_id.values() if container.state is State.READY)
+        self.outdated = {container.id: container for container in ready if container.version != version}
+
+    def retire(self, container: Container, reason: str, out: list[Command]) -> None:
+        """It gets no more work, gives back what it has not begun, and is to be drained when it holds nothing."""
+        self._leave(container)
+        container.state, container.retired_for = State.RETIRING, reason
+        self.recount(container)
+        self._watch.put(container, watch.due_at(container))
+        out.append(Retire(container.id, reason))
+        self.ask_back(container, out)
+
+    def ask_back(self, container: Container, out: list[Command]) -> None:
+        """It is to give back whatever it has not begun."""
+        for held in container.to_take_back():
+            if not held.batch:
+                held.wanted_back = True
+                out.append(TakeBack(container.id, held.id))
 
     def drain(self, container: Container, reason: str, now: float, out: list[Command]) -> None:
         """Ask it to exit."""
@@ -88,13 +120,17 @@ class Containers:
             self.starting -= 1
         elif container.state is State.READY:
             self.ready -= 1
-        self._place(container, -1)
+        self._place(container, None)
         self._watch.put(container, NEVER)
-        self.idle.pop(container.id, None)
-        self.running -= container.running
+        if container.state is State.RETIRING:
+            self.retiring -= container.running
+        else:
+            self.running -= container.running
         self.unstarted -= container.unstarted
-        container.running = container.unstarted = 0
-        self.loaded.pop(container.id, None)
+        self.room -= container.room
+        container.running = container.unstarted = container.room = 0
+        for kind in (self.idle, self.loaded, self.full, self.outdated):
+            kind.pop(container.id, None)
 
     # -- whether they are stuck ------------------------------------------------------------------------
 
@@ -123,32 +159,41 @@ class Containers:
 
     def recount(self, container: Container) -> None:
         """Renew what it adds to the sums, and where it stands in the buckets."""
-        if container.state is not State.READY:
-            return
-        spec = container.spec
-        most = spec.concurrency.max_inputs
+        spec, name = container.spec, container.id
+        most, target = spec.concurrency.max_inputs, spec.concurrency.target_inputs
         taken = min(len(container.places), most)
         running = container.inputs if spec.concurrency.batch_size else taken
+        if container.state is State.RETIRING:
+            self.retiring += running - container.running
+            container.running = running
+        if container.state is not State.READY:
+            return
         unstarted = container.inputs - running
+        room = 0 if spec.single_use and container.ranges else most - taken
         self.running += running - container.running
         self.unstarted += unstarted - container.unstarted
-        container.running, container.unstarted = running, unstarted
+        self.room += room - container.room
+        container.running, container.unstarted, container.room = running, unstarted, room
         if unstarted:
-            self.loaded[container.id] = container
+            self.loaded[name] = container
         else:
-            self.loaded.pop(container.id, None)
+            self.loaded.pop(name, None)
         if container.ranges:
-            self.idle.pop(container.id, None)
+            self.idle.pop(name, None)
         else:
-            self.idle.setdefault(container.id, container)
-        self._place(container, most if spec.single_use and container.ranges else taken)
+            self.idle.setdefault(name, container)
+        if room:
+            self.full.pop(name, None)
+        else:
+            self.full.setdefault(name, container)
+        self._place(container, target - taken if room else None)
 
-    def _place(self, container: Container, bucket: int) -> None:
+    def _place(self, container: Container, bucket: int | None) -> None:
         if container.bucket != bucket:
-            if container.bucket >= 0:
+            if container.bucket is not None:
                 del self.buckets[container.bucket][container.id]
                 if not self.buckets[container.bucket]:
                     del self.buckets[container.bucket]
-            if bucket >= 0:
+            if bucket is not None:
                 self.buckets.setdefault(bucket, {})[container.id] = container
             container.bucket = bucket

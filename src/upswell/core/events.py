@@ -14,17 +14,25 @@ from .snapshot import SavedCall
 
 
 class FunctionDeclared(msgspec.Struct, frozen=True, gc=False):
-    """A function exists from now on, with a pool of its own. Declared again, its spec replaces the earlier one."""
+    """A function exists from now on, with a pool of its own.
+
+    Declared again, it goes on with its queue, calls and containers under another declaration, and what was laid over
+    its settings is gone. Its containers of another `version` are outdated: `rolling` replaces them one by one,
+    `recreate` at once.
+    """
 
     function: str
     spec: FunctionSpec
     ephemeral: bool = True
+    version: int = 0
+    strategy: Literal["rolling", "recreate"] = "rolling"
 
 
 class FunctionRemoved(msgspec.Struct, frozen=True, gc=False):
-    """The function's app is stopped: its calls are cancelled and its containers drained."""
+    """The function is no more: its calls are cancelled and its containers drained, for this reason."""
 
     function: str
+    reason: str = "its app is stopped"
 
 
 class SettingsUpdated(msgspec.Struct, frozen=True, gc=False):

@@ -26,29 +26,30 @@ class Matching:
 
     def __init__(
         self,
-        spec: FunctionSpec,
         queue: Queue,
         containers: Containers,
         estimates: Estimates,
         new_id: Callable[[], int],
     ) -> None:
-        self._spec = spec
+        self.spec = FunctionSpec()  # as declared last: by it inputs are due; each container takes them as its own says
         self._queue = queue
         self._containers = containers
         self._estimates = estimates
         self._new_id = new_id
 
-    def grant(self, places: int, now: float, out: list[Command]) -> None:
-        """Grant what waits to containers with fewer than `places` taken: the fullest first, then the latest idle."""
+    def grant(self, now: float, out: list[Command], *, beyond_target: bool = False) -> None:
+        """Grant what waits to containers with room below their target, or with any: the fullest first, then the latest
+        idle.
+        """
         if not self._queue.turns:
             return
         buckets = self._containers.buckets
-        for taken in sorted((taken for taken in buckets if taken < places), reverse=True):
-            bucket = buckets.get(taken)
+        for free in sorted(free for free in buckets if free > 0 or beyond_target):
+            bucket = buckets.get(free)
             while bucket and self._is_due(now):
                 container = next(reversed(bucket.values()))
-                # A container filled here moves up a bucket and is met again only by a caller with more places.
-                while self._is_due(now) and 0 <= container.bucket < places:
+                # A container filled here moves to another bucket, and is met again only by who may go beyond.
+                while self._is_due(now) and container.bucket is not None and (container.bucket > 0 or beyond_target):
                     self._grant_next(container, now, out)
 
     def grant_ahead(self, now: float, out: list[Command]) -> None:
@@ -56,8 +57,10 @@ class Matching:
         service = self._estimates.service_seconds
         if service is None or service > dispatch.PREFETCH_LONGEST_SECONDS:
             return
-        busy = self._containers.buckets.get(1, {})
-        for container in list(islice(busy.values(), STRAGGLERS_LOOKED_AT)):
+        for container in list(islice(self._containers.full.values(), STRAGGLERS_LOOKED_AT)):
+            concurrency = container.spec.concurrency
+            if concurrency.max_inputs > 1 or concurrency.batch_size or container.spec.single_use:
+                continue
             silent = now - container.heard_at
             while self._queue.turns and dispatch.may_prefetch(
                 container.running + container.unstarted, len(container.ranges), service
@@ -71,9 +74,9 @@ class Matching:
         loaded = self._containers.loaded
         if self._queue.waiting or not loaded:
             return NEVER
-        service, wanted, look_again = self._estimates.service_seconds, self._room(), NEVER
+        service, wanted, look_again = self._estimates.service_seconds, self._containers.room, NEVER
         for container in islice(loaded.values(), STRAGGLERS_LOOKED_AT if wanted else 0):
-            if (held := container.to_take_back()) is None:
+            if (held := next(container.to_take_back(), None)) is None:
                 continue
             # With one place, what waits is behind the input of another range.
             heard_at = container.heard_at if container.spec.concurrency.max_inputs == 1 else held.heard_at
@@ -87,24 +90,18 @@ class Matching:
 
     def batch_due_at(self) -> float:
         """When what waits is to be granted as a batch; `NEVER` where nothing waits for that alone."""
-        if not self._spec.concurrency.batch_size or not self._queue.waiting or not self._room():
+        if not self.spec.concurrency.batch_size or not self._queue.waiting or not self._containers.room:
             return NEVER
         return self._batch_due_at()
 
     def _batch_due_at(self) -> float:
-        return batching.due_at(self._queue.waiting, self._queue.oldest_since(), self._spec.concurrency)
+        return batching.due_at(self._queue.waiting, self._queue.oldest_since(), self.spec.concurrency)
 
     def _is_due(self, now: float) -> bool:
         """Whether something may be granted: an input waits, or enough of them do for a batch."""
         if not self._queue.turns:
             return False
-        return not self._spec.concurrency.batch_size or self._batch_due_at() <= now
-
-    def _room(self) -> int:
-        """Places that are free."""
-        places = self._spec.concurrency.max_inputs
-        buckets = self._containers.buckets
-        return sum(len(bucket) * (places - taken) for taken, bucket in buckets.items() if taken < places)
+        return not self.spec.concurrency.batch_size or self._batch_due_at() <= now
 
     def _grant_next(self, container: Container, now: float, out: list[Command]) -> None:
         """Grant the container the next range, or all ranges of the next batch."""

@@ -6,6 +6,7 @@ Plain values with few mutable fields; every field has its law beside it. Rules l
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
@@ -52,7 +53,7 @@ class Call:
     unsettled: int = 0  # inputs taken and neither delivered nor failed
     failed: int = 0  # inputs; for people
     total: int | None = None  # known once the last input was submitted
-    cancelled: bool = False  # nothing of it is granted any more
+    cancelled: str = ""  # why nothing of it is granted any more; "" while it goes on
     waiting: deque[Span] = field(default_factory=deque)  # no other place holds these inputs
     segments: dict[int, Segment] = field(default_factory=dict)  # by first position; only unsettled ones
     ranges: dict[int, Range] = field(default_factory=dict)  # those that containers hold
@@ -89,6 +90,7 @@ class State(Enum):
 
     STARTING = "starting"
     READY = "ready"
+    RETIRING = "retiring"  # gets no work, and is drained once what it has begun has ended
     ENDING = "ending"  # drained or killed; gets no work, its exit is yet to come
 
 
@@ -101,18 +103,21 @@ class Container:
     state: State
     started_at: float
     heard_at: float  # the last sign of life: ready, a result, a grant while idle
+    version: int = 0  # of its function; it is outdated where the function has another by now
     idle_since: float = 0.0  # meaningful while it is ready and holds nothing
     starting_beside: int = 0  # containers of the pool that were starting when it was started
     ranges: dict[int, Range] = field(default_factory=dict)  # in the order they were granted
     places: dict[int, int] = field(default_factory=dict)  # range or batch that takes a place → its ranges not suspended
     inputs: int = 0  # without a result, of ranges not suspended
+    retired_for: str = ""  # why it gets no more work
     killed_for: KilledFor = ""  # why the core killed it
     proven: bool = False  # it has ended an input, so its start was good
     blameless: bool = False  # it said itself which input ends it, so its exit blames none
     # What it adds to the sums of its pool; kept by Containers.recount and by nothing else.
     running: int = 0  # inputs
     unstarted: int = 0
-    bucket: int = -1  # the bucket it is in; -1: none, it can't take work
+    room: int = 0  # places that are free
+    bucket: int | None = None  # places that are free below its target; None: it has no room, or can't take work
 
     def is_new(self, now: float, seconds: float) -> bool:
         """Whether it has been ready for no longer than `seconds`, and has ended no input."""
@@ -163,11 +168,11 @@ class Container:
         begun = (held for held in self.ranges.values() if held.suspended or (held.batch or held.id) in running)
         return {held.id for held in begun}
 
-    def to_take_back(self) -> Range | None:
-        """Of the ranges with an input that may not have begun, and that were not asked back, the one to start last."""
+    def to_take_back(self) -> Iterator[Range]:
+        """The ranges with an input that may not have begun and was not asked back, the one to start last first."""
         started = self.started()
         if len(self.places) > self.spec.concurrency.max_inputs:
             # A place that was lent may be taken back just as it is granted again: only the container knows who has it.
             started = {held.id for held in self.ranges.values() if held.suspended or held.next > held.start}
         ranges = reversed(self.ranges.values())
-        return next((held for held in ranges if len(held) > (held.id in started) and not held.wanted_back), None)
+        return (held for held in ranges if len(held) > (held.id in started) and not held.wanted_back)

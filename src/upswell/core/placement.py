@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..spec import Resources
 
 MIB = 1 << 20
+NOTHING = Resources()
 
 
 @dataclass(slots=True)
@@ -33,11 +34,12 @@ class Node:
         """Whether the empty node could hold one such container at all."""
         return resources.cpu <= self.cores and resources.memory_mib * MIB <= self.memory_total
 
-    def room(self, resources: Resources) -> int | None:
-        """How many more such containers fit; `None` when they reserve nothing."""
+    def room(self, resources: Resources, without: Resources = NOTHING) -> int | None:
+        """How many more such containers fit, `without` one that is there; `None` if they reserve nothing."""
         rooms = []
         if resources.cpu:
-            rooms.append(int((self.cores - self.reserved_cpu) / resources.cpu + 1e-9))
+            rooms.append(int((self.cores - self.reserved_cpu + without.cpu) / resources.cpu + 1e-9))
         if resources.memory_mib:
-            rooms.append((self.memory_total - self.reserved_memory) // (resources.memory_mib * MIB))
+            left = self.memory_total - self.reserved_memory + without.memory_mib * MIB
+            rooms.append(left // (resources.memory_mib * MIB))
         return max(0, min(rooms)) if rooms else None

@@ -88,7 +88,7 @@ class Plane:
         self._containers: dict[str, Pool] = {}  # starting, ready and ending
         self._owned: dict[str, dict[str, None]] = {}  # connection → its calls
         self._agenda: Agenda[Pool] = Agenda()  # when a pool wants to look again without an event
-        self._ids = itertools.count(first_id)
+        self._new_id = itertools.count(first_id).__next__
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class Plane:
                     self._settle(found[0], now, out)
             case e.InputSuspended() | e.InputResumed():
                 if found := self._container(event.container):
-                    found[0].suspended(found[1], event.range, isinstance(event, e.InputSuspended), now)
+                    found[0].suspended(found[1], event.range, isinstance(event, e.InputSuspended), now, out)
                     self._settle(found[0], now, out)
             case e.ContainerReady():
                 if found := self._container(event.container):
@@ -138,21 +138,20 @@ class Plane:
     def _administer(self, event: e.Event, now: float, out: list[Command]) -> None:
         """The rarer events: those about functions, owners and whole calls."""
         match event:
-            case e.FunctionDeclared():
-                pool = Pool(
-                    event.function, event.spec, event.ephemeral, self._limits, self._node, lambda: next(self._ids)
-                )
-                pool.policy = self._policy
-                if event.function in self._pools:
-                    self._remove(self._pools[event.function], now, out)
-                self._pools[event.function] = pool
+            case e.FunctionDeclared(function=function):
+                pool = self._pools.get(function)
+                if pool is None:
+                    pool = Pool(function, self._limits, self._node, self._policy, self._new_id)
+                    self._pools[function] = pool
+                pool.declare(event, now, out)
                 self._settle(pool, now, out)
             case e.FunctionRemoved():
-                if event.function in self._pools:
-                    self._remove(self._pools.pop(event.function), now, out)
+                if pool := self._pools.pop(event.function, None):
+                    pool.remove(event.reason, now, out)
+                    self._settle(pool, now, out)
             case e.SettingsUpdated():
                 if event.function in self._pools:
-                    self._pools[event.function].apply(event.update)
+                    self._pools[event.function].scaling.apply(event.update)
                     self._settle(self._pools[event.function], now, out)
             case e.InputsEnded():
                 if known := self._calls.get(event.call):
@@ -178,8 +177,8 @@ class Plane:
             reason = f"there is no function {event.function}: its app is stopped, or never ran"
             out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
             return
-        if not self._node.holds(pool.spec.resources):
-            resources = pool.spec.resources
+        if not self._node.holds(pool.scaling.spec.resources):
+            resources = pool.scaling.spec.resources
             asked = f"cpu={resources.cpu:g}" + (f", memory={resources.memory_mib}" if resources.memory_mib else "")
             held = f"{self._node.cores:g} cores and {self._node.memory_total >> 20} MiB"
             reason = f"{event.function} asks for {asked}, and this machine has {held}: ask for less"
@@ -199,7 +198,7 @@ class Plane:
     def _restored(self, saved: SavedCall, now: float, out: list[Command]) -> None:
         pool = self._pools.get(saved.function)
         if pool is None:
-            queue = Queue(saved.function, self._limits, None)
+            queue = Queue(saved.function, self._limits)
             reason = f"there is no function {saved.function} any more"
             call = queue.restore(saved, out)
             queue.fail_waiting(call, "cancelled", reason, out)
@@ -229,10 +228,6 @@ class Plane:
         if known := self._calls.get(name):
             known[0].cancel(known[1], running, terminate, out)
             self._settle(known[0], now, out)
-
-    def _remove(self, pool: Pool, now: float, out: list[Command]) -> None:
-        pool.remove(now, out)
-        self._settle(pool, now, out)
 
     def _container(self, name: str) -> tuple[Pool, Container] | None:
         pool = self._containers.get(name)
@@ -282,20 +277,20 @@ class Plane:
         if pool is None:
             return None
         containers = pool.containers
-        places = containers.ready * pool.spec.concurrency.max_inputs * pool.spec.concurrency.place
+        places = containers.ready * pool.scaling.spec.concurrency.max_inputs * pool.scaling.spec.concurrency.place
         return Statistics(
             backlog=pool.not_started,
             pending=pool.queue.waiting + containers.unstarted,
-            running=containers.running,
+            running=containers.running + containers.retiring,
             headroom=max(0, places - containers.running),
             succeeded=pool.queue.succeeded,
             failed=pool.queue.failed,
             starting=containers.starting,
             ready=containers.ready,
-            settings=pool.settings,
-            decision=pool.decision.words,
-            wanted=pool.decision.containers,
-            rule=pool.decision.rule,
+            settings=pool.scaling.settings,
+            decision=pool.scaling.decision.words,
+            wanted=pool.scaling.decision.containers,
+            rule=pool.scaling.decision.rule,
         )
 
     def container(self, name: str) -> ContainerStatus | None:
@@ -311,4 +306,4 @@ class Plane:
             return None
         call = known[1]
         settled = call.submitted - call.unsettled
-        return CallStatus(call.submitted, settled, call.failed, call.total is not None, call.cancelled)
+        return CallStatus(call.submitted, settled, call.failed, call.total is not None, bool(call.cancelled))

@@ -8,42 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..spec import FunctionSpec, Limits, SettingsUpdate
+from ..spec import Limits
 from . import autoscaler, watch
-from .agenda import NEVER
-from .autoscaler import ALL_RULES, Decision, Estimates, Load
+from .autoscaler import Estimates, Policy
 from .commands import CancelRange, Command, Forward, TakeBack
 from .containers import Containers
-from .events import ChunksReceived, ContainerExited, FailureReceived, ResultsReceived, UsageSampled
+from .events import (
+    ChunksReceived,
+    ContainerExited,
+    FailureReceived,
+    FunctionDeclared,
+    ResultsReceived,
+    UsageSampled,
+)
 from .matching import Matching
 from .model import Call, Container, Range, State
 from .placement import Node
 from .queue import Queue
 from .sampling import Sampling
-from .starts import Starts
+from .scaling import Scaling
 
 
 class Pool:
     """The containers of one function and its queue."""
 
-    def __init__(
-        self, function: str, spec: FunctionSpec, ephemeral: bool, limits: Limits, node: Node, new_id: Callable[[], int]
-    ) -> None:
+    def __init__(self, function: str, limits: Limits, node: Node, policy: Policy, new_id: Callable[[], int]) -> None:
         self.function = function
-        self.spec = spec
-        self.settings = spec.settings
-        self.ephemeral = ephemeral
+        self.ephemeral = False
         self.removed = False
-        self.queue = Queue(function, limits, spec.retries, batched=spec.concurrency.batch_size > 0)
+        self.queue = Queue(function, limits)
         self.estimates = Estimates()
-        self.policy = ALL_RULES
         self.containers = Containers()
-        self.decision = Decision(0, "idle", "no input yet")
         self._node = node
-        self._new_id = new_id
-        self._matching = Matching(spec, self.queue, self.containers, self.estimates, new_id)
-        self._starts = Starts()
         self._sampling = Sampling(function)
+        self._matching = Matching(self.queue, self.containers, self.estimates, new_id)
+        self.scaling = Scaling(
+            function, self.queue, self.containers, self.estimates, self._sampling, node, policy, new_id
+        )
 
     @property
     def not_started(self) -> int:
@@ -52,21 +53,43 @@ class Pool:
 
     def is_short_of_room(self) -> bool:
         """Whether it would have more containers if the node had room for what they reserve."""
-        return not self.removed and self.decision.rule == "resources"
+        return not self.removed and self.scaling.decision.rule == "resources"
+
+    # -- what happens to the function ------------------------------------------------------------------
+
+    def declare(self, event: FunctionDeclared, now: float, out: list[Command]) -> None:
+        """Go on under another declaration: what waits and runs, and what was learned, stays."""
+        self.ephemeral = event.ephemeral
+        self.queue.declare(event.spec)
+        self._matching.spec = event.spec
+        self.scaling.declare(event, now, out)
+
+    def remove(self, reason: str, now: float, out: list[Command]) -> None:
+        """The function is gone: cancel its calls, end its containers."""
+        self.removed = True
+        for call in list(self.queue.calls.values()):
+            self.queue.cancel(call, out, reason)
+        for container in list(self.containers.by_id.values()):
+            if container.state is State.STARTING:
+                self.containers.kill(container, "cancelled", reason, out)
+            elif container.state is not State.ENDING:
+                self.containers.drain(container, reason, now, out)
 
     # -- what happens to containers ------------------------------------------------------------------
 
     def container_ready(self, container: Container, startup_seconds: float, now: float) -> None:
         if container.state is State.STARTING:
             self.containers.began(container, now)
-            self._starts.worked()
+            self.scaling.starts.worked()
             others = container.starting_beside + self.containers.starting
             self.estimates.learn_startup(now - container.started_at, others)
 
     def start_failed(self, container: Container, message: str, out: list[Command]) -> None:
         """User code could not be loaded. Where that never worked, more attempts would only repeat it."""
-        self._starts.complaint = message
-        if self.ephemeral and not self._starts.have_worked:
+        if container.version != self.scaling.version:
+            return
+        self.scaling.starts.complaint = message
+        if self.ephemeral and not self.scaling.starts.have_worked:
             self._fail_pending(f"{self.function} could not start: {message}", out)
 
     def container_exited(self, container: Container, event: ContainerExited, now: float, out: list[Command]) -> None:
@@ -80,13 +103,15 @@ class Pool:
         for held in reversed(list(container.ranges.values())):  # each goes before the others, so they keep their order
             self._lose(container, held, held.id in started, event, now, out)
         if died_at_once:
-            self._back_off(container, self._starts.complaint or event.reason, now, out)
+            self._back_off(container, event.reason, now, out)
 
     def _back_off(self, container: Container, reason: str, now: float, out: list[Command]) -> None:
         """A start failed: wait before the next one, and at last, where nobody else could serve them, fail who waits."""
-        self._starts.failed(container.started_at, now)
-        if self.ephemeral and self._starts.are_hopeless() and not self.containers.ready:
-            self._fail_pending(f"{self.function} could not start a container: {reason}", out)
+        if not self.scaling.failed(container, reason, now):
+            return
+        starts = self.scaling.starts
+        if self.ephemeral and starts.are_hopeless() and not self.containers.ready:
+            self._fail_pending(f"{self.function} could not start a container: {starts.trouble}", out)
 
     def _lose(
         self, container: Container, held: Range, started: bool, event: ContainerExited, now: float, out: list[Command]
@@ -163,13 +188,15 @@ class Pool:
             self.queue.put_back(held, stop, before, out)
         self._progressed(container, held, now, out, heard=False)
 
-    def suspended(self, container: Container, range_id: int, suspended: bool, now: float) -> None:
+    def suspended(self, container: Container, range_id: int, suspended: bool, now: float, out: list[Command]) -> None:
         held = container.ranges.get(range_id)
         if held is not None:
             container.suspend(held, suspended)
             container.heard_at = held.heard_at = now
             self.containers.recount(container)
             self.containers.watch(container)
+            if container.state is State.RETIRING:
+                self.containers.ask_back(container, out)
 
     def _progressed(
         self, container: Container, held: Range, now: float, out: list[Command], *, heard: bool = True
@@ -182,7 +209,9 @@ class Pool:
             del held.call.ranges[held.id]
             if not container.ranges:
                 container.idle_since = now
-                if container.spec.single_use and container.state is State.READY:
+                if container.state is State.RETIRING:
+                    self.containers.drain(container, container.retired_for, now, out)
+                elif container.spec.single_use and container.state is State.READY:
                     self.containers.drain(container, "single_use_containers: it has run its input", now, out)
         self.containers.recount(container)
 
@@ -203,17 +232,6 @@ class Pool:
         """End the container because somebody said so: none of its inputs is to blame."""
         self.containers.kill(container, "cancelled", "it was stopped", out)
 
-    def remove(self, now: float, out: list[Command]) -> None:
-        """The function is gone: cancel its calls, end its containers."""
-        self.removed = True
-        for call in list(self.queue.calls.values()):
-            self.queue.cancel(call, out)
-        for container in list(self.containers.by_id.values()):
-            if container.state is State.READY:
-                self.containers.drain(container, "its app is stopped", now, out)
-            elif container.state is State.STARTING:
-                self.containers.kill(container, "cancelled", "its app is stopped", out)
-
     # -- sampling ------------------------------------------------------------------------------------
 
     def sampled(self, event: UsageSampled, now: float) -> None:
@@ -229,15 +247,13 @@ class Pool:
         if self.removed:
             return self._watch_over(now, out)
         self.queue.release_delayed(now)
-        self._shed(now, out)
-        concurrency = self.spec.concurrency
-        self._matching.grant(concurrency.target_inputs, now, out)
-        look_again = self._scale(now, out)
+        self.scaling.shed(now, out)
+        self._matching.grant(now, out)
+        look_again = self.scaling.scale(now, out)
         if self.queue.waiting:
             # Others start, or none can or should be: what waits may go beyond the target.
-            self._matching.grant(concurrency.max_inputs, now, out)
-            ahead = concurrency.max_inputs == 1 and not concurrency.batch_size and not self.spec.single_use
-            if ahead and not self._is_above_maximum():
+            self._matching.grant(now, out, beyond_target=True)
+            if not self.scaling.is_above_maximum():
                 self._matching.grant_ahead(now, out)
         look_again = min(look_again, self._matching.take_back(now, out), self._watch_over(now, out))
         if self.containers.running and self.not_started:
@@ -247,61 +263,6 @@ class Pool:
             look_again = min(look_again, self.queue.delayed[0][0])
         return min(look_again, self._matching.batch_due_at())
 
-    def _scale(self, now: float, out: list[Command]) -> float:
-        """Start what is missing; drain what is surplus and has idled long enough."""
-        self.decision = autoscaler.decide(self._load(now), self.estimates, self.settings, self.policy)
-        containers = self.containers
-        missing = self.decision.containers - containers.present
-        if missing > 0:
-            if self._starts.failures:
-                if now < self._starts.blocked_until:
-                    return self._starts.blocked_until
-                missing = int(not containers.starting)
-            for _ in range(min(missing, autoscaler.STARTS_AT_ONCE - containers.starting)):
-                self._start(now, out)
-            return NEVER
-        while missing < 0 and containers.idle:
-            longest_idle = containers.longest_idle()
-            last = containers.present == 1
-            patience = autoscaler.patience_seconds(self.estimates, self.settings, last, self.policy)
-            if longest_idle.idle_since + patience > now:
-                return longest_idle.idle_since + patience
-            containers.drain(longest_idle, f"idle for {patience:g} s: {self.decision.words}", now, out)
-            missing += 1
-        return NEVER
-
-    def _is_above_maximum(self) -> bool:
-        return self.settings.ceiling is not None and self.containers.present > self.settings.ceiling
-
-    def _shed(self, now: float, out: list[Command]) -> None:
-        """Where max_containers was lowered, drain who is idle before it gets work again."""
-        while self.containers.idle and self._is_above_maximum():
-            self.containers.drain(
-                self.containers.longest_idle(), f"max_containers is {self.settings.ceiling}", now, out
-            )
-
-    def _load(self, now: float) -> Load:
-        containers, room = self.containers, self._node.room(self.spec.resources)
-        memory = self._node.memory_available - self._sampling.starts * self.estimates.memory_bytes
-        return Load(
-            waiting=self.queue.waiting + containers.unstarted,
-            running=containers.running,
-            ready=containers.ready,
-            starting=containers.starting,
-            running_seconds=now - containers.progress_at if containers.running else 0.0,
-            starting_seconds=now - containers.ready_at if containers.starting else 0.0,
-            calls_per_second=self.estimates.calls_per_second(now),
-            target_inputs=self.spec.concurrency.target,
-            cores=self._node.cores,
-            memory_available=memory,
-            node_room=None if room is None else containers.present + room,
-        )
-
-    def _start(self, now: float, out: list[Command]) -> None:
-        self.containers.start(f"co-{self._new_id()}", self.function, self.spec, now, out)
-        self._sampling.starts += 1
-        self._node.reserve(self.spec.resources)
-
     def _watch_over(self, now: float, out: list[Command]) -> float:
         """Kill containers that take too long to start or to exit, or are silent for longer than any input may take."""
         while container := self.containers.overdue(now):
@@ -310,6 +271,3 @@ class Pool:
             if why == "start":
                 self._back_off(container, late, now, out)
         return self.containers.due_at()
-
-    def apply(self, update: SettingsUpdate) -> None:
-        self.settings = self.settings.merge(update)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import heappop, heappush
 
-from ..spec import MAX_ATTEMPTS_LOST, Limits, Retries
+from ..spec import MAX_ATTEMPTS_LOST, FunctionSpec, Limits, Retries
 from .commands import (
     Accept,
     Command,
@@ -26,14 +26,16 @@ from .events import InputsSubmitted
 from .model import Call, Range, Segment, Span
 from .snapshot import SavedCall, rebuild
 
+CANCELLED = "the call was cancelled"
+
 
 class Queue:
     """The waiting inputs of one function's calls, which take turns."""
 
-    def __init__(self, function: str, limits: Limits, retries: Retries | None, *, batched: bool = False) -> None:
+    def __init__(self, function: str, limits: Limits) -> None:
         self.function = function
         self.limits = limits
-        self.retries = retries
+        self.retries: Retries | None = None
         self.calls: dict[str, Call] = {}
         self.turns: deque[Call] = deque()  # exactly the calls whose `waiting` is not empty, the next to be served first
         self.waiting = 0  # inputs in the `waiting` of all calls
@@ -45,7 +47,16 @@ class Queue:
         self.failed = 0
         self._tick = 0  # breaks ties in `delayed`
         # For batches: what waits, the oldest first. A span that was taken since is empty and leaves when it is met.
-        self._arrivals: deque[Span] | None = deque() if batched else None
+        self._arrivals: deque[Span] | None = None
+
+    def declare(self, spec: FunctionSpec) -> None:
+        """Go by this declaration from now on."""
+        self.retries = spec.retries
+        if not spec.concurrency.batch_size:
+            self._arrivals = None
+        elif self._arrivals is None:
+            waiting = (span for call in self.turns for span in call.waiting)
+            self._arrivals = deque(sorted(waiting, key=lambda span: span.since))
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -182,8 +193,11 @@ class Queue:
         call = held.call
         failures = call.failures[position] = call.failures.get(position, 0) + 1
         allowed = self.retries.max_retries if self.retries and not held.chunks else 0
-        if call.cancelled or kind in ("cancelled", "unreadable") or failures > allowed:
-            self._fail(call, held.segment, position, position + 1, "cancelled" if call.cancelled else kind, reason, out)
+        if call.cancelled:
+            self._fail(call, held.segment, position, position + 1, "cancelled", call.cancelled, out)
+            return
+        if kind in ("cancelled", "unreadable") or failures > allowed:
+            self._fail(call, held.segment, position, position + 1, kind, reason, out)
             return
         self._remember(call, position, out)
         delay = self.retries.delay_seconds(failures) if self.retries else 0.0
@@ -211,19 +225,19 @@ class Queue:
         if start >= stop:
             return
         if held.call.cancelled:
-            self._fail(held.call, held.segment, start, stop, "cancelled", "the call was cancelled", out)
+            self._fail(held.call, held.segment, start, stop, "cancelled", held.call.cancelled, out)
         elif held.chunks:
             reason = f"its container ended after {held.chunks} values were passed on, and is not begun again: {reason}"
             self._fail(held.call, held.segment, start, stop, "lost", reason, out)
         else:
             self.put(Span(held.call, held.segment, start, stop), front=True)
 
-    def cancel(self, call: Call, out: list[Command]) -> None:
+    def cancel(self, call: Call, out: list[Command], reason: str = CANCELLED) -> None:
         """Nothing of the call starts any more; what waits is failed now, what containers hold is the pool's to end."""
         self.refused[_family(call.kind)].pop(call.id, None)
         if not call.cancelled:
-            call.cancelled = True
-            self.fail_waiting(call, "cancelled", "the call was cancelled", out)
+            call.cancelled = reason
+            self.fail_waiting(call, "cancelled", reason, out)
             self._finish_if_done(call, out)
 
     def fail_waiting(self, call: Call, kind: FailureKind, reason: str, out: list[Command]) -> None:

@@ -16,15 +16,17 @@ class Starts:
         self.failures = 0  # in a row; starts that were under way together count once
         self.blocked_until = 0.0  # no start before this
         self.complaint = ""  # what the last container that could not load user code said
+        self.trouble = ""  # why the last start failed; "" while `failures` is 0
         self._failed_at = -NEVER
 
     def worked(self) -> None:
         """A container is ready."""
         self.have_worked = True
-        self.failures, self.blocked_until, self.complaint = 0, 0.0, ""
+        self.failures, self.blocked_until, self.complaint, self.trouble = 0, 0.0, "", ""
 
-    def failed(self, started_at: float, now: float) -> None:
+    def failed(self, started_at: float, reason: str, now: float) -> None:
         """A container that was started at `started_at` is gone before it did anything."""
+        self.trouble = self.complaint or reason
         if started_at > self._failed_at:
             self.failures += 1
             self._failed_at = now

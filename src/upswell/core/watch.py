@@ -18,7 +18,7 @@ def due_at(container: Container) -> float:
     spec = container.spec
     if container.state is State.STARTING:
         return container.started_at + spec.startup_timeout
-    if container.state is State.READY and container.running:
+    if container.state in (State.READY, State.RETIRING) and container.inputs:
         return container.heard_at + spec.timeout + TIMEOUT_GRACE_SECONDS
     if container.state is State.ENDING and not container.killed_for:
         return container.heard_at + (CANCEL_GRACE_SECONDS if container.ranges else EXIT_GRACE_SECONDS)
@@ -31,7 +31,7 @@ def exceeded(container: Container) -> tuple[KilledFor, str]:
     match container.state:
         case State.STARTING:
             return "start", f"it exceeded startup_timeout={spec.startup_timeout:g} s"
-        case State.READY:
+        case State.READY | State.RETIRING:
             return "timeout", f"it exceeded timeout={spec.timeout:g} s"
         case State.ENDING:
             return "cancelled", f"it did not exit within {EXIT_GRACE_SECONDS:g} s"

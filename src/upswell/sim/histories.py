@@ -1,6 +1,6 @@
 """Random histories for the laws of the core: a few functions, calls of every kind, all faults, trouble from outside.
 
-Owners leave, calls are cancelled, settings change, functions are declared anew or removed.
+Owners leave, calls are cancelled, settings change, functions are removed, or new versions of them deployed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from .faults import FAULTY_SECONDS, Faults
 from .process import Behaviour
 from .world import Caller, CallKind, Machine, World
 
+TROUBLES = ("leaves", "cancelled", "cancelled", "updated", "updated", "deployed", "deployed", "removed")
 REST_SECONDS = 36_000.0  # by then everything has settled
 
 
@@ -99,11 +100,12 @@ def _plan_call(world: World, random: Random, call: str, function: str) -> None:
 def _plan_trouble(world: World, random: Random, functions: list[str]) -> None:
     function = random.choice(functions)
     moment = random.random() * FAULTY_SECONDS / 2
-    trouble = random.choice(("leaves", "cancelled", "cancelled", "updated", "updated", "declared", "removed"))
+    trouble = random.choice(TROUBLES)
 
     def happen() -> None:
-        if trouble == "declared":
-            world.declare(function, _draw_spec(random), _draw_behaviour(random))
+        if trouble == "deployed":
+            version, at_once = random.randrange(3), random.random() < 0.3  # perhaps the one that is there
+            world.declare(function, _draw_spec(random), _draw_behaviour(random), version=version, at_once=at_once)
         elif trouble == "updated":
             floor = random.randrange(2)
             update = SettingsUpdate(min_containers=floor, max_containers=floor + random.randrange(1, 4))

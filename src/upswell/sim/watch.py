@@ -29,6 +29,7 @@ class Books:
     """What the watch knows of one pool."""
 
     spec: FunctionSpec
+    version: int
     containers: dict[str, Kept] = field(default_factory=dict)  # starting and ready ones
     roomy: set[str] = field(default_factory=set)  # ready containers that could take an input
     waiting: int = 0
@@ -41,7 +42,10 @@ class Kept:
 
     id: str
     books: Books
+    spec: FunctionSpec  # as declared when it was started
+    version: int
     ready: bool = False
+    retired: bool = False
     ended: bool = False  # drained, killed, or it said that it ends
     ranges: dict[int, Span] = field(default_factory=dict)
 
@@ -99,11 +103,12 @@ class Watch:
     def _event(self, event: e.Event | None) -> tuple[str, int, int]:
         """Keep the books; returns what inputs of which call may be delivered because of it."""
         match event:
-            case e.FunctionDeclared(function=function, spec=spec):
-                self._retire(function)
-                self._pools[function] = Books(spec)
+            case e.FunctionDeclared(function=function, spec=spec, version=version):
+                declared = self._pools.setdefault(function, Books(spec, version))
+                declared.spec, declared.version = spec, version
             case e.FunctionRemoved(function=function):
-                self._retire(function)
+                if books := self._pools.pop(function, None):
+                    books.removed = True
             case e.SettingsUpdated(function=function, update=update):
                 if books := self._pools.get(function):
                     books.spec = _with_settings(books.spec, books.spec.settings.merge(update))
@@ -164,10 +169,6 @@ class Watch:
         places[span.next] = RESTING
         books.waiting -= 1
 
-    def _retire(self, function: str) -> None:
-        if books := self._pools.pop(function, None):
-            books.removed = True
-
     # -- commands ------------------------------------------------------------------------------------------
 
     def _command(self, command: c.Command, outcome: tuple[str, int, int]) -> None:
@@ -185,16 +186,25 @@ class Watch:
             case c.Start(container=container, function=function):
                 self._started(container, function)
             case c.Drain(container=container):
+                self._drained(command)
+            case c.Retire(container=container):
                 kept = self._known(container, command)
-                if not kept.ready or kept.ended or (kept.ranges and not kept.books.removed):
-                    self._broken(f"{command} of a container that is not idle")
-                self._end(kept)
-                books = kept.books
-                floor = 0 if books.removed or books.spec.single_use else books.spec.settings.floor
-                if len(books.containers) < floor:
-                    self._broken(f"{command} goes below min_containers={floor}")
+                if not kept.ranges or kept.retired or kept.version == kept.books.version:
+                    self._broken(f"{command} of a container that is not outdated, or idle")
+                self._leave(kept)
+                kept.retired = True
             case c.Kill(container=container):
                 self._end(self._known(container, command))
+
+    def _drained(self, command: c.Drain) -> None:
+        kept = self._known(command.container, command)
+        if not kept.ready or kept.ended or (kept.ranges and not kept.books.removed):
+            self._broken(f"{command} of a container that is not idle")
+        self._end(kept)
+        books = kept.books
+        is_free = books.removed or kept.spec.single_use or kept.retired or kept.version != books.version
+        if not is_free and len(books.containers) < books.spec.settings.floor:
+            self._broken(f"{command} goes below min_containers={books.spec.settings.floor}")
 
     def _accepted(self, call: str, first: int, count: int) -> None:
         event = self._steps[-1][1]
@@ -209,7 +219,7 @@ class Watch:
 
     def _granted(self, command: c.Grant) -> None:
         kept = self._known(command.container, command)
-        if not kept.ready or kept.ended:
+        if not kept.ready or kept.retired or kept.ended:
             self._broken(f"{command} to a container that is not ready")
         books, places = self._calls[command.call]
         if books is not kept.books:
@@ -220,11 +230,11 @@ class Watch:
                 self._broken(f"input {position} of {command} is {STATES[state]}, so it can't be granted")
             books.waiting -= state == WAITING
             places[position] = HELD
-        most = books.spec.concurrency.max_inputs
+        most = kept.spec.concurrency.max_inputs
         active = sum(not span.suspended for span in kept.ranges.values())
         if most > 1 and active >= most:
             self._broken(f"{command} exceeds max_inputs={most}")
-        if books.spec.single_use and kept.ranges:
+        if kept.spec.single_use and kept.ranges:
             self._broken(f"{command} to a container of a single use")
         kept.ranges[command.range] = Span(command.call, command.start, command.stop)
         self._touched = books
@@ -234,7 +244,8 @@ class Watch:
         if container in self._containers:
             self._broken(f"{container} was started twice")
         books = self._pools[function]
-        self._containers[container] = books.containers[container] = Kept(container, books)
+        kept = Kept(container, books, books.spec, books.version)
+        self._containers[container] = books.containers[container] = kept
         ceiling = books.spec.settings.ceiling
         present = len(books.containers)
         if ceiling is not None and present > ceiling:
@@ -260,15 +271,20 @@ class Watch:
 
     def _end(self, kept: Kept) -> None:
         kept.ended = True
+        self._leave(kept)
+
+    @staticmethod
+    def _leave(kept: Kept) -> None:
+        """It does not count any more."""
         kept.books.containers.pop(kept.id, None)
         kept.books.roomy.discard(kept.id)
 
     def _recount(self, kept: Kept) -> None:
         books = kept.books
         active = sum(not span.suspended for span in kept.ranges.values())
-        places = 1 if books.spec.single_use else books.spec.concurrency.max_inputs
-        taken = len(kept.ranges) if books.spec.single_use else active
-        if kept.ready and not kept.ended and taken < places:
+        places = 1 if kept.spec.single_use else kept.spec.concurrency.max_inputs
+        taken = len(kept.ranges) if kept.spec.single_use else active
+        if kept.ready and not (kept.retired or kept.ended) and taken < places:
             books.roomy.add(kept.id)
         else:
             books.roomy.discard(kept.id)

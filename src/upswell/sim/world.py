@@ -115,10 +115,13 @@ class World:
         """Do something in a while if the container still exists then."""
         self.at(self.now + seconds, lambda: None if process.gone else action())
 
-    def declare(self, function: str, spec: FunctionSpec, behaviour: Behaviour) -> None:
-        """The function exists from now on, or anew."""
+    def declare(
+        self, function: str, spec: FunctionSpec, behaviour: Behaviour, *, version: int = 0, at_once: bool = False
+    ) -> None:
+        """The function exists from now on, or is of another version, which replaces the earlier one."""
         self.specs[function] = (spec, behaviour)
-        self.happened(e.FunctionDeclared(function, spec))
+        strategy: Literal["rolling", "recreate"] = "recreate" if at_once else "rolling"
+        self.happened(e.FunctionDeclared(function, spec, version=version, strategy=strategy))
 
     def call(self, caller: Caller) -> None:
         """A client makes a call now."""

@@ -16,7 +16,7 @@ MAX_ROWS = 10_000  # of one listing
 MAX_LOG_LINES = 100_000  # that one `ReadLogs` asks for
 
 AppState = Literal["running", "detached", "deployed", "stopping", "stopped"]
-ContainerState = Literal["starting", "ready", "ending"]
+ContainerState = Literal["starting", "ready", "retiring", "ending"]
 CallState = Literal["running", "cancelled", "finished", "expired"]
 LogStream = Literal["stdout", "stderr", "server"]
 
