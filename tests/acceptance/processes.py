@@ -42,6 +42,7 @@ class Program:
 
     folder: Path
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    variables: dict[str, str] = field(default_factory=dict)  # of its environment, beside those of every program
 
     def write(self, text: str, name: str = "program.py") -> Path:
         path = self.folder / name
@@ -57,7 +58,8 @@ class Program:
         temporary = self.folder / "temporary"
         temporary.mkdir(exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-        return {**inherited, MARK: self.mark, "TMPDIR": str(temporary), "UPSWELL_HOME": str(self.home)}
+        ours = {MARK: self.mark, "TMPDIR": str(temporary), "UPSWELL_HOME": str(self.home)}
+        return {**inherited, **ours, **self.variables}
 
     @property
     def home(self) -> Path:
@@ -112,10 +114,10 @@ class Program:
 
 
 @contextmanager
-def kept_server(program: Program) -> Iterator[subprocess.Popen[str]]:
+def kept_server(program: Program, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A server with the program's home, which is none of the program's processes."""
     program.home.mkdir(0o700, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "upswell.server", "--home", str(program.home)]
+    command = [sys.executable, "-P", "-m", "upswell.server", "--home", str(program.home), *options]
     with (program.home / "server.log").open("a") as log:
         server = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True)
     try:

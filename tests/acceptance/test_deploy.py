@@ -2,9 +2,13 @@
 
 import json
 import shutil
+import socket
 import sys
+import time
 
 import pytest
+
+from upswell.server.tokens import TokenFile
 
 from .processes import UPSWELL, Program, kept_server
 
@@ -434,9 +438,10 @@ def test_a_private_server_and_the_one_that_keeps_apps(program: Program) -> None:
                 print(list(double.map(square.map(range(4)))), list(square.map(double.map(range(4)))))
                 calls = double.spawn(4), square.spawn(4)
                 print(upswell.FunctionCall.gather(*calls))
+                print([upswell.FunctionCall.from_id(call.object_id).get() for call in calls])
             print(square.remote(5))
     """
-    assert python(program, text) == ["[0, 2, 8, 18] [0, 4, 16, 36]", "[8, 16]", "25"]
+    assert python(program, text) == ["[0, 2, 8, 18] [0, 4, 16, 36]", "[8, 16]", "[8, 16]", "25"]
 
 
 def test_settings_changed_by_name(program: Program) -> None:
@@ -579,6 +584,45 @@ def test_what_is_no_app(program: Program, target: str) -> None:
     }
     assert (done.status, done.out) == (2, "") and words[target] in done.err
     assert program.upswell("deploy", "two.py::another").lines[0].startswith("two, version 1")
+
+
+def test_a_server_that_does_not_see_our_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As one on another machine: what runs for as long as its program is sent there, too."""
+    program = Program(tmp_path_factory.mktemp("elsewhere"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{probe.getsockname()[1]}"
+    text = """
+        import upswell
+        import helper
+        app = upswell.App("elsewhere")
+
+        @app.function()
+        def where(x):
+            return __file__.partition("/code/trees/")[2][64:], helper.times(x, x)
+
+        @app.cls()
+        class Model:
+            size: int = upswell.parameter()
+
+            @upswell.method()
+            def predict(self, x):
+                return self.size + x, __file__.partition("/code/trees/")[2][64:]
+
+        @app.local_entrypoint()
+        def main():
+            print(where.remote(3), where.with_options(timeout=9).remote(4), Model(size=1).predict.remote(2))
+    """
+    program.write(text, "project/app.py")
+    program.write(HELPER, "project/helper.py")
+    with kept_server(program, "--listen", place):
+        _, token = TokenFile(program.home).create("client", time.time())
+        program.variables |= {"UPSWELL_SERVER": f"tcp://{place}", "UPSWELL_TOKEN": token}
+        done = program.upswell("run", "project/app.py")
+        assert (done.out, done.err) == ("('/app.py', 9) ('/app.py', 16) (3, '/app.py')\n", "")
+        deployed(program)
+        text = "from upswell import Function\nprint(Function.from_name('census', 'square').remote(3))"
+        assert python(program, text) == ["9"]
 
 
 def test_it_is_served_again_after_a_restart(tmp_path_factory: pytest.TempPathFactory) -> None:

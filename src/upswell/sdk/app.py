@@ -14,7 +14,7 @@ from ..spec import EXIT_GRACE_SECONDS, Concurrency, Cron, FunctionRecord, Interf
 from ..wire import messages as m
 from ..wire.messages import Strategy
 from . import context
-from .client import Client, ask, get_keeper, join_client, leave_client, new_id, new_request
+from .client import Client, ask, get_keeper, join_client, leave_client, new_id, new_request, sees_our_files
 from .cls import Cls, declare_class, parameter
 from .decorators import Method, is_generating, marked_concurrency
 from .dual import Dual, dual, run_async, run_sync
@@ -63,7 +63,7 @@ async def _lookup(name: str, *, create_if_missing: bool = False, environment_nam
 
         await deploy(app, None, "", "rolling")
     else:
-        app.serve(answer.app, ())
+        app.app_id = answer.app
     return app
 
 
@@ -300,22 +300,21 @@ class App:
         self.app_id = app_id
         home = Home(app_id, self.name or "")
         for pool in self.pools:
-            pool.home = home
+            pool.serve(home, None)
         return home
 
-    def serve(self, app_id: str, records: Iterable[FunctionRecord]) -> None:
-        """A server keeps the app under that id: what it has takes inputs from now on, there."""
-        self.app_id = app_id
-        home, known = Home(app_id, self.name or "", is_kept=True), {record.name: record for record in records}
+    def serve(self, home: Home, records: Iterable[FunctionRecord]) -> None:
+        """The app runs where its code was sent to: what it has takes inputs from now on, there."""
+        self.app_id = home.app_id
+        known = {record.name: record for record in records}
         for pool in self.pools:
-            if record := known.get(pool.name):
-                pool.serve(home, record)
+            pool.serve(home, known[pool.name])
 
     def unbind(self) -> None:
         """The app runs no more."""
         self.app_id = None
         for pool in self.pools:
-            pool.home = None
+            pool.serve(None, None)
 
     def watch(self, callback: Callable[[m.Progress], None]) -> None:
         """Have `callback` told, in another thread, how the running app's functions progress."""
@@ -348,7 +347,9 @@ class Running:
     def __init__(self, app: App, detach: bool) -> None:
         self._app = app
         self._detach = detach
-        self._kept: tuple[str | None, list[tuple[Pool, Home | None]]] = None, []  # as it was before the block
+        # As it was before the block.
+        self._app_id: str | None = None
+        self._pools: list[tuple[Pool, Home | None, FunctionRecord | None]] = []
 
     async def _open(self) -> None:
         app = self._app
@@ -356,16 +357,16 @@ class Running:
             raise context.ImportEnds
         require(context.server is None, "app.run() is for the program outside: inside a container its app runs already")
         require(not app.is_running, f"{app!r} is running already")
-        self._kept = app.app_id, [(pool, pool.home) for pool in app.pools]
+        self._app_id, self._pools = app.app_id, [(pool, pool.home, pool.served) for pool in app.pools]
         if self._detach:
             from .deployment import detach
 
             self._client = await detach(app)
         else:
-            self._client = self._open_here()
+            self._client = await self._open_here()
         app.is_running = True
 
-    def _open_here(self) -> Client:
+    async def _open_here(self) -> Client:
         app, app_id = self._app, new_id("ap")
         for pool in app.pools:
             if pool.spec.schedule is not None:
@@ -374,8 +375,16 @@ class Running:
         client = join_client()
         try:
             home = app.bind(app_id)
-            records = [pool.record(home) for pool in app.pools if pool.is_complete]
-            client.send(m.OpenApp(app_id, home.app_name, records))
+            records = [pool.record(home) for pool in app.pools]
+            files: tuple[tuple[str, str], ...] = ()
+            if not sees_our_files():
+                from .deployment import send_code
+
+                sent, source, _ = await send_code(client, app, records, f"{app.name or 'the app'} can't run there: ")
+                records, files = list(sent), source.files
+                app.serve(home, records)
+            complete = [record for record in records if record.interface.is_complete]
+            client.send(m.OpenApp(app_id, home.app_name, complete, files))
         except BaseException:
             self._restore()
             leave_client()
@@ -404,9 +413,9 @@ class Running:
 
     def _restore(self) -> None:
         """A deployed app is deployed again, as far as this program sees it."""
-        self._app.app_id, homes = self._kept
-        for pool, home in homes:
-            pool.home = home
+        self._app.app_id = self._app_id
+        for pool, home, record in self._pools:
+            pool.serve(home, record)
 
     def __enter__(self) -> App:
         run_sync(self._open())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from ..errors import InvalidError, NotFoundError
 from ..wire import messages as m
 from ..wire.payload import PackError
-from .client import Inbox, client_of_call, new_id
+from .client import Inbox, client_of_call, keeper_is_another, new_id
 from .collection import Collection, collection_of
 from .dual import Dual, dual, run_async, run_sync
 from .graph import InputInfo, tree
@@ -61,9 +61,8 @@ class FunctionCall(Generic[R]):
     async def num_inputs(self) -> int:
         """How many inputs the call has, once that is known."""
         if self._total is None:
-            collection = self._collect()
-            await collection.until(lambda: collection.total is not None, None)
-            self._total = collection.total
+            await self._until(lambda: self._collect().total is not None, None)
+            self._total = self._collect().total
         assert self._total is not None
         return self._total
 
@@ -104,9 +103,18 @@ class FunctionCall(Generic[R]):
 
     async def _until_here(self, index: int, timeout: float | None) -> bool:
         """Whether there is an input `index`, once its result is here."""
-        collection = self._collect()
-        await collection.until(lambda: index in collection or self._is_past(index), timeout)
-        return index in collection
+        await self._until(lambda: index in self._collect() or self._is_past(index), timeout)
+        return index in self._collect()
+
+    async def _until(self, enough: Callable[[], bool], timeout: float | None) -> None:
+        try:
+            await self._collect().until(enough, timeout)
+        except NotFoundError:
+            # Known by its id alone, it may be a call of an app that another server keeps.
+            if self._is_kept is not None or not keeper_is_another():
+                raise
+            self._is_kept, self._collection = True, None
+            await self._until(enough, timeout)
 
     def _collect(self) -> Collection:
         if self._collection is None:

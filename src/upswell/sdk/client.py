@@ -22,10 +22,12 @@ from ..errors import (
     AuthError,
     ConnectionError,
     Error,
-    InternalFailure,
+    FunctionTimeoutError,
     InvalidError,
     NotFoundError,
+    OutputExpiredError,
     PermissionDeniedError,
+    RemoteError,
     ResourceExhaustedError,
 )
 from ..wire import messages as m
@@ -284,6 +286,12 @@ def get_keeper() -> Client:
         return _keeper
 
 
+def sees_our_files() -> bool:
+    """Whether the server of this program is on this machine, so that containers find the program's files in place."""
+    chosen = home.chosen_server()
+    return chosen is None or chosen.address.startswith("unix:")
+
+
 def client_of_call(is_kept: bool | None) -> Client:
     """The connection to the server that has a call, which may be one that keeps apps; `None` where nobody knows.
 
@@ -292,6 +300,14 @@ def client_of_call(is_kept: bool | None) -> Client:
     if is_kept is None:
         is_kept = _client is None and context.server is None
     return get_keeper() if is_kept else get_client()
+
+
+def keeper_is_another() -> bool:
+    """Whether there is a server that keeps apps beside that of this process."""
+    try:
+        return get_keeper() is not _client
+    except ConnectionError:
+        return False
 
 
 def close_keeper() -> None:
@@ -319,21 +335,25 @@ async def ask(client: Client, message: Any, kind: type[Answer]) -> Answer:
         client.close_inbox(name)
     answer = frames[0][0]
     if isinstance(error := getattr(answer, "error", None), m.ErrorRecord):
-        raise refusal(error)
+        raise failure(error)
     assert isinstance(answer, kind)
     return answer
 
 
-def refusal(error: m.ErrorRecord) -> Exception:
-    """The exception for a request that the server has refused."""
-    kinds = {
-        "missing": NotFoundError,
-        "invalid": InvalidError,
-        "denied": PermissionDeniedError,
-        "exhausted": ResourceExhaustedError,
-        "full": ResourceExhaustedError,
-    }
-    return kinds.get(error.kind, InternalFailure)(error.message)
+FAILURES: dict[m.ErrorKind, type[Error]] = {
+    "missing": NotFoundError,
+    "invalid": InvalidError,
+    "denied": PermissionDeniedError,
+    "exhausted": ResourceExhaustedError,
+    "full": ResourceExhaustedError,
+    "timeout": FunctionTimeoutError,
+    "expired": OutputExpiredError,
+}
+
+
+def failure(error: m.ErrorRecord) -> Exception:
+    """The exception for a failure that is not the user's own."""
+    return FAILURES.get(error.kind, RemoteError)(error.message)
 
 
 def current_client() -> Client | None:

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from ..errors import NotFoundError
 from ..wire import messages as m
-from .client import Client, Inbox
+from .client import Client, Inbox, failure
 from .dual import Wait
 from .outcomes import Failure, outcomes_of
 
@@ -38,7 +37,7 @@ class Collection(Inbox):
         self._call = call
         self._values: dict[int, Any] = {}
         self._failures: dict[int, BaseException] = {}
-        self._missing = ""  # why there is no such call
+        self._missing: Exception | None = None  # there is no such call, or not any more
         self._is_described = False  # what the server had at first is here
         self._waits: set[Wait] = set()
         self._receiving = threading.Lock()
@@ -58,7 +57,9 @@ class Collection(Inbox):
         return self._values[index]
 
     async def until(self, enough: Callable[[], bool], timeout: float | None) -> None:
-        """Wait for `enough()`; the builtin `TimeoutError` after `timeout` seconds, `NotFoundError` for no such call."""
+        """Wait for `enough()`; the builtin `TimeoutError` after `timeout` seconds, `NotFoundError` for no such call,
+        `OutputExpiredError` for one that was.
+        """
         deadline = None if timeout is None else monotonic() + timeout
         while not enough():
             wait = Wait()
@@ -67,8 +68,8 @@ class Collection(Inbox):
                 self._receive()
                 if enough():
                     return
-                if self._missing:
-                    raise NotFoundError(self._missing)
+                if self._missing is not None:
+                    raise self._missing
                 # The server's first answer is immediate, and a look without waiting waits for that.
                 if deadline is not None and self._is_described:
                     wait.timeout = deadline - monotonic()
@@ -91,13 +92,13 @@ class Collection(Inbox):
                         self._is_described = True
                         self.total = total if total >= 0 else self.total
                     case m.Failed(count=0, error=error):
-                        self._missing = error.message
+                        self._missing = failure(error)
                     case m.Outputs() | m.Failed():
                         for first, outcome in outcomes_of(self._client, message, payload):
                             if isinstance(outcome, Failure):
                                 self._failures |= dict.fromkeys(range(first, first + outcome.inputs), outcome.error)
                             else:
                                 self._values.update(enumerate(outcome, first))
-                if self.results == self.total or self._missing:
+                if self.results == self.total or self._missing is not None:
                     self._client.close_inbox(self._call)
                     self._client.send(m.Uncollect(self._call))

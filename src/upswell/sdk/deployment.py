@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,23 +73,25 @@ async def detach(app: App) -> Client:
 async def _deploy(app: App, name: str, message: m.Deploy, client: Client) -> Deployment:
     home = Home(new_id("ap"), app.name or "")
     records = [pool.record(home) for pool in app.pools]
-    source = collect((record.environment for record in records), _added(app.pools), f"{name} can't be deployed: ")
-    functions = tuple(replace(record, environment=source.place(record.environment)) for record in records)
-    sent = await _send(client, source)
+    functions, source, sent = await send_code(client, app, records, f"{name} can't be deployed: ")
     message = replace(message, request=new_request(), app=home.app_id, functions=functions, files=source.files)
     answer = await ask(client, message, m.Deployed)
     served = tuple(replace(record, id=f"{answer.app}/{record.label}") for record in functions)
-    app.serve(answer.app, served)
+    app.serve(Home(answer.app, app.name or "", is_kept=True), served)
     return Deployment(answer.app, name, answer.version, answer.unchanged, served, len(source.files), source.size, sent)
 
 
-async def _send(client: Client, source: Source) -> int:
-    """Send the files that the server lacks; how many."""
+async def send_code(
+    client: Client, app: App, records: Sequence[FunctionRecord], where: str
+) -> tuple[tuple[FunctionRecord, ...], Source, int]:
+    """The records as they are where the code has been sent to, the code, and how many files the server did not have."""
+    source = collect((record.environment for record in records), _added(app.pools), where)
+    functions = tuple(replace(record, environment=source.place(record.environment)) for record in records)
     digests = [digest for _, digest in source.files]
     missing = (await ask(client, m.OfferFiles(new_request(), digests), m.MissingFiles)).digests if digests else []
     for digest in missing:
         client.send(m.PutFile(digest), source.content(digest))
-    return len(missing)
+    return functions, source, len(missing)
 
 
 def _added(pools: list[Pool]) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..spec import AutoscalerSettings, SettingsUpdate, require
 from ..wire import messages as m
-from .client import Client, ask, new_request, refusal
+from .client import Client, ask, failure, new_request
 
 R = TypeVar("R", m.AppInfo, m.FunctionInfo, m.ContainerInfo, m.CallInfo, m.VersionInfo)
 
@@ -81,7 +81,7 @@ async def read_logs(client: Client, asked: m.ReadLogs) -> AsyncIterator[list[m.L
             for answer, _ in await inbox.receive():
                 assert isinstance(answer, m.Logged)
                 if answer.error is not None:
-                    raise refusal(answer.error)
+                    raise failure(answer.error)
                 yield answer.entries
                 if answer.last and not asked.follow:
                     return

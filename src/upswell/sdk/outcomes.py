@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from ..errors import DeserializationError
 from ..wire import messages as m
 from ..wire.payload import Unreadable, unpack, unpack_exception
-from .client import Client
-from .submission import failure
+from .client import Client, failure
 
 
 class Failure(NamedTuple):

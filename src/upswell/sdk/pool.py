@@ -69,7 +69,7 @@ class Pool:
         self.parameters = None if parameters is None else dict(parameters)  # of a class; None while there are missing
         self.interface = interface or Interface()  # of a plain pool
         self.home: Home | None = None  # of a plain pool, while its app runs
-        self.served: FunctionRecord | None = None  # of a plain pool in a kept app, as the server has it
+        self.served: FunctionRecord | None = None  # of a plain pool whose code was sent to the server, as it is there
         self.autoscaler = Autoscaler(self)
         self.get_current_stats = Dual(self._get_current_stats)
         self.update_autoscaler = Dual(self._update_autoscaler)
@@ -147,8 +147,8 @@ class Pool:
             self._declared = (client, home)
         return client, f"{home.app_id}/{self.key}"
 
-    def serve(self, home: Home, record: FunctionRecord) -> None:
-        """A server keeps the plain pool, in this app and by this record."""
+    def serve(self, home: Home | None, record: FunctionRecord | None) -> None:
+        """The plain pool runs in this app. With a record, its code is where the server is, and not taken from here."""
         self.home, self.served = home, record
 
     def check_image(self) -> None:
@@ -159,7 +159,7 @@ class Pool:
     def record(self, home: Home) -> FunctionRecord:
         """The pool as it is sent to the server."""
         parameters = pickle.dumps(self.parameters, 5) if self.parameters else b""
-        if home.is_kept and (served := self._plain.served) is not None:
+        if home == self._plain.home and (served := self._plain.served) is not None:
             variables = tuple(sorted(self.declaration.variables.resolve().items()))
             environment = replace(served.environment, variables=variables)
             key = f"{home.app_id}/{self.key}"

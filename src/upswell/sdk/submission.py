@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ResourceExhaustedError, SerializationError
+from ..errors import SerializationError
 from ..wire import messages as m
 from ..wire.payload import BARE, Packed, PackError, pack, pack_inputs
 from . import context
-from .client import Client
+from .client import Client, failure
 from .environment import is_by_value
 
 
@@ -122,18 +122,3 @@ class _Offer:
     submit: m.Submit
     packed: Packed
     unanswered: int = 0  # times it was sent, less refusals
-
-
-def failure(error: m.ErrorRecord) -> Exception:
-    """The exception for a failure that is not the user's own."""
-    from ..errors import FunctionTimeoutError, NotFoundError, RemoteError
-
-    match error.kind:
-        case "exhausted":
-            return ResourceExhaustedError(error.message)
-        case "missing":
-            return NotFoundError(error.message)
-        case "timeout":
-            return FunctionTimeoutError(error.message)
-        case _:
-            return RemoteError(error.message)
