@@ -8,12 +8,13 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from .processes import UPSWELL, Program
+from .processes import UPSWELL, Program, kept_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
@@ -52,15 +53,19 @@ def commands(block: str) -> Iterator[Command]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_sessions_are_as_shown(program: Program, document: Path) -> None:
-    for item in files_and_sessions(document.read_text()):
-        if isinstance(item, tuple):
-            name, text = item
-            program.write(text, name)
-            continue
-        for command in item:
-            done = program.run(*command.words)
-            printed = done.out + done.err
-            assert command.fits(printed), f"{shlex.join(command.words)} printed\n{printed}\nnot\n{command.expected}"
+    whole = document.read_text()
+    # The first deploy would start a server in the background, which stays.
+    with kept_server(program) if "$ upswell deploy" in whole else nullcontext():
+        for item in files_and_sessions(whole):
+            if isinstance(item, tuple):
+                name, text = item
+                program.write(text, name)
+                continue
+            for command in item:
+                done = program.run(*command.words)
+                printed = done.out + done.err
+                said = f"{shlex.join(command.words)} printed\n{printed}\nnot\n{command.expected}"
+                assert command.fits(printed), said
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
