@@ -121,13 +121,14 @@ class Dispatcher:
         """The function exists from now on, or is another version of itself; containers of it may soon be wanted."""
         app.functions[record.id] = self.functions[record.id] = record
         self._engine.prepare(record)
-        self.happened(e.FunctionDeclared(record.id, record.standing_spec, app.record is None))
+        ephemeral = app.record is None
+        self.happened(e.FunctionDeclared(record.id, record.standing_spec, ephemeral, app.version, strategy))
 
     def remove(self, app: App, function: str, reason: str) -> None:
         """The function is no part of the app any more."""
         app.functions.pop(function, None)
         self.functions.pop(function, None)
-        self.happened(e.FunctionRemoved(function))
+        self.happened(e.FunctionRemoved(function, reason))
 
     def start_failed(self, served: Served, error: m.ErrorRecord, payload: memoryview) -> None:
         """A container could not load its function."""

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 
 from ..core import events as e
+from ..spec import FunctionRecord
 from ..store import Snapshot
 
 
-def recovered(snapshot: Snapshot) -> Iterator[e.Event]:
+def recovered(snapshot: Snapshot) -> Iterator[e.FunctionDeclared | e.SettingsUpdated | e.CallRestored]:
     """Functions first, then what was laid over their settings, then their calls: warm containers start meanwhile."""
-    served = chain.from_iterable(version.functions for _, version in snapshot.apps)
-    functions = {record.id: record for record in chain(served, snapshot.derived)}
+    versions = {app.id: version.number for app, version in snapshot.apps}
+    functions: dict[str, FunctionRecord] = {}
+    for _, version in snapshot.apps:
+        functions |= {record.id: record for record in version.functions}
+    functions |= {record.id: record for record in snapshot.derived if app_of(record) in versions}
     for record in functions.values():
-        yield e.FunctionDeclared(record.id, record.standing_spec, ephemeral=False)
+        yield e.FunctionDeclared(record.id, record.standing_spec, ephemeral=False, version=versions[app_of(record)])
     for function, settings in snapshot.settings:
         if function in functions:
             yield e.SettingsUpdated(function, settings)
     for call in snapshot.calls:
         yield e.CallRestored(call)
+
+
+def app_of(record: FunctionRecord) -> str:
+    """The id of the function's app."""
+    return record.id.rpartition("/")[0]
