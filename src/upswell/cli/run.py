@@ -9,6 +9,7 @@ from contextlib import nullcontext
 
 import click
 
+from ..sdk import output
 from . import loading, options
 from .progress import LiveProgress, at_terminal
 
@@ -48,6 +49,7 @@ def run(detach: bool, quiet: bool, is_module: bool, as_modal: bool, target: str,
 
 
 def _run(target: loading.Target, arguments: tuple[str, ...], detach: bool, quiet: bool, as_modal: bool) -> int:
+    output.quiet = quiet
     source = loading.prepare(target)
     if as_modal or loading.lacks_modal(source):
         loading.install_modal()

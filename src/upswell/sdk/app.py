@@ -384,7 +384,7 @@ class Running:
                 records, files = list(sent), source.files
                 app.serve(home, records)
             complete = [record for record in records if record.interface.is_complete]
-            client.send(m.OpenApp(app_id, home.app_name, complete, files))
+            client.declare(m.OpenApp(app_id, home.app_name, complete, files))
         except BaseException:
             self._restore()
             leave_client()
@@ -396,8 +396,10 @@ class Running:
         app_id = app.app_id or ""
         inbox = client.open_inbox(app_id)
         try:
+            client.undeclare(app_id)
             client.send(m.CloseApp(app_id))
-            await inbox.sleep(CLOSE_SECONDS)
+            if not client.is_broken:
+                await inbox.sleep(CLOSE_SECONDS)
         except Exception:
             if not failed:
                 raise

@@ -9,10 +9,11 @@ from typing import Any, Generic, TypeVar
 from ..errors import InvalidError, NotFoundError
 from ..wire import messages as m
 from ..wire.payload import PackError
-from .client import Inbox, client_of_call, keeper_is_another, new_id
+from .client import client_of_call, keeper_is_another, new_id
 from .collection import Collection, collection_of
 from .dual import Dual, dual, run_async, run_sync
 from .graph import InputInfo, tree
+from .inbox import Inbox
 from .submission import Submission, pack_segment, unpicklable
 
 R = TypeVar("R")
@@ -78,12 +79,11 @@ class FunctionCall(Generic[R]):
         Raises `NotFoundError` where the call is not known any more.
         """
         client, request = client_of_call(self._is_kept), new_id("rq")
-        inbox = client.open_inbox(request)
+        inbox = client.open_inbox(request, renewable=True)
         try:
-            client.send(m.DescribeGraph(request, self.object_id))
-            answer, _ = (await inbox.receive())[0]
+            answer = await inbox.ask(m.DescribeGraph(request, self.object_id))
         finally:
-            client.close_inbox(request)
+            inbox.close()
         assert isinstance(answer, m.CallGraph)
         if answer.missing:
             raise NotFoundError(f"there is no call {self.object_id}: its app is stopped, or it never was")
@@ -163,28 +163,26 @@ async def spawn(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any
     """Submit all inputs and return when the server has taken them."""
     client, function_id = function.connect()
     call = new_id("fc")
-    inbox = client.open_inbox(call)
-    submission = Submission(client, call, function_id, "spawn", method=function.method)
+    inbox = client.open_inbox(call, renewable=True)
+    submission = Submission(inbox, call, function_id, "spawn", method=function.method)
     try:
         iterator = map(tuple, inputs) if starred else iter(inputs)
-        last = False
-        while not last:
-            pulled = list(islice(iterator, SPAWN_SEGMENT))
-            last = len(pulled) < SPAWN_SEGMENT
-            if pulled:
-                submission.send(pack_segment(pulled, starred, kwargs), len(pulled), last)
-            await _accepted(submission, inbox, SPAWN_UNACCEPTED)
-        if submission.submitted:  # nothing is known to the server of a call without inputs
-            submission.end()
-        await _accepted(submission, inbox, 1)
+        pulled = list(islice(iterator, SPAWN_SEGMENT))
+        while pulled:
+            # The last segment says that it is, so that whoever has taken all of them knows that it has.
+            following = list(islice(iterator, SPAWN_SEGMENT)) if len(pulled) == SPAWN_SEGMENT else []
+            submission.send(pack_segment(pulled, starred, kwargs), len(pulled), not following)
+            await _accepted(submission, inbox, SPAWN_UNACCEPTED if following else 1)
+            pulled = following
     except PackError as error:
-        client.send(m.Cancel(call))
+        inbox.send(m.Cancel(call))
         raise unpicklable(submission.submitted, error) from None
     except BaseException:
-        client.send(m.Cancel(call))
+        inbox.send(m.Cancel(call))
         raise
     finally:
-        client.close_inbox(call)
+        inbox.close()
+        submission.close()
     return FunctionCall(call, submission.submitted, function.pool.is_kept)
 
 

@@ -1,7 +1,8 @@
 """The connection to the server: one a process, made when it is first needed, with one thread that reads.
 
 Calls register an `Inbox` under their id; the reader puts frames into inboxes and wakes whoever waits. A program without
-a configured server gets a private one as a child process, which ends with this connection.
+a configured server gets a private one as a child process, which ends with this connection. To a configured one the
+connection is made again when it is lost, and what holds for as long as this program is declared again.
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from .. import home
 from ..errors import (
-    AuthError,
-    ConnectionError,
     Error,
     FunctionTimeoutError,
     InvalidError,
@@ -31,14 +30,17 @@ from ..errors import (
     ResourceExhaustedError,
 )
 from ..wire import messages as m
+from ..wire.buffers import Block
 from ..wire.channel import Channel, dial
-from ..wire.codec import Bytes, Frame, ProtocolError
+from ..wire.codec import Bytes
 from ..wire.payload import Packed
 from . import context, output
-from .dual import Wait
+from .inbox import Inbox
+from .link import Link
 
-LAST_WORDS_SECONDS = 1.0  # for what the server has said before it closed the connection
 SERVER_EXIT_SECONDS = 3.0  # a private server that takes longer to end is killed
+
+REPEATABLE = (m.Resolve, m.OfferFiles, m.Inquire)  # requests with an effect that is the same when they come twice
 
 _requests = itertools.count(1)
 
@@ -55,124 +57,101 @@ def new_request() -> int:
     return next(_requests)
 
 
-class Inbox:
-    """Frames for one call, in the order they came."""
-
-    __slots__ = ("_diverted", "_frames", "_wait")
-
-    def __init__(self) -> None:
-        self._frames: deque[Frame | Error] = deque()
-        self._wait: Wait | None = None
-        self._diverted: Callable[[Frame | Error], None] | None = None
-
-    def put(self, frame: Frame | Error) -> None:
-        """Called by the reader."""
-        self._frames.append(frame)
-        if self._diverted is not None:
-            self.divert(self._diverted)
-        self.wake()
-
-    def divert(self, callback: Callable[[Frame | Error], None]) -> None:
-        """Nobody will wait here any more: hand what is here and what comes to `callback`, in whatever thread."""
-        self._diverted = callback  # before looking, as `put` appends before it looks here
-        while self._frames:
-            try:
-                frame = self._frames.popleft()
-            except IndexError:
-                return  # the other thread had it
-            callback(frame)
-
-    def wake(self) -> None:
-        """Let whoever waits look again."""
-        if (wait := self._wait) is not None and not wait.done:
-            wait.set()
-
-    async def sleep(self, timeout: float | None = None, *, lends: bool = True) -> bool:
-        """Wait until there are frames or somebody calls `wake`; false when `timeout` seconds passed first."""
-        self._wait = wait = Wait(timeout, lends=lends)
-        if not self._frames:
-            await wait
-        self._wait = None
-        return wait.done or bool(self._frames)
-
-    def take(self) -> list[Frame]:
-        """The frames that are there; raises what stands in their place: a lost connection, a refusal."""
-        taken: list[Frame] = []
-        while self._frames:
-            frame = self._frames.popleft()
-            if isinstance(frame, Error):
-                self._frames.appendleft(frame)
-                if taken:
-                    break
-                raise type(frame)(*frame.args)
-            taken.append(frame)
-        return taken
-
-    async def receive(self) -> list[Frame]:
-        """Wait for at least one frame."""
-        while not self._frames:
-            await self.sleep()
-        return self.take()
-
-
 class Client:
-    """One connection to a server."""
+    """One connection to a server: a private one, whose `process` it is, or one that is found at an address."""
 
-    def __init__(self, channel: Channel, role_token: str, process: subprocess.Popen[bytes] | None = None) -> None:
-        self._channel = channel
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        process: subprocess.Popen[bytes] | None = None,
+        server: home.Server | None = None,
+    ) -> None:
+        self._link = Link(channel, server)
         self._process = process
         self._inboxes: dict[str, Inbox] = {}
-        self._lent: dict[int, Packed] = {}  # shared memory the server has not taken over
+        self._lent: dict[int, Block] = {}  # shared memory the server has not taken over
         self._watchers: dict[str, Any] = {}
-        self._lost: Error | None = None
+        self._declared: dict[tuple[type[m.Message], str, str], m.OpenApp | m.Declare | m.Watch] = {}
         self.users = 0  # apps that run over this connection
-        channel.send(m.Hello(m.PROTOCOL, "client", role_token, os.getpid()))
         self._reader = threading.Thread(target=self._read, name="upswell-reader", daemon=True)
         self._reader.start()
 
-    def open_inbox(self, name: str) -> Inbox:
-        """Frames about `name` (a call, an app, a request) go there until it is closed."""
-        inbox = self._inboxes[name] = Inbox()
-        if self._lost is not None:
-            inbox.put(self._lost)
+    @property
+    def life(self) -> int:
+        """Counts how often the server was started again, from 1 on: what it held in memory belongs to one of them."""
+        return self._link.life
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the connection is lost just now, and being made again."""
+        return self._link.is_broken
+
+    def open_inbox(self, name: str, *, renewable: bool = False) -> Inbox:
+        """Frames about `name` (a call, an app, a request) go there until it is closed.
+
+        Who opens a `renewable` one must look for `Restarted` among them, and say then again what is to be done.
+        """
+        inbox = Inbox(self, name, renewable=renewable)
+        with self._link.lock:
+            inbox.life = self._link.life
+            self._inboxes[name] = inbox
+        if self._link.lost is not None:
+            inbox.put(self._link.lost)
         return inbox
 
-    def share_inbox(self, name: str, inbox: Inbox) -> Inbox:
-        """The inbox that is open under `name`, or else this one, from now on."""
-        shared = self._inboxes.setdefault(name, inbox)
-        if shared is inbox and self._lost is not None:
-            inbox.put(self._lost)
+    def share_inbox(self, inbox: Inbox) -> Inbox:
+        """The inbox that is open under this one's name, or else this one, from now on."""
+        with self._link.lock:
+            inbox.life = self._link.life
+            shared = self._inboxes.setdefault(inbox.name, inbox)
+        if shared is inbox and self._link.lost is not None:
+            inbox.put(self._link.lost)
         return shared
 
     def close_inbox(self, name: str) -> None:
         """Frames about `name` are dropped from now on."""
         self._inboxes.pop(name, None)
 
-    def send(self, message: m.Message, payload: Bytes = b"") -> None:
-        """Send a frame; `ConnectionError` when the connection is lost."""
-        try:
-            self._channel.send(message, payload)
-        except OSError:
-            if threading.current_thread() is not self._reader:
-                self._reader.join(LAST_WORDS_SECONDS)  # the server may have said why
-            raise self._lost or _lost_connection() from None
+    def send(self, message: m.Message, payload: Bytes = b"", life: int = 0) -> None:
+        """Send a frame, where a `life` is given only in that one; `ConnectionError` when the connection is lost."""
+        self._link.send(message, payload, life)
 
-    def submit(self, message: m.Submit, packed: Packed) -> None:
-        """Send inputs; their shared memory is kept until the server has taken it over."""
-        if packed.block is not None:
-            self._lent[packed.block.buffers.descriptor] = packed
-        self.send(message, packed.data)
+    def submit(self, message: m.Submit | m.Restore, packed: Packed, life: int = 0) -> None:
+        """Send inputs. Their shared memory is lent to the server, and remains the caller's to close."""
+        if packed.block is None:
+            self._link.send(message, packed.data, life)
+            return
+        with self._link.lock:
+            if life in (0, self._link.life):
+                lent = packed.block.share()
+                self._lent[lent.buffers.descriptor] = lent
+                self._link.send(replace(message, buffers=lent.buffers), packed.data)
+
+    def declare(self, message: m.OpenApp | m.Declare | m.Watch) -> None:
+        """Say what is to hold from now on: to this server, and to any that is started in its place."""
+        function = message.function.id if isinstance(message, m.Declare) else ""
+        with self._link.lock:
+            self._declared[type(message), message.app, function] = message
+            self._link.send(message)
+
+    def undeclare(self, app_id: str) -> None:
+        """Nothing of the app is to hold any more; the server is told otherwise."""
+        with self._link.lock:
+            self._watchers.pop(app_id, None)
+            for key in [key for key in self._declared if key[1] == app_id]:
+                del self._declared[key]
 
     def watch(self, app_id: str, callback: Any) -> None:
         """Have `callback(Progress)` called, in the reader thread, while the app's state changes."""
         self._watchers[app_id] = callback
-        self.send(m.Watch(app_id))
+        self.declare(m.Watch(app_id))
 
     def close(self) -> None:
         """End the connection, and the private server with it."""
-        self._channel.shutdown()
+        self._link.close()
         self._reader.join(SERVER_EXIT_SECONDS)
-        self._channel.close()
+        self._link.release()
         if self._process is not None:
             try:
                 self._process.wait(SERVER_EXIT_SECONDS)
@@ -182,18 +161,22 @@ class Client:
 
     def forget(self) -> None:
         """In a forked child: the connection is the parent's."""
-        self._channel.forget()
+        self._link.forget()
 
     def _read(self) -> None:
-        try:
-            while frames := self._channel.receive():
-                for message, payload in frames:
-                    self._route(message, payload)
-        except (OSError, ProtocolError) as error:
-            self._lost = ConnectionError(f"the connection to the server was lost: {error}")
-        self._lost = self._lost or _lost_connection()
+        lost = self._link.read(self._route, self._restarted)
         for inbox in list(self._inboxes.values()):
-            inbox.put(self._lost)
+            inbox.put(lost)
+
+    def _restarted(self) -> None:
+        """The server knows nothing: say what holds, and let each call say the rest."""
+        for block in self._lent.values():
+            block.close()
+        self._lent.clear()
+        for message in self._declared.values():
+            self._link.send(message)
+        for inbox in list(self._inboxes.values()):
+            inbox.restarted(self._link.life)
 
     def _route(self, message: m.Message, payload: memoryview) -> None:
         match message:
@@ -214,8 +197,8 @@ class Client:
             case m.CallGraph(request=name):
                 pass
             case m.Release(descriptor=descriptor):
-                if (packed := self._lent.pop(descriptor, None)) and packed.block:
-                    packed.block.close()
+                if block := self._lent.pop(descriptor, None):
+                    block.close()
                 return
             case m.Log():
                 output.show(message)
@@ -228,8 +211,14 @@ class Client:
                 if inbox := self._inboxes.get(name):
                     inbox.put(PermissionDeniedError(reason))
                 return
+            case m.Welcome():
+                self._link.welcomed(message)
+                return
+            case m.Received(count=count):
+                self._link.confirmed(count)
+                return
             case m.Bye():
-                self._lost = farewell(message)
+                self._link.dismissed(message)
                 return
             case _:
                 return
@@ -237,17 +226,6 @@ class Client:
             inbox.put((message, payload))
         elif isinstance(message, m.Outputs | m.Chunks) and message.buffers is not None:
             self.send(m.Release(message.buffers.descriptor))  # nobody wants it any more
-
-
-def farewell(message: m.Bye) -> Error:
-    """The error of a connection that the server has closed with these words."""
-    if message.denied:
-        return AuthError(f"the server does not let this program in: {message.reason} (UPSWELL_TOKEN)")
-    return ConnectionError(f"the server closed the connection: {message.reason}")
-
-
-def _lost_connection() -> ConnectionError:
-    return ConnectionError("the server is gone; what it had not returned is lost: run the program again")
 
 
 _client: Client | None = None
@@ -260,7 +238,7 @@ def get_client() -> Client:
     with _making:
         if _client is None:
             if (server := home.Server(*context.server) if context.server else home.chosen_server()) is not None:
-                _client = Client(dial(server.address, ca=server.ca), server.token)
+                _client = Client(dial(server.address, ca=server.ca), server=server)
             else:
                 _client = start_private_server()
         return _client
@@ -281,7 +259,7 @@ def get_keeper() -> Client:
     with _making:
         if _keeper is None:
             server = chosen or home.background_server()
-            _keeper = Client(dial(server.address, ca=server.ca), server.token)
+            _keeper = Client(dial(server.address, ca=server.ca), server=server)
             atexit.register(close_keeper)
         return _keeper
 
@@ -323,17 +301,14 @@ def close_keeper() -> None:
 async def ask(client: Client, message: Any, kind: type[Answer]) -> Answer:
     """Send a request, which has a number, and return its answer; what the server refused it with is raised.
 
-    It is answered at once, so who asks inside a container keeps its place.
+    What may as well be asked twice is, where the server is started again before it answers; other requests raise
+    `ConnectionError` then.
     """
-    name = str(message.request)
-    inbox = client.open_inbox(name)
+    inbox = client.open_inbox(str(message.request), renewable=isinstance(message, REPEATABLE))
     try:
-        client.send(message)
-        while not (frames := inbox.take()):
-            await inbox.sleep(lends=False)
+        answer = await inbox.ask(message)
     finally:
-        client.close_inbox(name)
-    answer = frames[0][0]
+        inbox.close()
     if isinstance(error := getattr(answer, "error", None), m.ErrorRecord):
         raise failure(error)
     assert isinstance(answer, kind)
@@ -416,7 +391,7 @@ def start_private_server() -> Client:
         env=environment,
     )
     theirs.close()
-    return Client(Channel(ours), "", process)
+    return Client(Channel(ours), process=process)
 
 
 def _open_standard_descriptors() -> None:

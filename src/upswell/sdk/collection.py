@@ -6,24 +6,26 @@ Frames are decoded by whoever waits, never by the reader. Once everything is her
 from __future__ import annotations
 
 import builtins
+import itertools
 import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from ..wire import messages as m
-from .client import Client, Inbox, failure
+from .client import Client, failure
 from .dual import Wait
+from .inbox import Inbox, Restarted
 from .outcomes import Failure, outcomes_of
 
 
 def collection_of(client: Client, call: str) -> Collection:
     """The collection of that call; begun now where it is the first of this process."""
     fresh = Collection(client, call)
-    collection = client.share_inbox(call, fresh)
+    collection = client.share_inbox(fresh)
     assert isinstance(collection, Collection)
     if collection is fresh:
-        client.send(m.Collect(call, 0, -1))
+        collection.send(m.Collect(call, 0, -1))
     return collection
 
 
@@ -31,10 +33,8 @@ class Collection(Inbox):
     """The results of one call, as far as they have come. Any number of threads and tasks may wait for more of them."""
 
     def __init__(self, client: Client, call: str) -> None:
-        super().__init__()
+        super().__init__(client, call, renewable=True)
         self.total: int | None = None  # inputs, once that is known
-        self._client = client
-        self._call = call
         self._values: dict[int, Any] = {}
         self._failures: dict[int, BaseException] = {}
         self._missing: Exception | None = None  # there is no such call, or not any more
@@ -74,7 +74,7 @@ class Collection(Inbox):
                 if deadline is not None and self._is_described:
                     wait.timeout = deadline - monotonic()
                     if wait.timeout <= 0:
-                        raise builtins.TimeoutError(f"{self._call} has no result yet")
+                        raise builtins.TimeoutError(f"{self.name} has no result yet")
                 await wait
             finally:
                 self._waits.discard(wait)
@@ -93,12 +93,19 @@ class Collection(Inbox):
                         self.total = total if total >= 0 else self.total
                     case m.Failed(count=0, error=error):
                         self._missing = failure(error)
+                    case Restarted():
+                        self._is_described = False
+                        self.send(m.Collect(self.name, self._first_missing(), -1))
                     case m.Outputs() | m.Failed():
-                        for first, outcome in outcomes_of(self._client, message, payload):
+                        for first, outcome in outcomes_of(self, message, payload):
                             if isinstance(outcome, Failure):
                                 self._failures |= dict.fromkeys(range(first, first + outcome.inputs), outcome.error)
                             else:
                                 self._values.update(enumerate(outcome, first))
                 if self.results == self.total or self._missing is not None:
-                    self._client.close_inbox(self._call)
-                    self._client.send(m.Uncollect(self._call))
+                    self.close()
+                    self.send(m.Uncollect(self.name))
+
+    def _first_missing(self) -> int:
+        """The first input whose result is not here."""
+        return next(index for index in itertools.count() if index not in self)

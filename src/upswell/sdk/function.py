@@ -17,7 +17,7 @@ from .dual import Dual, dual
 from .environment import is_by_value
 from .mapping import Mapped, Mapping
 from .options import PoolOptions
-from .outcomes import error_of, values_of
+from .outcomes import outcome_of
 from .pool import Autoscaler, FunctionStats, Pool
 from .pump import Inputs
 from .streaming import RemoteGenerator
@@ -122,21 +122,17 @@ class Function(Generic[P, R]):
         client, function_id = self.connect()
         packed = self._pack(args, kwargs)
         call = new_id("fc")
-        inbox = client.open_inbox(call)
+        inbox = client.open_inbox(call, renewable=True)
         try:
-            submit = m.Submit(call, function_id, "remote", 0, 1, True, _parent(), packed.buffers, self.method)
-            client.submit(submit, packed)
-            message, payload = (await inbox.receive())[0]
+            submit = m.Submit(call, function_id, "remote", 0, 1, True, _parent(), method=self.method)
+            return await outcome_of(inbox, submit, packed)  # type: ignore[no-any-return]
         except BaseException as error:
             if not isinstance(error, Exception):
-                client.send(m.Cancel(call))
+                inbox.send(m.Cancel(call))
             raise
         finally:
-            client.close_inbox(call)
-        if isinstance(message, m.Outputs):
-            return values_of(client, message, payload)[0]  # type: ignore[no-any-return]
-        assert isinstance(message, m.Failed | m.Refused)
-        raise error_of(message.error, payload)
+            inbox.close()
+            packed.close()
 
     async def _spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Start the function with these arguments and return at once; fetch the result from the `FunctionCall`."""

@@ -18,8 +18,9 @@ from ..spec import MAP_WINDOW
 from ..wire import messages as m
 from ..wire.codec import Frame
 from ..wire.payload import PackError
-from .client import Inbox, new_id
+from .client import new_id
 from .dual import run_async, run_sync
+from .inbox import Inbox
 from .outcomes import Failure, Outcome, outcomes_of
 from .pump import Pump
 from .submission import Submission, pack_segment, unpicklable
@@ -138,14 +139,15 @@ class Mapping:
         """The consumer has left, or the map has ended."""
         if isinstance(self._iterator, Pump):
             self._iterator.close()
-        if self._submission is None:
+        if self._submission is None or self._inbox is None:
             return
         if not self._finished:
             try:
-                self._submission.client.send(m.Cancel(self._submission.call, running=False))
+                self._inbox.send(m.Cancel(self._submission.call, running=False))
             except ConnectionError:
                 pass
-        self._submission.client.close_inbox(self._submission.call)
+        self._inbox.close()
+        self._submission.close()
         ended = InvalidError(f"this map of {self.function.name} has ended: call .map again for its outputs once more")
         self._submission, self._finished, self._error = None, True, ended
 
@@ -156,8 +158,8 @@ class Mapping:
             raise self._error
         client, function_id = self.function.connect()
         call = new_id("fc")
-        self._inbox = client.open_inbox(call)
-        self._submission = Submission(client, call, function_id, "map", method=self.function.method)
+        self._inbox = client.open_inbox(call, renewable=True)
+        self._submission = Submission(self._inbox, call, function_id, "map", method=self.function.method)
         self._iterator = self._inputs.open(asynchronous, self._inbox)
 
     def _may_pull(self) -> bool:
@@ -230,13 +232,13 @@ class Mapping:
     # -- outputs -----------------------------------------------------------------------------------
 
     def _receive(self, frames: list[Frame]) -> None:
-        assert self._submission is not None
+        assert self._submission is not None and self._inbox is not None
         for message, payload in frames:
             if isinstance(message, m.Outputs | m.Failed):
-                self._submission.accepted(message.first)
-                self._arrived.update(outcomes_of(self._submission.client, message, payload))
-            else:
-                self._submission.answered(message)
+                if not (outcomes := outcomes_of(self._inbox, message, payload)):
+                    continue
+                self._arrived.update(outcomes)
+            self._submission.answered(message)
 
     def _emit(self) -> list[Any]:
         """What may be handed out now. A failure that must be raised waits in `_error` for the next turn."""

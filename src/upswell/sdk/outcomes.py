@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 from ..errors import DeserializationError
 from ..wire import messages as m
-from ..wire.payload import Unreadable, unpack, unpack_exception
-from .client import Client, failure
+from ..wire.buffers import BlockGone
+from ..wire.payload import Packed, Unreadable, unpack, unpack_exception
+from .client import failure
+from .inbox import Inbox, Restarted
 
 
 class Failure(NamedTuple):
@@ -20,11 +22,30 @@ class Failure(NamedTuple):
 Outcome = list[Any] | Failure
 
 
-def outcomes_of(client: Client, message: m.Outputs | m.Failed, payload: memoryview) -> list[tuple[int, Outcome]]:
-    """What became of the inputs that the frame is about, by position; an output that can't be loaded fails alone."""
+async def outcome_of(inbox: Inbox, submit: m.Submit, packed: Packed) -> Any:
+    """Submit a call of one input; its output, or its exception, raised."""
+    inbox.submit(submit, packed)
+    while True:
+        message, payload = (await inbox.receive())[0]
+        match message:
+            case m.Outputs():
+                if (values := values_of(inbox, message, payload)) is not None:
+                    return values[0]
+            case m.Failed() | m.Refused():
+                raise error_of(message.error, payload)
+            case Restarted():
+                inbox.submit(submit, packed)
+
+
+def outcomes_of(inbox: Inbox, message: m.Outputs | m.Failed, payload: memoryview) -> list[tuple[int, Outcome]]:
+    """What became of the inputs that the frame is about, by position; an output that can't be loaded fails alone.
+
+    Nothing where the outputs went with the server that sent them: there will be others, or the connection is lost.
+    """
     if isinstance(message, m.Failed):
         return [(message.first, Failure(error_of(message.error, payload), message.count))]
-    values = _unpacked(client, message, payload)
+    if (values := _unpacked(inbox, message, payload)) is None:
+        return []
     if Unreadable not in map(type, values):
         return [(message.first, values)]
     return [
@@ -33,9 +54,13 @@ def outcomes_of(client: Client, message: m.Outputs | m.Failed, payload: memoryvi
     ]
 
 
-def values_of(client: Client, message: m.Outputs | m.Chunks, payload: memoryview) -> list[Any]:
-    """The outputs in the frame; raises the `DeserializationError` of one that can't be loaded here."""
-    values = _unpacked(client, message, payload)
+def values_of(inbox: Inbox, message: m.Outputs | m.Chunks, payload: memoryview) -> list[Any] | None:
+    """The outputs in the frame, `None` where they went with the server that sent them.
+
+    Raises the `DeserializationError` of one that can't be loaded here.
+    """
+    if (values := _unpacked(inbox, message, payload)) is None:
+        return None
     for position, value in enumerate(values, message.first):
         if type(value) is Unreadable:
             raise _unreadable(position, value)
@@ -53,12 +78,14 @@ def error_of(record: m.ErrorRecord, payload: bytes | memoryview) -> BaseExceptio
     return failure(record)
 
 
-def _unpacked(client: Client, message: m.Outputs | m.Chunks, payload: memoryview) -> list[Any]:
+def _unpacked(inbox: Inbox, message: m.Outputs | m.Chunks, payload: memoryview) -> list[Any] | None:
     try:
         return unpack(payload, message.buffers)
+    except BlockGone:
+        return None
     finally:
         if message.buffers is not None:
-            client.send(m.Release(message.buffers.descriptor))
+            inbox.send(m.Release(message.buffers.descriptor))
 
 
 def _unreadable(position: int, value: Unreadable) -> DeserializationError:

@@ -13,6 +13,7 @@ from ..wire.messages import Log
 
 Speaker = tuple[str, str]  # function and container
 
+quiet = False  # what upswell itself has to say is not shown
 _writing = threading.Lock()
 _speakers: set[Speaker] = set()
 _unfinished: dict[int, Speaker] = {}  # stream → whose line there has no end yet
@@ -37,6 +38,17 @@ def show(log: Log) -> None:
             stream.flush()
         except (OSError, ValueError):
             pass  # the program has closed its output
+
+
+def say(text: str) -> None:
+    """Tell the user one line of ours, unless nothing but the program's own is to be shown."""
+    if not quiet and sys.stderr is not None:
+        with _writing:
+            begun = _unfinished.pop(2, None) is not None
+            try:
+                print("\n" * begun + f"upswell: {text}", file=sys.stderr, flush=True)
+            except (OSError, ValueError):
+                pass  # the program has closed its output
 
 
 def _encodable(text: str, stream: TextIO) -> str:

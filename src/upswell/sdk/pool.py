@@ -143,7 +143,7 @@ class Pool:
             )
         client = home.client
         if self is not self._plain and self._declared != (client, home):
-            client.send(m.Declare(home.app_id, self.record(home)))
+            client.declare(m.Declare(home.app_id, self.record(home)))
             self._declared = (client, home)
         return client, f"{home.app_id}/{self.key}"
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .client import Inbox
+from .inbox import Inbox
 
 if TYPE_CHECKING:
     import asyncio

@@ -82,7 +82,7 @@ class SharedObject:
         self._name = name
         self._id = object_id  # "" for one that is found by its name
         self._create = create
-        self._found: tuple[Client, str] | None = None  # the id that the name has at a server
+        self._found: tuple[Client, int, str] | None = None  # the id that the name has in a life of a server
 
     @classmethod
     def from_name(cls, name: str, *, environment_name: str | None = None, create_if_missing: bool = False) -> Self:
@@ -135,11 +135,12 @@ class SharedObject:
         if self._id:
             return get_client(), self._id
         client = keep_client()
-        if self._found is None or self._found[0] is not client:
+        if self._found is None or self._found[:2] != (client, client.life):
+            life = client.life
             operation = o.Open(self._kind, self._name, new_id(self._kind[:2].lower()), self._create)
             answer, _ = await request(client, "", operation)
-            self._found = client, answer.texts[0]
-        return self._found
+            self._found = client, life, answer.texts[0]
+        return client, self._found[2]
 
     async def _ask(
         self, operation: o.AnyOperation, values: Sequence[bytes] = (), *, unwanted: Unwanted | None = None
@@ -223,7 +224,7 @@ async def request(
     number = new_request()
     inbox = client.open_inbox(str(number))
     try:
-        client.send(m.UseObject(number, object_id, operation, tuple(map(len, values))), b"".join(values))
+        inbox.send(m.UseObject(number, object_id, operation, tuple(map(len, values))), b"".join(values))
         # What is answered at once is no reason to let another input run here meanwhile.
         patience = LEND_AFTER_SECONDS if may_wait(operation) else None
         await inbox.sleep(patience, lends=False)
@@ -240,7 +241,7 @@ async def request(
 
         inbox.divert(arrived)
         try:
-            client.send(m.Withdraw(number))
+            inbox.send(m.Withdraw(number))
         except errors.ConnectionError:
             pass
         raise

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from ..errors import ConnectionError, InternalFailure
+from ..errors import ConnectionError, InternalFailure, RemoteError
 from ..spec import STREAM_BYTES, STREAM_CHUNKS
 from ..wire import messages as m
 from ..wire.codec import Frame
-from .client import Inbox, new_id
+from .client import new_id
 from .context import current_input_id
 from .dual import run_async, run_sync
+from .inbox import Inbox, Restarted
 from .outcomes import error_of, values_of
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ class Streaming:
             1,
             True,
             current_input_id() or "",
-            self._packed.buffers,
-            function.method,
+            method=function.method,
         )
         self._inbox: Inbox | None = None  # once it has begun
         self._frames: deque[Frame] = deque()
@@ -95,41 +95,59 @@ class Streaming:
     async def next_values(self) -> list[Any] | None:
         """The values of the next frame; `None` at the end; raises the generator's exception."""
         if self._inbox is None:
-            self._inbox = self._client.open_inbox(self._submit.call)
-            self._client.submit(self._submit, self._packed)
+            self._inbox = self._client.open_inbox(self._submit.call, renewable=True)
+            self._inbox.submit(self._submit, self._packed)
         self._report()
-        if not self._frames:
-            self._frames.extend(await self._inbox.receive())
-        message, payload = self._frames.popleft()
-        if isinstance(message, m.Chunks):
-            values = values_of(self._client, message, payload)
-            self._taken += len(values)
-            self._taken_bytes += len(payload) + (message.buffers.size if message.buffers else 0)
-            return values
-        self._ended = True
-        if isinstance(message, m.Outputs):
-            (chunks,) = values_of(self._client, message, payload)
-            if chunks != self._taken:
-                raise InternalFailure(f"{chunks} values were yielded, and {self._taken} came")
-            return None
-        assert isinstance(message, m.Failed | m.Refused)
-        raise error_of(message.error, payload)
+        while True:
+            if not self._frames:
+                self._frames.extend(await self._inbox.receive())
+            message, payload = self._frames.popleft()
+            match message:
+                case Restarted():
+                    self._begin_again()
+                case m.Chunks():
+                    if (values := values_of(self._inbox, message, payload)) is not None:
+                        self._taken += len(values)
+                        self._taken_bytes += len(payload) + (message.buffers.size if message.buffers else 0)
+                        return values
+                case m.Outputs():
+                    self._ended = True
+                    (chunks,) = values_of(self._inbox, message, payload) or [-1]
+                    if chunks != self._taken:
+                        raise InternalFailure(f"{chunks} values were yielded, and {self._taken} came")
+                    return None
+                case m.Failed() | m.Refused():
+                    self._ended = True
+                    raise error_of(message.error, payload)
+
+    def _begin_again(self) -> None:
+        """The server was started again: so is a generator, from its beginning, if nothing has come of it yet."""
+        assert self._inbox is not None
+        if self._taken:
+            self._ended = True
+            raise RemoteError(
+                f"the server was started again after {self._taken:,} values had come, and a generator is not begun "
+                "again half way"
+            )
+        self._inbox.submit(self._submit, self._packed)
 
     def close(self) -> None:
         """The consumer has left, or the generator has ended."""
         if self._inbox is None:
             return
-        self._client.close_inbox(self._submit.call)
+        self._inbox.close()
+        self._packed.close()
         if not self._ended:
             self._ended = True
             try:
-                self._client.send(m.Cancel(self._submit.call))
+                self._inbox.send(m.Cancel(self._submit.call))
             except ConnectionError:
                 pass
 
     def _report(self) -> None:
         """Tell how much was consumed, now and then, so that the generator goes on."""
+        assert self._inbox is not None
         chunks, size = self._taken - self._reported, self._taken_bytes - self._reported_bytes
         if chunks >= REPORT_CHUNKS or size >= REPORT_BYTES:
             self._reported, self._reported_bytes = self._taken, self._taken_bytes
-            self._client.send(m.Consumed(self._submit.call, self._taken, self._taken_bytes))
+            self._inbox.send(m.Consumed(self._submit.call, self._taken, self._taken_bytes))

@@ -1,17 +1,25 @@
-"""Sending the inputs of a call as segments: packed together, offered again when refused, never lost in between."""
+"""Sending the inputs of a call as segments: packed together, offered again when refused, never lost in between.
+
+A segment is kept until the server has taken it, and that of a map until all its inputs have their outputs: a server
+that is started again gets from here what it has to go on with.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from ..errors import SerializationError
 from ..wire import messages as m
 from ..wire.payload import BARE, Packed, PackError, pack, pack_inputs
 from . import context
-from .client import Client, failure
+from .client import failure
 from .environment import is_by_value
+from .inbox import Inbox, Restarted
 
 
 def pack_segment(inputs: Sequence[Any], starred: bool, kwargs: dict[str, Any]) -> Packed:
@@ -29,24 +37,27 @@ def unpicklable(first: int, error: PackError) -> SerializationError:
 
 
 class Submission:
-    """The inputs of one call on their way to the server."""
+    """The inputs of one call, a map or a spawned one, on their way to the server."""
 
-    def __init__(self, client: Client, call: str, function: str, kind: m.CallKind, *, method: str = "") -> None:
-        self.client = client
+    def __init__(self, inbox: Inbox, call: str, function: str, kind: m.CallKind, *, method: str = "") -> None:
         self.call = call
         self.submitted = 0
         self.ended = False
+        self._inbox = inbox
         self._function = function
         self._kind = kind
         self._method = method
         self._parent = context.current_input_id() or ""
-        self._unaccepted: dict[int, _Offer] = {}  # by position, in order
+        self._offers: dict[int, _Offer] = {}  # by position, in order: those that may have to be sent again
+        self._positions: list[int] = []  # of them
+        self._unaccepted = 0  # the latest of them, which the server may not have taken
         self._refused = False  # nothing is sent until the server invites
+        self._ends_apart = False  # no segment says that it is the last
 
     @property
     def unaccepted(self) -> int:
         """Segments that the server has not taken yet."""
-        return len(self._unaccepted)
+        return self._unaccepted
 
     @property
     def is_refused(self) -> bool:
@@ -63,47 +74,79 @@ class Submission:
             count,
             last,
             self._parent,
-            packed.buffers,
-            self._method,
+            method=self._method,
         )
         self.submitted += count
         self.ended = self.ended or last
-        offer = self._unaccepted[submit.first] = _Offer(submit, packed)
+        offer = self._offers[submit.first] = _Offer(submit, packed, count)
+        self._positions.append(submit.first)
+        self._unaccepted += 1
         if not self._refused:
             self._send(offer)
 
     def end(self) -> None:
         """Say that no more inputs come, where the last segment could not."""
         if not self.ended:
-            self.ended = True
+            self.ended = self._ends_apart = True
             if not self._refused:
-                self.client.send(m.EndInputs(self.call, self.submitted))
-
-    def accepted(self, position: int) -> None:
-        """The server has taken every segment up to the one with the input at `position`: it takes them in order."""
-        while self._unaccepted and next(iter(self._unaccepted)) <= position:
-            del self._unaccepted[next(iter(self._unaccepted))]
+                self._inbox.send(m.EndInputs(self.call, self.submitted))
 
     def answered(self, message: m.Message) -> None:
         """Take what the server says of the segments; `ResourceExhaustedError` and the like for what can't be mended."""
         match message:
+            case m.Outputs(first=first, count=count) | m.Failed(first=first, count=count):
+                self._accepted(first)
+                self._settled(first, count)
             case m.Accepted(first=first):
-                self.accepted(first)
+                self._accepted(first)
+                self._forget(self._positions[: len(self._positions) - self._unaccepted])
             case m.Refused(first=first, error=error):
                 self._take_refusal(first, error)
             case m.Invited():
                 self._refused = False
-                for offer in self._unaccepted.values():
-                    self._send(offer)
-                if self.ended:
-                    self.client.send(m.EndInputs(self.call, self.submitted))
+                self._offer_again()
+            case Restarted():
+                self._restore()
+
+    def close(self) -> None:
+        """Nothing will be offered again."""
+        self._forget(list(self._positions))
+
+    # -- offers ------------------------------------------------------------------------------------
 
     def _send(self, offer: _Offer) -> None:
         offer.unanswered += 1
-        self.client.submit(offer.submit, offer.packed)
+        self._inbox.submit(offer.submit, offer.packed)
+
+    def _offer_again(self) -> None:
+        for position in self._positions[len(self._positions) - self._unaccepted :]:
+            self._send(self._offers[position])
+        if self._ends_apart:
+            self._inbox.send(m.EndInputs(self.call, self.submitted))
+
+    def _accepted(self, position: int) -> None:
+        """The server has taken every segment up to the one with the input at `position`: it takes them in order."""
+        taken = bisect_right(self._positions, position)
+        self._unaccepted = min(self._unaccepted, len(self._positions) - taken)
+
+    def _settled(self, first: int, count: int) -> None:
+        """The outputs of these inputs, all of one segment, are here."""
+        position = self._positions[bisect_right(self._positions, first) - 1] if self._positions else -1
+        if (offer := self._offers.get(position)) is None:
+            return
+        offer.settled.append((first, count))
+        offer.unsettled -= count
+        if not offer.unsettled:
+            self._forget([position])
+
+    def _forget(self, positions: list[int]) -> None:
+        for position in positions:
+            self._offers.pop(position).packed.close()
+            self._positions.remove(position)
+        self._unaccepted = min(self._unaccepted, len(self._positions))
 
     def _take_refusal(self, first: int, error: m.ErrorRecord) -> None:
-        offer = self._unaccepted.get(first)
+        offer = self._offers.get(first)
         if offer is None:
             return
         offer.unanswered -= 1
@@ -112,13 +155,43 @@ class Submission:
         if error.kind != "exhausted":
             raise failure(error)
         self._refused = True
-        self.accepted(first - 1)  # else this one would have been out of turn
+        self._accepted(first - 1)  # else this one would have been out of turn
+
+    def _restore(self) -> None:
+        """Another life of the server: of a spawned call it has what it accepted, of a map nothing."""
+        self._refused = False
+        for offer in self._offers.values():
+            offer.unanswered = 0
+        taken = self._positions[: len(self._positions) - self._unaccepted]
+        submitted = self._offers[self._positions[len(taken)]].submit.first if self._unaccepted else self.submitted
+        if self._kind == "map" and submitted:
+            offers = [self._offers[position] for position in taken]
+            total = submitted if self.ended and not self._unaccepted else -1
+            call = m.Restore(
+                self.call, self._function, submitted, 0, [], 0, submitted, total, self._parent, method=self._method
+            )
+            for left, offer in zip(reversed(range(len(offers))), offers, strict=True):
+                first, count = offer.submit.first, offer.submit.count
+                offer.unanswered = 1
+                part = replace(call, first=first, count=count, unsettled=offer.spans(), left=left)
+                self._inbox.submit(part, offer.packed)
+            if not offers:
+                self._inbox.send(call)
+        self._offer_again()
 
 
 @dataclass(slots=True)
 class _Offer:
-    """A segment that the server may not have taken yet."""
+    """A segment that may have to be sent again."""
 
     submit: m.Submit
     packed: Packed
+    unsettled: int  # inputs without an output
     unanswered: int = 0  # times it was sent, less refusals
+    settled: list[tuple[int, int]] = field(default_factory=list)  # first and count of outputs
+
+    def spans(self) -> list[tuple[int, int]]:
+        """The inputs without an output, as half-open spans."""
+        from ..core.snapshot import unsettled_spans  # seldom needed
+
+        return list(unsettled_spans(self.submit.first, self.submit.count, sorted(self.settled)))

@@ -12,6 +12,7 @@ from functools import partial
 from .. import store as s
 from ..clock import Clock
 from ..core import events as e
+from ..core.snapshot import SavedCall, SavedSegment
 from ..errors import ConflictError, ConnectionError, Error
 from ..store import Kept, Outcome
 from ..wire import messages as m
@@ -30,6 +31,7 @@ class CallService:
     def __init__(self, dispatcher: Dispatcher, clock: Clock) -> None:
         self._dispatcher = dispatcher
         self._clock = clock
+        self._arriving: dict[str, Caller] = {}  # of all calls, those that an earlier life had and that are not whole
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -97,6 +99,38 @@ class CallService:
         if not message.first and not caller.accepted:
             self._dispatcher.calls.pop(message.call, None)
 
+    def go_on(self, connection: Connection, message: m.Restore, payload: memoryview) -> None:
+        """A segment of a map that an earlier life had. Once all of it is here, the map goes on."""
+        call, dispatcher = message.call, self._dispatcher
+        kept = adopt(connection, payload, message.buffers)
+        caller = dispatcher.calls.get(call)
+        if caller is None:
+            caller = Caller(connection, "map", message.function, message.method, accepted=message.submitted)
+            caller.total, caller.arriving = message.total, []
+            dispatcher.calls[call] = self._arriving[call] = caller
+        if caller.arriving is None:
+            kept.close()
+            words = f"{call} was given up, as its client was away for too long: call it again"
+            error = m.ErrorRecord("lost", "", words)
+            connection.send(m.Refused(call, message.first, message.count, error))
+            return
+        if message.count:
+            dispatcher.store.put_inputs(call, message.first, kept)
+            unsettled = tuple(message.unsettled)
+            caller.arriving.append(SavedSegment(message.first, message.count, unsettled))
+        if message.left:
+            return
+        segments, caller.arriving = tuple(caller.arriving), None
+        del self._arriving[call]
+        total = None if message.total < 0 else message.total
+        dispatcher.happened(
+            e.CallRestored(
+                SavedCall(
+                    call, message.function, "map", message.submitted, total, False, segments, owner=connection.name
+                )
+            )
+        )
+
     def end(self, call: str, total: int) -> None:
         """No more inputs of the call come."""
         caller = self._dispatcher.calls.get(call)
@@ -141,8 +175,9 @@ class CallService:
 
     # -- out ---------------------------------------------------------------------------------------
 
-    def collect(self, connection: Connection, call: str) -> None:
-        """Send the outcomes of a spawned call: those that are here, and each that comes."""
+    def collect(self, connection: Connection, message: m.Collect) -> None:
+        """Send the outcomes of a spawned call: those of the wanted that are here, and each that comes."""
+        call, stop = message.call, None if message.stop < 0 else message.stop
         caller, record = self._dispatcher.calls.get(call), self._dispatcher.store.call(call)
         if record is not None and record.expired:
             reason = f"the results of {call} were kept for 7 days after its end, and are gone"
@@ -156,7 +191,7 @@ class CallService:
         if caller is not None:
             others = [other for other in caller.collectors if other.is_open and other is not connection]
             caller.collectors = [*others, connection]
-        self._send_outcomes(connection, call, self._dispatcher.store.outcomes(call))
+        self._send_outcomes(connection, call, self._dispatcher.store.outcomes(call, message.first, stop))
 
     def _send_outcomes(self, connection: Connection, call: str, outcomes: Iterator[Outcome]) -> None:
         """As many as the collector has room for, and the others as it reads. At last, what there is in all."""
@@ -189,6 +224,10 @@ class CallService:
         for call in [call for call, caller in refused.items() if caller.connection is connection]:
             del refused[call]  # the core never knew it
             del self._dispatcher.calls[call]
+        for call in [call for call, caller in self._arriving.items() if caller.connection is connection]:
+            del self._arriving[call]  # nor this one
+            del self._dispatcher.calls[call]
+            self._dispatcher.store.drop_call(call)
 
 
 def submitted(message: m.Submit, owner: str) -> e.InputsSubmitted:

@@ -1,4 +1,8 @@
-"""Connections of the server: frames in and out on the loop, with limits on what a peer may send and leave unread."""
+"""Connections of the server: frames in and out on the loop, with limits on what a peer may send and leave unread.
+
+The connection of a peer with a session outlives its stream for a moment: what is sent meanwhile is kept, and a peer
+that comes back over another stream goes on where it was.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import os
+import secrets
 import socket
 import struct
 from collections.abc import Callable, Iterable
@@ -15,6 +20,7 @@ from ..clock import Alarm, Clock
 from ..store import Kept
 from ..wire import messages as m
 from ..wire.codec import Bytes, Decoder, Frame, ProtocolError, encode_parts
+from ..wire.delivery import Delivery
 from .identity import STRANGER
 
 MAX_UNREAD_BYTES = 1 << 30  # written and not taken by the peer; beyond it the connection is closed
@@ -22,6 +28,8 @@ FRAME_SECONDS = 30.0  # a peer that sends nothing for so long in the middle of a
 HELLO_SECONDS = 5.0  # a peer that has not said who it is by then is sent away
 MAX_HELLO_BYTES = 64 << 10  # of one that has not
 FAREWELL_SECONDS = 1.0  # a peer that is sent away has this long to read why
+GRACE_SECONDS = 60.0  # a peer with a session that has lost its stream may come back for so long
+MAX_KEPT_BYTES = 64 << 20  # sent to a peer that is away; beyond it, it is not waited for
 
 log = logging.getLogger("upswell.server")
 _numbers = itertools.count(1)
@@ -41,17 +49,35 @@ class Peer(Protocol):
         """The connection is gone, and everything that came over it was received."""
 
 
-class Connection(asyncio.Protocol):
-    """One stream of frames. The transport of uvloop gathers what is sent while a turn of the loop lasts."""
+Sessions = dict[str, "Connection"]  # those of peers that may come back, by the names that they gave them
 
-    def __init__(self, greet: Callable[[Connection, m.Hello], Peer | None], clock: Clock) -> None:
+
+class Connection(asyncio.Protocol):
+    """One stream of frames, or with a session several, one after the other; `sessions` is given where peers may come
+    back. The transport of uvloop gathers what is sent while a turn of the loop lasts.
+    """
+
+    def __init__(
+        self,
+        greet: Callable[[Connection, m.Hello], Peer | None],
+        clock: Clock,
+        sessions: Sessions | None = None,
+    ) -> None:
         self.name = f"cx-{next(_numbers)}"
         self.identity = STRANGER
         self.blocks: dict[int, Kept] = {}  # shared memory that this peer has yet to take over, by descriptor
         self._greet = greet
+        self._sessions = sessions
+        self._hello: m.Hello | None = None
+        self._delivery: Delivery | None = None  # of a session
+        self._ended = False  # of a session: the peer is not waited for
+        self._earlier: Connection | None = None  # that of the session, where this stream goes on with it
+        self._process = -1  # at the other end
+        self._watched = -1  # a descriptor that tells when the process of a peer that is away has ended
         self._peer: Peer | None = None
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._patience: Alarm | None = None
         self._stuck: Alarm | None = None  # there is one while a frame is unfinished, or was a moment ago
@@ -59,13 +85,17 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether frames can still be sent."""
+        """Whether frames can still be sent, now or to a peer that comes back."""
+        if self._delivery is not None:
+            return not self._ended
         return self._transport is not None and not self._transport.is_closing()
 
     @property
     def unread(self) -> int:
         """Bytes that were sent and that the peer has not taken."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if self._transport is None:
+            return self._delivery.bytes if self._delivery is not None else 0
+        return self._transport.get_write_buffer_size()
 
     def peer_process(self) -> int:
         """The process at the other end, as the kernel knows it."""
@@ -79,14 +109,44 @@ class Connection(asyncio.Protocol):
         process, user, _ = struct.unpack("3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return process, user
 
+    def welcome(self, address: str) -> None:
+        """Answer the `Hello` of a peer that may come in."""
+        answer = m.Welcome(m.PROTOCOL, os.getpid(), address)
+        if self._earlier is not None and self._earlier._delivery is not None:
+            received = self._earlier._delivery.received
+            answer = m.Welcome(m.PROTOCOL, os.getpid(), address, True, True, received)
+        elif self._delivery is not None:
+            answer = m.Welcome(m.PROTOCOL, os.getpid(), address, True)
+        self.send(answer)
+
     def send(self, message: m.Message, payload: Bytes = b"") -> None:
         """Send a frame; nothing happens when the connection is gone."""
+        if self._delivery is not None and not self._ended:
+            self._delivery.send(message, payload)
+            if self._delivery.bytes > (MAX_UNREAD_BYTES if self._is_writable else MAX_KEPT_BYTES):
+                self._abandon(f"{self._delivery.bytes} bytes for it have not arrived")
+        self._write(message, payload)
+
+    def _write(self, message: m.Message, payload: Bytes = b"") -> None:
+        """Give the frame to the stream that there is now."""
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.writelines(encode_parts(message, payload))
         if self.unread > MAX_UNREAD_BYTES:
-            log.warning("%s: closed, it left %d bytes unread", self.name, self.unread)
+            self._abandon(f"it left {self.unread} bytes unread")
+
+    @property
+    def _is_writable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def _abandon(self, reason: str) -> None:
+        """End the connection in another turn of the loop, as whoever is sending may be in the middle of something."""
+        log.warning("%s: closed, %s", self.name, reason)
+        self._ended = True
+        if self._transport is not None:
             self._transport.abort()
+        else:
+            self._loop.call_soon(self._end)
 
     def lend(self, kept: Kept) -> None:
         """Keep the block of a payload that is sent here until the peer has taken it over."""
@@ -104,8 +164,11 @@ class Connection(asyncio.Protocol):
         """Say why (`denied`: the token is why), and close when what was written has left, or soon."""
         if self._transport is not None and self.is_open:
             self.send(m.Bye(reason, denied))
+            self._ended = True
             self._leave()
             self._patience = self._clock.call_later(FAREWELL_SECONDS, self._transport.abort)
+        elif self.is_open:
+            self._abandon(reason)
 
     def _leave(self) -> None:
         assert self._transport is not None
@@ -116,6 +179,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A stream is there; its peer has a moment to say who it is."""
         self._transport = cast(asyncio.Transport, transport)
+        self._process = self._credentials()[0]
         if not self._is_welcome():
             self.refuse(ProtocolError("this server belongs to another user"))
             return
@@ -132,19 +196,28 @@ class Connection(asyncio.Protocol):
         try:
             self._take(self._decoder.feed(data))
             if self._decoder.unfinished:
-                self._watch()
+                (self._earlier or self)._watch()
         except ProtocolError as error:
-            self.refuse(self._first_of(error))
+            (self._earlier or self).refuse(self._first_of(error))
 
     def _take(self, frames: Iterable[Frame]) -> None:
         for message, payload in frames:
             if self._peer is None:
-                self._meet(message)
-            elif isinstance(message, m.Release):
-                if kept := self.blocks.pop(message.descriptor, None):
-                    kept.close()
-            elif (seen := self._arrived(message, payload)) is not None:
-                self._peer.receive(seen, payload)
+                self._meet(message, payload)
+                continue
+            if (seen := self._arrived(message, payload)) is None:
+                continue
+            if self._delivery is not None and (due := self._delivery.take(seen, payload)) is not None:
+                self._write(due)
+            match seen:
+                case m.Release(descriptor=descriptor):
+                    if kept := self.blocks.pop(descriptor, None):
+                        kept.close()
+                case m.Received(count=count) if self._delivery is not None:
+                    self._delivery.confirm(count)
+                case _:
+                    self._ended = self._ended or isinstance(seen, m.Bye)
+                    self._peer.receive(seen, payload)
 
     def _arrived(self, message: m.Message, payload: memoryview) -> m.Message | None:
         """The message as the peer means it; `None` where it is but a part of one."""
@@ -174,7 +247,10 @@ class Connection(asyncio.Protocol):
             words = f"{have:,} bytes of a frame came, and in {FRAME_SECONDS:g} seconds none of those that are missing"
             self.refuse(ProtocolError(words))
 
-    def _meet(self, message: m.Message) -> None:
+    def _meet(self, message: m.Message, payload: memoryview) -> None:
+        if self._earlier is not None:
+            self._earlier._take(((message, payload),))
+            return
         if not isinstance(message, m.Hello):
             raise ProtocolError(f"the first frame must be Hello, not {type(message).__name__}")
         if message.protocol != m.PROTOCOL:
@@ -182,11 +258,83 @@ class Connection(asyncio.Protocol):
                 f"you speak protocol {message.protocol}, this server speaks {m.PROTOCOL}: "
                 "use the same upswell on both sides"
             )
-        self._peer = self._greet(self, message)
-        if self._peer is None:
+        self._hello = message
+        earlier = self._session_of(message)
+        if earlier is None and message.session and self._sessions is not None:
+            self._delivery = Delivery()
+        self._earlier = earlier
+        peer = self._greet(self, message)
+        if peer is None:
+            self._delivery = self._earlier = None
             raise DenialError("the token is not valid here")
         if self._patience:
             self._patience.cancel()
+        if earlier is not None:
+            earlier._go_on(self, message.received)
+            return
+        self._peer = peer
+        if self._delivery is not None and self._sessions is not None:
+            self._sessions[message.session] = self
+
+    # -- sessions ----------------------------------------------------------------------------------
+
+    def _session_of(self, hello: m.Hello) -> Connection | None:
+        """The connection that the peer had before, if it is the same peer and was waited for."""
+        earlier = self._sessions.get(hello.session) if self._sessions is not None else None
+        if earlier is None or earlier._ended or earlier._hello is None:
+            return None
+        known = earlier._hello
+        same = known.role == hello.role and secrets.compare_digest(known.token.encode(), hello.token.encode())
+        return earlier if same and type(earlier) is type(self) else None
+
+    def _go_on(self, other: Connection, received: int) -> None:
+        """The peer is back, over the stream of another connection, and has `received` so many frames."""
+        if self._transport is not None:  # nobody has noticed yet that it is broken
+            self._transport.set_protocol(asyncio.Protocol())
+            self._transport.abort()
+            self._stream_is_gone()
+        self._stop_waiting()
+        self._transport, other._transport = other._transport, None
+        self._process, self._decoder = other._process, other._decoder
+        assert self._transport is not None and self._delivery is not None
+        self._transport.set_protocol(self)
+        for message, payload in self._delivery.resume(received):
+            self._write(message, payload)
+
+    def _wait(self) -> None:
+        """The stream is gone: wait for the peer, if its process may still make another."""
+        if self._process > 0 and hasattr(os, "pidfd_open"):
+            try:
+                self._watched = os.pidfd_open(self._process)
+            except ProcessLookupError:
+                self._end()
+                return
+            except OSError:
+                pass  # it can't be known
+            else:
+                self._loop.add_reader(self._watched, self._end)
+        self._patience = self._clock.call_later(GRACE_SECONDS, self._end)
+
+    def _stop_waiting(self) -> None:
+        if self._patience:
+            self._patience.cancel()
+        if self._watched >= 0:
+            self._loop.remove_reader(self._watched)
+            os.close(self._watched)
+            self._watched = -1
+
+    def _end(self) -> None:
+        """The peer is gone for good."""
+        self._ended = True
+        self._stop_waiting()
+        if self._hello is not None and self._sessions is not None and self._sessions.get(self._hello.session) is self:
+            del self._sessions[self._hello.session]
+        for kept in self.blocks.values():
+            kept.close()
+        self.blocks.clear()
+        if (peer := self._peer) is not None:
+            self._peer = None
+            peer.lost()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The stream is gone."""
@@ -194,8 +342,12 @@ class Connection(asyncio.Protocol):
         for alarm in (self._patience, self._stuck):
             if alarm:
                 alarm.cancel()
-        for kept in self.blocks.values():
-            kept.close()
-        self.blocks.clear()
-        if self._peer is not None:
-            self._peer.lost()
+        self._stuck = None
+        self._stream_is_gone()
+        if self._delivery is not None and self._peer is not None and not self._ended:
+            self._wait()
+        else:
+            self._end()
+
+    def _stream_is_gone(self) -> None:
+        """Let go of what was on its way over this stream."""

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from .. import store as s
 from ..core import commands as c
 from ..core import events as e
+from ..core.snapshot import SavedSegment
 from ..engine import ContainerExit, ContainerOutput, Engine
 from ..spec import FunctionRecord
 from ..store import AppRecord, Kept, Outcome, Store
@@ -41,6 +42,7 @@ class Caller:
     accepted: int = 0  # inputs taken so far
     total: int = -1
     refusals: int = 0  # of its segments; what was on its way to the store meanwhile is void
+    arriving: list[SavedSegment] | None = None  # of a call that an earlier life had, until all of it is here
     holder: tuple[str, int] | None = None  # of a generator's call, the container and the range that run it
     collectors: list[Connection] = field(default_factory=list)  # who fetches a spawned call's outcomes
     begun_at: float = 0.0  # of one that is not kept, by the calendar

@@ -17,7 +17,7 @@ from ..errors import InvalidError
 from ..home import Serving
 from ..wire import messages as m
 from ..wire.network import is_loopback, keep_alive, split_address
-from .connections import HELLO_SECONDS, Connection, DenialError
+from .connections import HELLO_SECONDS, Connection, DenialError, Sessions
 from .identity import Identity
 from .remote import Greet, RemoteConnection
 from .tokens import TokenFile
@@ -45,12 +45,12 @@ class Front:
         kind, port = "tcp" if self._tls is None else "tls", self._socket.getsockname()[1]
         self.address = f"{kind}://[{host}]:{port}" if ":" in host else f"{kind}://{host}:{port}"
 
-    async def open(self, greet: Greet, clock: Clock) -> asyncio.Server:
+    async def open(self, greet: Greet, clock: Clock, sessions: Sessions | None) -> asyncio.Server:
         """Take connections from now on."""
         self._clock = clock
         self._look()
         return await asyncio.get_running_loop().create_server(
-            lambda: RemoteConnection(greet, clock),
+            lambda: RemoteConnection(greet, clock, sessions),
             sock=self._socket,
             backlog=BACKLOG,
             ssl=self._tls,

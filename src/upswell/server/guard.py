@@ -45,7 +45,7 @@ class Guard:
                 return self._has_call(call)
             case m.DescribeGraph(call=call):
                 return self._has_call(call)
-            case m.Submit(function=function) | m.Inquire(function=function):
+            case m.Submit(function=function) | m.Restore(function=function) | m.Inquire(function=function):
                 return self._has_app(app_of(function))
             case m.Watch(app=app) | m.Declare(app=app):
                 return self._has_app(app)
@@ -84,7 +84,10 @@ def answer_where_missing(message: m.Message) -> m.Message | None:
             return m.Failed(call, 0, 0, m.ErrorRecord("missing", "", reason))
         case m.DescribeGraph(request=request):
             return m.CallGraph(request, [], missing=True)
-        case m.Submit(call=call, first=first, count=count, function=function):
+        case (
+            m.Submit(call=call, first=first, count=count, function=function)
+            | m.Restore(call=call, first=first, count=count, function=function)
+        ):
             return m.Refused(call, first, count, m.ErrorRecord("missing", "", no_function(function)))
         case m.Inquire(request=request, function=function):
             return m.Statistics(request, 0, 0, 0, 0, AutoscalerSettings(), "", no_function(function))

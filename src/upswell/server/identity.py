@@ -39,7 +39,7 @@ RIGHTS: dict[Kind, frozenset[Right]] = {
 NEEDED: dict[type[m.Message], Right] = {
     **dict.fromkeys((m.Bye, m.Watch, m.Inquire, m.Resolve, m.DescribeGraph, m.DescribeServer), "look"),
     **dict.fromkeys((m.Collect, m.Uncollect), "look"),
-    **dict.fromkeys((m.OpenApp, m.CloseApp, m.Declare, m.Submit, m.EndInputs, m.Cancel, m.Consumed), "use"),
+    **dict.fromkeys((m.OpenApp, m.CloseApp, m.Declare, m.Submit, m.Restore, m.EndInputs, m.Cancel, m.Consumed), "use"),
     **dict.fromkeys((m.UseObject, m.Withdraw, m.Piece), "use"),
     **dict.fromkeys((m.List, m.ReadLogs, m.Unfollow), "survey"),  # of all that is here: no container's business
     **dict.fromkeys((m.OfferFiles, m.PutFile, m.Deploy, m.Rollback, m.StopApp, m.StopContainer), "deploy"),

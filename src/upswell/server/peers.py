@@ -122,6 +122,8 @@ class ClientPeer:
         match message:
             case m.Submit():
                 self._calls.submit(self._connection, message, payload)
+            case m.Restore():
+                self._calls.go_on(self._connection, message, payload)
             case m.EndInputs(call=call, total=total):
                 self._calls.end(call, total)
             case m.Cancel():
@@ -134,8 +136,8 @@ class ClientPeer:
                 self._apps.declare(message)
             case m.CloseApp(app=app):
                 self._apps.close(self._connection, app)
-            case m.Collect(call=call):
-                self._calls.collect(self._connection, call)
+            case m.Collect():
+                self._calls.collect(self._connection, message)
             case m.Uncollect(call=call):
                 self._calls.uncollect(self._connection, call)
             case m.Inquire():

@@ -16,7 +16,7 @@ from ..wire.buffers import Block
 from ..wire.codec import Bytes, ProtocolError
 from ..wire.passage import Arrivals, buffers_of, detached, pieces
 from . import connections
-from .connections import Connection, Peer, log
+from .connections import Connection, Peer, Sessions
 from .identity import may
 
 Greet = Callable[[Connection, m.Hello], Peer | None]
@@ -39,9 +39,9 @@ class Waiting:
 class RemoteConnection(Connection):
     """A connection whose peer is on no machine in particular. Who it is only a token can say."""
 
-    def __init__(self, greet: Greet, clock: Clock) -> None:
-        super().__init__(greet, clock)
-        self._arrivals = Arrivals(lambda descriptor: super(RemoteConnection, self).send(m.Release(descriptor)))
+    def __init__(self, greet: Greet, clock: Clock, sessions: Sessions | None = None) -> None:
+        super().__init__(greet, clock, sessions)
+        self._arrivals = Arrivals(lambda descriptor: super(RemoteConnection, self)._write(m.Release(descriptor)))
         self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0  # of payloads
         self._is_full = False  # the peer takes less than is sent
@@ -60,37 +60,35 @@ class RemoteConnection(Connection):
         """Blocks are this process's own by the time that they are looked at."""
         return os.getpid()
 
-    def send(self, message: m.Message, payload: Bytes = b"") -> None:
+    def _write(self, message: m.Message, payload: Bytes = b"") -> None:
         if isinstance(message, m.Release):
             self._arrivals.taken(message.descriptor)
             return
         buffers = buffers_of(message)
         if buffers is None and not self._waiting:
-            super().send(message, payload)
+            super()._write(message, payload)
             return
-        if not self.is_open:
+        if not self._is_writable:
             return
         # A block of our own: the peer can't have it closed while it is read.
         block = Block(os.dup(buffers.descriptor), buffers.size) if buffers else None
         self._waiting.append(Waiting(message, payload, block, pieces(block.buffers) if block else iter(())))
         self._waiting_bytes += len(payload)
         if self._waiting_bytes > connections.MAX_UNREAD_BYTES:
-            log.warning("%s: closed, %d bytes wait for it", self.name, self._waiting_bytes)
-            assert self._transport is not None
-            self._transport.abort()
+            self._abandon(f"{self._waiting_bytes} bytes wait for it")
         elif len(self._waiting) == 1:
             self._pump()
 
     def _pump(self) -> None:
         """Send pieces and what follows them, for as long as the peer takes them."""
-        while self._waiting and not self._is_full and super().is_open:
+        while self._waiting and not self._is_full and self._is_writable:
             first = self._waiting[0]
             if (piece := next(first.left, None)) is not None:
-                super().send(m.Piece(), piece)
+                super()._write(m.Piece(), piece)
                 continue
             self._waiting.popleft()
             self._waiting_bytes -= len(first.payload)
-            super().send(first.message if first.block is None else detached(first.message), first.payload)
+            super()._write(first.message if first.block is None else detached(first.message), first.payload)
             first.close()
 
     def pause_writing(self) -> None:
@@ -106,11 +104,11 @@ class RemoteConnection(Connection):
         if not self._is_leaving:
             super().data_received(data)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def _stream_is_gone(self) -> None:
         for one in self._waiting:
             one.close()
         self._waiting.clear()
-        super().connection_lost(exc)
+        self._waiting_bytes, self._is_full = 0, False
         self._arrivals.close()
 
     def _is_welcome(self) -> bool:

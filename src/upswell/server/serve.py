@@ -23,7 +23,7 @@ from ..store import Snapshot, Store
 from ..wire import messages as m
 from .apps import AppService
 from .calls import CallService
-from .connections import Connection, Peer
+from .connections import Connection, Peer, Sessions
 from .dispatcher import Dispatcher, app_of
 from .identity import NEIGHBOUR, Identity
 from .ledger import Ledger
@@ -90,6 +90,7 @@ class Server:
             Listings(dispatcher, self._runtime.plane, engine, self._timetable, self._clock),
             self._logs,
         )
+        self._sessions: Sessions | None = None if home is None else {}  # else clients end with their connection
         self._address = ""
 
     async def run(self, *, first_client: socket.socket | None = None, ready: Callable[[], None] | None = None) -> None:
@@ -105,7 +106,7 @@ class Server:
         # Held in a name: a listening server that nobody refers to is closed by the garbage collector.
         listening = [
             await loop.create_unix_server(
-                lambda: Connection(self._greet_container, self._clock), sock=listener, backlog=BACKLOG
+                lambda: Connection(self._greet_container, self._clock, self._sessions), sock=listener, backlog=BACKLOG
             )
         ]
         if self._home is not None:
@@ -113,11 +114,11 @@ class Server:
             door = listen_at(self._home / SOCKET)
             listening.append(
                 await loop.create_unix_server(
-                    lambda: Connection(self._greet_neighbour, self._clock), sock=door, backlog=BACKLOG
+                    lambda: Connection(self._greet_neighbour, self._clock, self._sessions), sock=door, backlog=BACKLOG
                 )
             )
         if self._front is not None:
-            listening.append(await self._front.open(self._greet_remote, self._clock))
+            listening.append(await self._front.open(self._greet_remote, self._clock, self._sessions))
         if first_client is not None:
             await loop.connect_accepted_socket(lambda: Connection(self._greet_first, self._clock), first_client)
         if ready is not None:
@@ -181,7 +182,7 @@ class Server:
 
     def _welcome(self, connection: Connection, identity: Identity, left: Callable[[], None] | None = None) -> Peer:
         connection.identity = identity
-        connection.send(m.Welcome(m.PROTOCOL, os.getpid(), self._address))
+        connection.welcome(self._address)
         return ClientPeer(connection, self._services, left)
 
     def _describe(self, request: int) -> m.ServerDescribed:

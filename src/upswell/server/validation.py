@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..spec import MAX_CODE_FILES
+from ..spec import MAP_WINDOW, MAX_CODE_FILES
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
 
@@ -31,6 +31,8 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
     match message:
         case m.Submit():
             _check_submit(message, connection, dispatcher)
+        case m.Restore():
+            _check_restore(message, connection, dispatcher)
         case m.EndInputs(call=call, total=total):
             _check_id("call", call)
             _check_whole("total", total, 0, MAX_POSITION)
@@ -180,8 +182,40 @@ def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> No
         f"the call {call} is a {caller.kind} of {caller.function}, not a {message.kind} of {message.function}",
     )
     stop = message.first + message.count
-    _require(free or message.first >= caller.accepted, f"the call {call} has its input {message.first} already")
+    # ... or the client may offer again what it has not heard of.
+    _require(caller.kept or message.first >= caller.accepted, f"the call {call} has its input {message.first} already")
     _require(caller.total in (-1, stop) or stop < caller.total, f"the call {call} ended with {caller.total} inputs")
+
+
+def _check_restore(message: m.Restore, connection: Connection, dispatcher: Dispatcher) -> None:
+    """A segment must follow those before it, and what is unsettled of it lie within it."""
+    call, stop = message.call, message.first + message.count
+    _check_id("call", call)
+    _check_id("function", message.function)
+    _require(len(message.method) <= MAX_ID_CHARACTERS, f"{message.method[:40]!r} is no method")
+    _check_whole("submitted", message.submitted, 1, MAX_POSITION)
+    _check_whole("first", message.first, 0, message.submitted)
+    _check_whole("count", message.count, 0, MAX_SEGMENT_INPUTS)
+    _check_whole("segments left", message.left, 0, MAP_WINDOW)
+    _check_buffers(message.buffers, connection)
+    _require(stop <= message.submitted, f"the call {call} has {message.submitted} inputs, and none up to {stop}")
+    _require(message.total in (-1, message.submitted), f"the call {call} has {message.submitted} inputs")
+    _require(bool(message.count) or not message.left, f"a segment of {call} without inputs")
+    position, unsettled = message.first, 0
+    for start, end in message.unsettled:
+        _require(position <= start < end <= stop, f"{start} to {end} is no part of the segment, or out of order")
+        position, unsettled = end, unsettled + end - start
+    _require(bool(unsettled) == bool(message.count), f"a segment of {call} with nothing to do")
+    caller = dispatcher.calls.get(call)
+    if caller is not None and caller.arriving is not None:
+        _require(caller.connection is connection, f"the call {call} belongs to another connection")
+        same = (caller.function, caller.method, caller.accepted, caller.total)
+        said = (message.function, message.method, message.submitted, message.total)
+        _require(same == said, f"the call {call} is another one than before")
+        before = caller.arriving[-1] if caller.arriving else None
+        _require(before is None or message.first >= before.first + before.count, f"segments of {call} out of order")
+        unsettled += sum(end - start for segment in caller.arriving for start, end in segment.unsettled)
+    _require(unsettled <= MAP_WINDOW, f"the map {call} has more than {MAP_WINDOW:,} inputs on their way")
 
 
 def _check_open(message: m.OpenApp, dispatcher: Dispatcher) -> None:

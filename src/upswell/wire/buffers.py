@@ -22,6 +22,10 @@ ALIGNMENT = 64
 MAX_PIECES = 1000  # buffers a system call writes at once (IOV_MAX is 1,024)
 
 
+class BlockGone(ConnectionError):
+    """The process that had the block has ended."""
+
+
 class Block:
     """One open block. `buffers` names it to others for as long as it is open here."""
 
@@ -72,14 +76,15 @@ class Block:
 
     @classmethod
     def adopt(cls, buffers: Buffers) -> Block:
-        """Open another process's block; `ConnectionError` when the process is gone or the block is not as described."""
+        """Open another process's block; `BlockGone` when the process is, `ConnectionError` when it is not as said."""
         path = f"/proc/{buffers.process}/fd/{buffers.descriptor}"
         try:
             if not os.readlink(path).startswith("/memfd:upswell"):
                 raise ConnectionError(f"{path} is no block of shared memory")
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
-            raise ConnectionError(f"the process {buffers.process} took its shared memory with it: {error}") from None
+            gone = BlockGone if isinstance(error, FileNotFoundError | ProcessLookupError) else ConnectionError
+            raise gone(f"the process {buffers.process} took its shared memory with it: {error}") from None
         if os.fstat(descriptor).st_size < buffers.size:
             os.close(descriptor)
             raise ConnectionError(f"{path} is shorter than the {buffers.size:,} bytes it should have")

@@ -95,6 +95,10 @@ class Channel:
         # A fresh object of the full size for each call would be mapped, faulted in and unmapped each time.
         return bytes(self._received[: self._stream.recv_into(self._received)])
 
+    def succeed(self, broken: Channel) -> None:
+        """Take the place of that channel, of which somebody may still want what came over it."""
+        broken.close()
+
     def fileno(self) -> int:
         """The descriptor, for those that wait for more than one thing."""
         return self._stream.fileno()

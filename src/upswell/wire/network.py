@@ -71,6 +71,11 @@ class RemoteChannel(Channel):
                 return there
         return []
 
+    def succeed(self, broken: Channel) -> None:
+        if isinstance(broken, RemoteChannel):
+            self._arrivals.succeed(broken._arrivals)
+        super().succeed(broken)
+
     def close(self) -> None:
         super().close()
         self._arrivals.close()

@@ -76,6 +76,11 @@ class Arrivals:
         if block := self._blocks.pop(descriptor, None):
             block.close()
 
+    def succeed(self, others: Arrivals) -> None:
+        """Take over the blocks that have arrived over another connection, of which nothing comes any more."""
+        self._blocks |= others._blocks
+        others._blocks.clear()
+
     def close(self) -> None:
         """Let go of everything."""
         if self._descriptor >= 0:

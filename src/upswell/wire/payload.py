@@ -62,6 +62,11 @@ class Packed:
     def buffers(self) -> Buffers | None:
         return self.block.buffers if self.block else None
 
+    def close(self) -> None:
+        """Let go of the block; those to whom it was lent have their own hold on it."""
+        if self.block is not None:
+            self.block.close()
+
 
 @dataclass(slots=True)
 class Inputs:

@@ -1,7 +1,7 @@
 """What processes say to one another, as typed values; `codec.py` makes frames of them.
 
-Tags are given once: 1–3, 19 and 22 to both sides' messages, 10–49 and 60–99 to those between clients and the server,
-50–59 and 70–79 to those between containers and the server.
+Tags are given once: 1–3, 19, 22 and 80 to both sides' messages, 10–49 and 60–99 to those between clients and the
+server, 50–59 and 70–79 to those between containers and the server.
 """
 
 # ruff: noqa: F403, F405 - one namespace, whichever room a message is in
@@ -16,10 +16,10 @@ from .reports import *
 from .server import *
 
 AnyMessage = (
-    Hello | Welcome | Bye | Release | Piece
+    Hello | Welcome | Bye | Release | Piece | Received
     | OpenApp | CloseApp | Declare | AppOpened | AppClosed
     | OfferFiles | MissingFiles | PutFile | Deploy | Rollback | Deployed | StopApp | Done | Resolve | Resolved
-    | Submit | EndInputs | Cancel | Collect | Uncollect | Consumed
+    | Submit | Restore | EndInputs | Cancel | Collect | Uncollect | Consumed
     | Accepted | Refused | Invited | Outputs | Failed | Chunks | CallDescribed
     | Inquire | Statistics | Watch | Progress | Log | DescribeGraph | CallGraph
     | List | Listed | StopContainer | ReadLogs | Logged | Unfollow

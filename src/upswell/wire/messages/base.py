@@ -59,20 +59,33 @@ class ErrorRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Hello(Message, tag=1, frozen=True):
-    """The first frame of every connection. `token` of a container is what the engine gave it."""
+    """The first frame of every connection. `token` of a container is what the engine gave it.
+
+    A client that may come back over another connection gives its session a name that nobody guesses, the same each
+    time, and says how many frames of it it has `received`.
+    """
 
     protocol: int
     role: Literal["client", "container"]
     token: str
     process: int
+    session: str = ""
+    received: int = 0
 
 
 class Welcome(Message, tag=2, frozen=True):
-    """The answer to a good `Hello`; `address` is where others reach the server, such as "unix:@name"."""
+    """The answer to a good `Hello`; `address` is where others reach the server, such as "unix:@name".
+
+    With `keeps_session`, who comes back goes on. With `resumed` it does now: the server has `received` so many of its
+    frames, and both send again what the other lacks. Else the server knows nothing of what was said before.
+    """
 
     protocol: int
     process: int
     address: str
+    keeps_session: bool = False
+    resumed: bool = False
+    received: int = 0
 
 
 class Bye(Message, tag=3, frozen=True):
@@ -90,3 +103,9 @@ class Release(Message, tag=19, frozen=True):
 
 class Piece(Message, tag=22, frozen=True):
     """The next bytes (the payload) of the block that the message after them names. Only over networks: `passage.py`."""
+
+
+class Received(Message, tag=80, frozen=True):
+    """The sender has so many frames of the session, counted from its beginning: see `delivery.py`."""
+
+    count: int

@@ -21,6 +21,26 @@ class Submit(Message, tag=12, frozen=True):
     method: str = ""  # of the object that the function's containers hold; "" where they hold a function
 
 
+class Restore(Message, tag=81, frozen=True):
+    """A segment of a map that the client has begun with an earlier life of the server; `unsettled` has no output yet.
+
+    One that is settled is not sent; where none is left, a `count` of 0 says that the call goes on. `left` more segments
+    follow, in order, before the call has `submitted` inputs; further ones come as `Submit`. Payload: the inputs.
+    """
+
+    call: str
+    function: str
+    first: int
+    count: int
+    unsettled: list[tuple[int, int]]  # half-open spans, in order
+    left: int
+    submitted: int
+    total: int  # -1 while inputs still come
+    parent: str = ""
+    buffers: Buffers | None = None
+    method: str = ""
+
+
 class EndInputs(Message, tag=13, frozen=True):
     """The call has `total` inputs and no more come (where the last `Submit` could not say so)."""
 

@@ -1,0 +1,262 @@
+"""The way to the server: a connection, and where the server has an address, another one when that breaks.
+
+To one and the same server both sides go on where they were, frame for frame. A server that was started again begins
+another `life`: what was said before is forgotten, and whoever said it says it again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+from ..errors import AuthError, ConnectionError, Error
+from ..home import Server
+from ..wire import messages as m
+from ..wire.channel import Channel, dial
+from ..wire.codec import Bytes, Frame, ProtocolError, encode_parts
+from ..wire.delivery import Delivery
+from . import context, output
+
+RECONNECT_SECONDS = 60.0  # a lost connection is tried again for so long; UPSWELL_RECONNECT_SECONDS says otherwise
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0  # between tries
+TRY_SECONDS = 5.0  # that a server may take to answer one
+LAST_WORDS_SECONDS = 1.0  # for what the server has said before it closed the connection
+FAREWELL_SECONDS = 0.5  # for a frame that is being written as the connection is closed
+
+Route = Callable[[m.Message, memoryview], None]
+
+
+class Link:
+    """Frames to and from the server. Any thread may send; one reads.
+
+    Where it is not known how to find the `server` again, the connection is the only one.
+    """
+
+    def __init__(self, channel: Channel, server: Server | None) -> None:
+        self.lock = threading.RLock()  # held while something is sent, and while a life begins
+        self.life = 1
+        self.lost: Error | None = None  # why there is no connection any more, and will be none
+        self._channel: Channel | None = channel
+        self._server = server
+        self._session = os.urandom(16).hex() if server else ""
+        self._delivery = Delivery() if server else None  # `None`: a connection that is lost is lost for good
+        self._released: list[m.Release] = []  # while the connection was broken
+        self._dismissed = False
+        self._closing = threading.Event()
+        self._tried: Channel | None = None  # a connection that is being made
+        self._reader = 0  # the thread that reads
+        self._ended = threading.Event()  # nothing more is read
+        channel.send(m.Hello(m.PROTOCOL, "client", server.token if server else "", os.getpid(), self._session))
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether there is no connection just now."""
+        return self._channel is None
+
+    def send(self, message: m.Message, payload: Bytes = b"", life: int = 0) -> None:
+        """Send a frame, where a `life` is given only in that one; `ConnectionError` when the connection is lost.
+
+        While it is merely broken, the frame is kept for when it is mended.
+        """
+        if self._delivery is None and self._channel is not None:
+            try:
+                self._channel.send(message, payload)
+            except OSError:
+                if threading.get_ident() != self._reader:
+                    self._ended.wait(LAST_WORDS_SECONDS)  # the server may have said why
+                raise self.lost or lost_connection() from None
+            return
+        with self.lock:
+            if self.lost is not None:
+                raise type(self.lost)(*self.lost.args)
+            if life not in (0, self.life):
+                return
+            if self._channel is None:
+                encode_parts(message, payload)  # what is too large for a frame is refused now
+                if isinstance(message, m.Release):
+                    self._released.append(message)
+            else:
+                try:
+                    self._channel.send(message, payload)
+                except OSError:
+                    pass  # the reader sees it, too
+            if self._delivery is not None:
+                self._delivery.send(message, payload)
+
+    def read(self, route: Route, restarted: Callable[[], None]) -> Error:
+        """Hand frames to `route` until the connection is lost for good; returns why.
+
+        As another life of the server begins, `restarted` is called, before anybody can send to it.
+        """
+        assert self._channel is not None
+        self._reader = threading.get_ident()
+        channel, first = self._channel, list[Frame]()
+        try:
+            while True:
+                self._read(channel, first, route)
+                if self._delivery is None or self._dismissed or self._closing.is_set():
+                    break
+                channel, first = self._mend(channel, restarted)
+        except (ConnectionError, AuthError) as error:
+            self.lost = self.lost or error
+        except (OSError, ProtocolError) as error:
+            self.lost = self.lost or ConnectionError(f"the connection to the server was lost: {error}")
+        with self.lock:
+            self.lost = self.lost or lost_connection()
+        self._ended.set()
+        return self.lost
+
+    def _read(self, channel: Channel, frames: list[Frame], route: Route) -> None:
+        try:
+            while True:
+                for message, payload in frames:
+                    if (delivery := self._delivery) is not None and (due := delivery.take(message, payload)):
+                        self.send(due)
+                    route(message, payload)
+                if not (frames := channel.receive()):
+                    return
+        except OSError:
+            if self._delivery is None:
+                raise
+
+    def close(self) -> None:
+        """End the connection; whoever reads ends, too."""
+        self._closing.set()
+        if self._delivery is not None and self.lock.acquire(timeout=FAREWELL_SECONDS):
+            try:
+                self.send(m.Bye("the program has ended"))
+            except ConnectionError:
+                pass
+            self.lock.release()
+        for channel in (self._channel, self._tried):
+            if channel is not None:
+                channel.shutdown()
+
+    def release(self) -> None:
+        """After `close`, once nobody reads any more: let go of the descriptor."""
+        if self._channel is not None:
+            self._channel.close()
+
+    def forget(self) -> None:
+        """In a forked child: the connection is the parent's."""
+        for channel in (self._channel, self._tried):
+            if channel is not None:
+                channel.forget()
+
+    # -- what the server says of the connection ----------------------------------------------------
+
+    def welcomed(self, welcome: m.Welcome) -> None:
+        """The server has answered; of one that keeps no sessions nothing needs to be kept here."""
+        if not welcome.keeps_session:
+            with self.lock:
+                self._delivery = None
+
+    def confirmed(self, count: int) -> None:
+        """So many frames have arrived there."""
+        with self.lock:
+            if self._delivery is not None:
+                self._delivery.confirm(count)
+
+    def dismissed(self, bye: m.Bye) -> None:
+        """The server closes the connection, and would do so again."""
+        self._dismissed = True
+        self.lost = farewell(bye)
+
+    # -- mending -----------------------------------------------------------------------------------
+
+    def _mend(self, broken: Channel, restarted: Callable[[], None]) -> tuple[Channel, list[Frame]]:
+        """Another connection, with the frames that came over it so far; `ConnectionError` where there is none."""
+        with self.lock:
+            self._channel = None
+        broken.shutdown()
+        try:
+            channel, welcome, frames = self._dial_again()
+        except BaseException:
+            broken.close()
+            raise
+        channel.succeed(broken)
+        self._begin(channel, welcome, restarted)
+        return channel, frames
+
+    def _dial_again(self) -> tuple[Channel, m.Welcome, list[Frame]]:
+        """Try, with growing pauses, for as long as it is worth it."""
+        patience = float(os.environ.get("UPSWELL_RECONNECT_SECONDS") or RECONNECT_SECONDS)
+        began, pause, said = monotonic(), FIRST_PAUSE_SECONDS, False
+        while not self._closing.wait(max(0.0, min(pause, began + patience - monotonic()))):
+            try:
+                found = self._try(min(TRY_SECONDS, max(pause, began + patience - monotonic())))
+            except (Error, OSError) as error:
+                if self._dismissed:
+                    raise
+                if monotonic() - began >= patience:
+                    words = f"the connection to the server was lost, and {patience:g} s of trying did not bring it back"
+                    raise ConnectionError(f"{words}: {error}") from None
+                if not said:
+                    output.say(f"the connection to the server is lost, trying again for {patience:g} s")
+                    said = True
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                continue
+            if said:
+                output.say(f"the server is back after {monotonic() - began:.1f} s")
+            return found
+        raise lost_connection()
+
+    def _try(self, seconds: float) -> tuple[Channel, m.Welcome, list[Frame]]:
+        import select  # by few programs, and late
+
+        assert self._delivery is not None and self._server is not None
+        server, received = self._server, self._delivery.received
+        self._tried = channel = dial(server.address, seconds, ca=server.ca)
+        try:
+            channel.send(m.Hello(m.PROTOCOL, "client", server.token, os.getpid(), self._session, received))
+            poller = select.poll()
+            poller.register(channel.fileno(), select.POLLIN)
+            if not poller.poll(1000 * seconds):
+                raise ConnectionError(f"the server at {server.address} does not answer")
+            frames = channel.receive()
+            match frames[0][0] if frames else None:
+                case m.Welcome() as welcome:
+                    return channel, welcome, frames[1:]
+                case m.Bye() as bye if context.server is None:
+                    self.dismissed(bye)
+                case m.Bye() as bye:
+                    raise farewell(bye)  # the container that this runs in may not be known there yet
+            raise self.lost or ConnectionError(f"the server at {server.address} closed the connection")
+        except BaseException:
+            channel.close()
+            raise
+        finally:
+            self._tried = None
+
+    def _begin(self, channel: Channel, welcome: m.Welcome, restarted: Callable[[], None]) -> None:
+        """Go on over this connection."""
+        with self.lock:
+            self._channel = channel
+            released, self._released = self._released, []
+            assert self._delivery is not None
+            if welcome.resumed:
+                try:
+                    for release in released:
+                        channel.send(release)
+                    for message, payload in self._delivery.resume(welcome.received):
+                        channel.send(message, payload)
+                except OSError:
+                    pass  # the reader sees it, too
+            else:
+                self.life += 1
+                self._delivery = Delivery() if welcome.keeps_session else None
+                restarted()
+
+
+def farewell(bye: m.Bye) -> Error:
+    """The error of a connection that the server has closed with these words."""
+    if bye.denied:
+        return AuthError(f"the server does not let this program in: {bye.reason} (UPSWELL_TOKEN)")
+    return ConnectionError(f"the server closed the connection: {bye.reason}")
+
+
+def lost_connection() -> ConnectionError:
+    """The error of a connection that can't be mended."""
+    return ConnectionError("the server is gone; what it had not returned is lost: run the program again")

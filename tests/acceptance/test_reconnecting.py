@@ -1,0 +1,240 @@
+"""Programs whose server is killed and started again, or whose connection breaks: they get what they asked for, once."""
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from subprocess import Popen
+
+import pytest
+
+from .processes import Program, until
+from .proxy import Proxy
+
+LOST = "the connection to the server is lost"
+
+
+class Home:
+    """A server with a home, which can be killed and started again."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self.path = program.folder / "kept"
+        self.socket = self.path / "server.sock"
+        self.process: Popen[str] | None = None
+
+    def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        command = [sys.executable, "-P", "-m", "upswell.server", "--home", str(self.path)]
+        self.process = self._program.start(command)
+        assert until(self.socket.exists, 20), self.process.communicate(timeout=5)[1]
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.communicate(timeout=20)
+            self.process = None
+
+
+@pytest.fixture
+def home(program: Program, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    home = Home(program)
+    monkeypatch.setenv("RAN", str(home.path / "ran"))
+    monkeypatch.setenv("GO", str(home.path / "go"))
+    home.start()
+    monkeypatch.setenv("UPSWELL_SERVER", f"unix:{home.socket}")
+    yield home
+    home.kill(signal.SIGTERM)
+    program.assert_all_gone()
+
+
+def started(program: Program, text: str) -> Popen[str]:
+    """Start the text as a program and wait for its first line."""
+    process = program.start([sys.executable, "-P", str(program.write(text))])
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n", process.communicate(timeout=10)[1]
+    return process
+
+
+def ended(process: Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+MAP = """
+    import os, sys, time, upswell
+
+    app = upswell.App()
+
+    @app.function(max_containers=2)
+    def square(x):
+        time.sleep(0.003)
+        with open(os.environ["RAN"], "a") as file:
+            file.write(f"{x}\\n")
+        return x * x
+
+    if __name__ == "__main__":
+        with app.run():
+            outputs = []
+            for output in square.map(range(1500), order_outputs=ORDERED):
+                outputs.append(output)
+                if len(outputs) == 20:
+                    print("started", flush=True)
+            assert (outputs if ORDERED else sorted(outputs)) == [x * x for x in range(1500)], outputs
+            print("right", square.remote(3), flush=True)
+"""
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_map_whose_server_is_killed_twice(program: Program, home: Home, ordered: bool) -> None:
+    ran = home.path / "ran"
+    process = started(program, MAP.replace("ORDERED", str(ordered)))
+    home.kill()
+    home.start()
+    before = len(ran.read_text().splitlines())
+    assert until(lambda: len(ran.read_text().splitlines()) > before + 10, 20)
+    home.kill()
+    home.start()
+    status, out, err = ended(process)
+    assert (status, out.splitlines()[-1]) == (0, "right 9"), err
+    assert {int(line) for line in ran.read_text().splitlines()} == {*range(1500), 3}
+    assert all(line.startswith("upswell: the ") for line in err.splitlines()), err
+    assert err.count(LOST) == err.count("the server is back") <= 2
+
+
+def test_a_server_that_does_not_come_back(program: Program, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPSWELL_RECONNECT_SECONDS", "0.5")
+    process = started(program, MAP.replace("ORDERED", "True"))
+    home.kill()
+    status, _, err = ended(process)
+    assert status == 1
+    assert err.splitlines()[-1].startswith(
+        "upswell.errors.ConnectionError: the connection to the server was lost, and 0.5"
+    )
+
+
+def test_ctrl_c_while_it_waits_for_the_server(program: Program, home: Home) -> None:
+    process = started(program, MAP.replace("ORDERED", "True"))
+    home.kill()
+    assert process.stderr is not None
+    assert LOST in process.stderr.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=5)
+    assert process.returncode == -signal.SIGINT
+    assert err.rstrip().endswith("KeyboardInterrupt") and "ConnectionError" not in err
+
+
+KINDS = """
+    import asyncio, os, sys, time, upswell
+
+    app = upswell.App()
+
+    @app.function()
+    def slow(x):
+        while not os.path.exists(os.environ["GO"]):
+            time.sleep(0.01)
+        return x + b"!"
+
+    @app.function()
+    def yields(count):
+        for x in range(count):
+            yield x
+            while not os.path.exists(os.environ["GO"]):
+                time.sleep(0.01)
+
+    @app.cls(max_containers=1)
+    class Model:
+        name: str = upswell.parameter()
+
+        @upswell.method()
+        def greet(self, x):
+            while not os.path.exists(os.environ["GO"]):
+                time.sleep(0.01)
+            return f"{self.name} {x}"
+
+    async def failure(awaitable):
+        try:
+            return await awaitable
+        except upswell.exception.Error as error:
+            return error
+
+    async def consumed():
+        values = []
+        async for value in yields.remote_gen.aio(5):
+            values.append(value)
+        return values
+
+    async def main():
+        queue = upswell.Queue.from_name("q", create_if_missing=True)
+        large = b"x" * 1_000_000
+        asked = [
+            slow.remote.aio(b"small"),
+            slow.remote.aio(large),
+            Model(name="ann").greet.remote.aio(1),
+            Model(name="bob").greet.remote.aio(2),
+            consumed(),
+            queue.get.aio(),
+        ]
+        asked = [asyncio.ensure_future(failure(one)) for one in asked]
+        await asyncio.sleep(1.0)
+        print("started", flush=True)
+        small, whole, ann, bob, values, taken = await asyncio.gather(*asked)
+        assert small == b"small!" and whole == large + b"!", (small, whole)
+        assert (ann, bob) == ("ann 1", "bob 2"), (ann, bob)
+        assert isinstance(values, upswell.exception.RemoteError) and "1 values had come" in str(values), values
+        assert isinstance(taken, upswell.exception.ConnectionError), taken
+        await queue.put.aio(5)
+        assert await queue.get.aio() == 5
+        assert (await slow.get_current_stats.aio()).num_total_runners >= 1
+        print("right", flush=True)
+
+    if __name__ == "__main__":
+        with app.run():
+            asyncio.run(main())
+"""
+
+
+def test_calls_of_every_kind_go_on(program: Program, home: Home) -> None:
+    process = started(program, KINDS)
+    home.kill()
+    (home.path / "go").touch()
+    home.start()
+    status, out, err = ended(process)
+    assert (status, out) == (0, "right\n"), err
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_connection_that_is_cut_at_any_byte(
+    program: Program, home: Home, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """To the same server nothing is lost and nothing runs twice."""
+    ran = home.path / "ran"
+    chance = random.Random(seed)
+
+    def budget(connection: int) -> int | None:
+        return chance.randrange(300, 9000) if connection < 12 else None
+
+    with Proxy(home.path / "proxy.sock", home.socket, budget) as proxy:
+        monkeypatch.setenv("UPSWELL_SERVER", proxy.address)
+        process = started(program, MAP.replace("ORDERED", "True"))
+        status, out, err = ended(process)
+    assert (status, out.splitlines()[-1]) == (0, "right 9"), err
+    assert proxy.connections > 1
+    assert sorted(map(int, ran.read_text().splitlines())) == sorted([*range(1500), 3])
+
+
+def test_a_connection_that_stands_still(program: Program, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = home.path / "ran"
+    with Proxy(home.path / "proxy.sock", home.socket, lambda connection: None) as proxy:
+        monkeypatch.setenv("UPSWELL_SERVER", proxy.address)
+        process = started(program, MAP.replace("ORDERED", "True"))
+        proxy.stop()
+        assert home.process is not None
+        home.process.send_signal(signal.SIGSTOP)
+        proxy.cut()
+        proxy.resume()
+        home.process.send_signal(signal.SIGCONT)
+        status, out, err = ended(process)
+    assert (status, out.splitlines()[-1]) == (0, "right 9"), err
+    assert sorted(map(int, ran.read_text().splitlines())) == sorted([*range(1500), 3])
