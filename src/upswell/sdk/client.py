@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from .. import home
 from ..errors import (
+    ConnectionError,
     Error,
     FunctionTimeoutError,
     InvalidError,
