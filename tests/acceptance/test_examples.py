@@ -1,6 +1,7 @@
 """Every example runs, and what it prints is right; `make demo` runs two of them."""
 
 import re
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -83,6 +84,30 @@ def test_example(program: Program, check: Callable[[str], None], options: str) -
     check(done.out)
 
 
+@pytest.mark.usefixtures("keeper")
+def test_timed_scaling(program: Program) -> None:
+    """The moments of its schedules are made by hand."""
+    done = program.upswell("deploy", str(EXAMPLES / "timed_scaling.py"))
+    assert (done.status, done.err) == (0, "")
+    assert done.lines[2:4] == [
+        '  begin_the_day    at "0 6 * * 1-5" (Europe/Berlin)',
+        '  begin_the_night  at "0 22 * * *" (Europe/Berlin)',
+    ]
+    program.write(
+        """
+        from upswell import Function
+
+        answer = Function.from_name("timed-scaling", "answer")
+        print(answer.remote("warm?"), answer.autoscaler.settings().min_containers)
+        for name in ("begin_the_day", "begin_the_night"):
+            Function.from_name("timed-scaling", name).remote()
+            print(answer.autoscaler.settings().min_containers)
+        """
+    )
+    assert program.run(sys.executable, "program.py").lines == ["WARM? 0", "2", "0"]
+
+
 def test_every_example_is_tested() -> None:
     names = {check.__name__ for check in (census, library, grid_search, crawler, pipeline, batching)}
+    names |= {"timed_scaling"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == names
