@@ -23,6 +23,7 @@ LAWS = (
 )  # for bugs that the laws must notice by themselves
 TESTS = ("tests/core", "tests/transcripts", *LAWS)
 RESTARTS = ("tests/core/test_snapshot.py", "tests/stores", "tests/conformance/test_durable_stores.py")
+CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
 SECONDS = 300
 
 
@@ -171,6 +172,30 @@ BUGS = [
         RESTARTS,
     ),
     Bug("a refused step is half kept", "stores/writer.py", 'self._connection.execute("ROLLBACK")', "pass", RESTARTS),
+    Bug("a file of code lies outside its tree", "code.py", '{"", ".", ".."} & {*parts}', '{""} & {*parts}', CODE),
+    Bug(
+        "a file of code is what its sender says",
+        "code.py",
+        "if sha256(content).hexdigest() != digest:",
+        "if False:",
+        CODE,
+    ),
+    Bug("a tree knows where it came from", "sdk/source.py", 'sys_path=("",),', "sys_path=environment.sys_path,", CODE),
+    Bug(
+        "what lies beside wins over what was imported",
+        "sdk/source.py",
+        "        _let_go(tree, name)",
+        "        pass",
+        CODE,
+    ),
+    Bug(
+        "virtual environments travel",
+        "sdk/source.py",
+        'os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))',
+        "False",
+        CODE,
+    ),
+    Bug("what is installed travels", "sdk/source.py", "if INSTALLED_FOLDERS & {*place.split(os.sep)} or", "if", CODE),
 ]
 
 

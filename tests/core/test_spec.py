@@ -3,9 +3,21 @@
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from upswell.errors import InvalidError
-from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Resources, Retries, SettingsUpdate, check_name
+from upswell.spec import (
+    AutoscalerSettings,
+    Concurrency,
+    Environment,
+    FunctionRecord,
+    FunctionSpec,
+    Interface,
+    Resources,
+    Retries,
+    SettingsUpdate,
+    check_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +74,12 @@ def test_settings_merge_field_by_field() -> None:
 )
 def test_delays_between_attempts(retries: Retries, delays: list[float]) -> None:
     assert [retries.delay_seconds(retry) for retry in (1, 2, 3, 4)] == delays
+
+
+def test_no_container_is_kept_for_a_class_without_parameters() -> None:
+    spec = FunctionSpec(settings=AutoscalerSettings(min_containers=1), timeout=7)
+    environment = Environment(kind="module", origin="m", module="m", main=False, sys_path=(), directory="/")
+    whole = FunctionRecord(id="ap-1/C", app_name="a", name="C", spec=spec, environment=environment, kind="class")
+    assert whole.standing_spec is spec
+    lacking = replace(whole, interface=Interface(is_complete=False))
+    assert lacking.standing_spec == replace(spec, settings=AutoscalerSettings())

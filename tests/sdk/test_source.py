@@ -70,6 +70,8 @@ def test_a_script_travels_with_what_it_could_import(tmp_path: Path) -> None:
         "package/inner/data.bin",
         "package/__pycache__/x.pyc",
         "package/.cache/x",
+        "package/inner/environment/pyvenv.cfg",
+        "package/inner/environment/lib/module.py",
         "namespace/part.py",
         "namespace/notes.txt",
         "src/inside/__init__.py",
@@ -161,6 +163,7 @@ def test_what_is_installed_stays(tmp_path: Path) -> None:
     folder = write(tmp_path / "project", "app.py")
     assert paths(collect([script(folder / "app.py")])) == ["app.py"]
     assert all(source.is_installed(str(one.__file__)) for one in (json, msgspec, numpy, upswell))
+    assert source.is_installed("/usr/lib/python3/dist-packages/yaml/__init__.py")
 
 
 def test_the_folder_that_makes_modal_upswell_travels(tmp_path: Path) -> None:

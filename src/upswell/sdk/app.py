@@ -54,6 +54,8 @@ async def _lookup(name: str, *, create_if_missing: bool = False, environment_nam
     Raises `NotFoundError` where there is none, unless `create_if_missing`: then an app without functions is deployed.
     """
     app = App(check_name("app", name))
+    if context.importing:
+        return app  # by a container, which needs no more of it
     try:
         answer = await ask(get_keeper(), m.Resolve(new_request(), name, ""), m.Resolved)
     except NotFoundError:
