@@ -189,6 +189,8 @@ def test_a_call_is_cancelled(kitchen: Kitchen) -> None:
     assert kitchen.command("call", "cancel", call).out == f"cancelled {call}\n"
     assert until(lambda: kitchen.table("call", "list")[0][4:6] == ["cancelled", "5/5"], 10)
     assert kitchen.command("call", "cancel", call).out == f"{call} has ended already\n"
+    ended = json.loads(kitchen.command("call", "cancel", call, "--json").out)
+    assert (ended["id"], ended["state"]) == (call, "cancelled")
 
 
 def test_a_container_is_stopped(kitchen: Kitchen) -> None:
@@ -229,6 +231,9 @@ def test_logs(kitchen: Kitchen) -> None:
     record = json.loads(kitchen.command("app", "logs", "kitchen", "-n", "1", "--json").lines[0])
     assert (record["function"], record["stream"]) == ("simmer", "stdout")
     assert "simmers" in kitchen.command("container", "logs", record["container"], "-n", "9").out
+    for words in (["app", "logs", "kitchen", "--function", "flood"], ["container", "logs", "co-none"]):
+        none = kitchen.command(*words)
+        assert none.out == "" and none.err.startswith("upswell: nothing is kept of that")
 
 
 def test_a_log_is_followed(kitchen: Kitchen) -> None:

@@ -1,6 +1,5 @@
 """Tables as they are seen: whole where they are piped, and within the width of a terminal."""
 
-import io
 import json
 import os
 import time
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from upswell.cli import app, call, container, function, logs, top
 from upswell.cli.progress import Rate
@@ -67,10 +65,6 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-def plain(width: int) -> Console:
-    return Console(file=io.StringIO(), width=width, color_system=None)
-
-
 def check(name: str, text: str) -> None:
     """Compare with what is kept; `UPSWELL_REWRITE=1` keeps it anew."""
     path = GOLDEN / f"{name}.txt"
@@ -83,28 +77,35 @@ def check(name: str, text: str) -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table(name: str, width: int) -> None:
     columns, rows = TABLES[name]
-    text = draw(plain(width), columns, rows)
-    assert max(map(len, text.splitlines())) <= width
-    check(f"{name}-{width}", text)
+    lines = draw(columns, rows, width)
+    assert max(map(len, lines)) <= width
+    check(f"{name}-{width}", "\n".join(lines) + "\n")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_frame_of_top(width: int) -> None:
     rates = {one.id: Rate() for one in FUNCTIONS}
-    lines = top.frame(plain(width), FUNCTIONS, rates, room=9)
+    lines = top.frame(FUNCTIONS, rates, width, room=9)
     assert max(map(len, lines)) <= width
     check(f"top-{width}", "\n".join(lines) + "\n")
 
 
 def test_top_has_no_more_rows_than_room() -> None:
-    lines = top.frame(plain(100), FUNCTIONS, {}, room=1)
+    lines = top.frame(FUNCTIONS, {}, 100, room=1)
     assert lines[-1] == "… and 1 more" and sum("census" in line for line in lines) == 1
-    assert top.frame(plain(100), [], {}, room=1)[-1] == "no function has containers or inputs"
+    assert top.frame([], {}, 100, room=1)[-1] == "no function has containers or inputs"
 
 
 def test_a_name_that_is_wider_than_the_terminal_is_cut() -> None:
-    text = draw(plain(20), app.COLUMNS[:1], [m.AppInfo("ap-1", "x" * 64, "running", 0, None, 0, 0, 0)])
-    assert text.splitlines()[1] == "x" * 19 + "…"
+    apps = [m.AppInfo("ap-1", name, "running", 0, None, 0, 0, 0) for name in ("x" * 64, "鍋" * 64, "y" * 20)]
+    assert draw(app.COLUMNS[:1], apps, 20)[1:] == ["x" * 19 + "…", "鍋" * 9 + " …", "y" * 20]
+    assert [len(line) for line in draw(app.COLUMNS, apps[::2], 40)] == [40, 40, 40]
+
+
+def test_a_large_table_is_drawn_fast() -> None:
+    began = time.process_time()
+    assert len(draw(function.COLUMNS, FUNCTIONS * 5_000, 200)) == 10_001
+    assert time.process_time() - began < 5
 
 
 def test_nothing_to_show(capsys: pytest.CaptureFixture[str]) -> None:

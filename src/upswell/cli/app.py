@@ -9,7 +9,7 @@ from ..sdk.listing import list_apps, list_versions, roll_back, stop_app
 from ..wire.messages import AppInfo, VersionInfo
 from . import logs, naming
 from .connection import Action, connected
-from .tables import Column, count, moment, print_json, show
+from .tables import Column, count, moment, print_json, show, tell
 
 COLUMNS: tuple[Column[AppInfo], ...] = (
     Column("NAME", lambda app: app.name or "(unnamed)"),
@@ -55,14 +55,15 @@ def list_(as_json: bool) -> Action:
 
 @app.command()
 @click.argument("app_name", metavar="APP")
-def stop(app_name: str) -> Action:
+@as_json
+def stop(app_name: str, as_json: bool) -> Action:
     """Stop an app: what has not ended of its calls is cancelled."""
 
     def act() -> int:
         with connected() as client:
             found = naming.find_app(client, app_name)
             run_sync(stop_app(client, found.id))
-        print(f"stopped {found.name or 'the app'} ({found.id})")
+        tell(found, as_json, f"stopped {found.name or 'the app'} ({found.id})")
         return 0
 
     return act
@@ -105,14 +106,15 @@ def history(app_name: str, as_json: bool) -> Action:
 @app.command()
 @click.argument("app_name", metavar="APP")
 @click.argument("version", type=click.IntRange(1), required=False)
-def rollback(app_name: str, version: int | None) -> Action:
+@as_json
+def rollback(app_name: str, version: int | None, as_json: bool) -> Action:
     """Serve an earlier VERSION of a deployed app again, by default the one before. It becomes a new version."""
 
     def act() -> int:
         with connected() as client:
             found = naming.find_app(client, app_name)
             done = run_sync(roll_back(client, found.name, version or 0))
-        print(f"{found.name} is at version {done.version} now" + (", as it was before" if done.unchanged else ""))
+        tell({"app": done.app, "version": done.version}, as_json, f"{found.name} is at version {done.version} now")
         return 0
 
     return act

@@ -18,7 +18,7 @@ from ..wire.messages import CallInfo
 from . import naming
 from .app import as_json
 from .connection import Action, connected
-from .tables import Column, count, moment, print_json, show
+from .tables import Column, count, moment, print_json, show, tell
 
 LIMIT = 50
 
@@ -88,18 +88,19 @@ def get(name: str, index: int | None, timeout: float | None, as_json: bool) -> A
 @call.command()
 @click.argument("name", metavar="CALL")
 @click.option("--terminate", is_flag=True, help="Kill the containers that run it.")
-def cancel(name: str, terminate: bool) -> Action:
+@as_json
+def cancel(name: str, terminate: bool, as_json: bool) -> Action:
     """Cancel what has not ended of a call."""
 
     def act() -> int:
         with connected() as client:
             found = _known(client, name)
             if found.state in ("finished", "expired") or found.finished_at is not None:
-                print(f"{name} has ended already")
+                tell(found, as_json, f"{name} has ended already")
                 return 0
             client.send(m.Cancel(name, True, terminate))
-            _known(client, name)  # whose answer says that the server has taken what was sent before
-        print(f"cancelled {name}")
+            found = _known(client, name)  # whose answer says that the server has taken what was sent before
+        tell(found, as_json, f"cancelled {name}")
         return 0
 
     return act

@@ -10,7 +10,7 @@ from ..wire.messages import ContainerInfo
 from . import logs, naming
 from .app import as_json
 from .connection import Action, connected
-from .tables import Column, count, mebibytes, moment, print_json, seconds, show
+from .tables import Column, count, mebibytes, moment, print_json, seconds, show, tell
 
 COLUMNS: tuple[Column[ContainerInfo], ...] = (
     Column("CONTAINER", lambda one: one.id),
@@ -65,13 +65,14 @@ def logs_(name: str, lines: int, follow: bool, as_json: bool) -> Action:
 
 @container.command()
 @click.argument("name", metavar="CONTAINER")
-def stop(name: str) -> Action:
+@as_json
+def stop(name: str, as_json: bool) -> Action:
     """End a container now. What it runs is tried again in another, at no cost to its retries."""
 
     def act() -> int:
         with connected() as client:
             run_sync(stop_container(client, with_prefix(name)))
-        print(f"stopped {with_prefix(name)}")
+        tell({"id": with_prefix(name)}, as_json, f"stopped {with_prefix(name)}")
         return 0
 
     return act

@@ -36,10 +36,15 @@ def options(command: F) -> F:
 def print_logs(client: Client, app: str, function: str, container: str, lines: int, follow: bool, as_json: bool) -> int:
     """Print the last lines, and with `follow` what comes, until Ctrl-C."""
     asked = ReadLogs(new_request(), app, function, container, lines, follow)
+    there_is_none = lines > 0 and not follow
     for entry in DualIteration(read_logs)(client, asked):
+        there_is_none = False
         for line in split(entry):
             print(_as_json(line) if as_json else in_words(line))
         sys.stdout.flush()
+    if there_is_none:
+        words = "nothing is kept of that: only what containers of deployed apps write is, and for a time"
+        print(f"upswell: {words}", file=sys.stderr)
     return 0
 
 

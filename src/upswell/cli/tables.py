@@ -1,24 +1,24 @@
 """Rows for people and programs. At a terminal a table fits its width; elsewhere it is plain and whole.
 
-Where there is nothing to show, that is said on standard error with what to do next.
+Where there is nothing to show, that is said on standard error with what to do next. Drawn by hand: a table may have
+10,000 rows, and rich takes a millisecond for each.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from typing import Any, Generic, TypeVar
 
 R = TypeVar("R")
 
-GAP = 2
-UNBOUNDED = 100_000  # columns of what is no terminal
+GAP = "  "
+UNBOUNDED = 1 << 30  # the width of what is no terminal
 NOTHING = "-"
+BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,40 +36,62 @@ def show(columns: Sequence[Column[R]], rows: Sequence[R], empty: str, more: bool
     if not rows:
         print(f"upswell: {empty}", file=sys.stderr)
         return
-    print(draw(standard_output(), columns, rows), end="")
+    heading, *lines = draw(columns, rows, width_of_output())
+    print(f"{BOLD}{heading}{PLAIN}" if sys.stdout.isatty() else heading, *lines, sep="\n")
     if more:
         print(f"upswell: only the first {len(rows):,} are shown", file=sys.stderr)
 
 
-def standard_output() -> Console:
-    """Where tables go, and how wide they may be there."""
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console.width = UNBOUNDED
-    return console
+def width_of_output() -> int:
+    """How wide a table may be."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else UNBOUNDED
 
 
-def draw(console: Console, columns: Sequence[Column[R]], rows: Sequence[R]) -> str:
-    """The table, with as many columns as the console's width has room for."""
-    from rich.table import Table
-    from rich.text import Text
-
-    cells = {column: [column.cell(row) for row in rows] for column in columns}
-    widths = {column: max(map(_width, (column.title, *cells[column]))) for column in columns}
-    shown = list(columns)
+def draw(columns: Sequence[Column[R]], rows: Sequence[R], width: int) -> list[str]:
+    """The lines of the table, the heading first, with as many columns as there is room for."""
+    cells = {column.title: [column.title, *map(column.cell, rows)] for column in columns}
+    widths = {title: max(map(width_of, texts)) for title, texts in cells.items()}
     for column in sorted(columns, key=lambda column: -column.rank):
-        if column.rank and sum(widths[one] + GAP for one in shown) - GAP > console.width:
-            shown.remove(column)
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for column in shown:
-        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis")
-    for index in range(len(rows)):
-        table.add_row(*(Text(cells[column][index]) for column in shown))
-    with console.capture() as capture:
-        console.print(table)
-    return "".join(line.rstrip() + "\n" for line in capture.get().splitlines())
+        if column.rank and _total(widths) > width:
+            del widths[column.title]
+    while _total(widths) > width and (widest := max(widths, key=widths.__getitem__)) and widths[widest] > 1:
+        widths[widest] -= 1
+    shown = [
+        [_fitted(text, widths[column.title], column.right) for text in cells[column.title]]
+        for column in columns
+        if column.title in widths
+    ]
+    return [GAP.join(line).rstrip() for line in zip(*shown, strict=True)]
+
+
+def _total(widths: dict[str, int]) -> int:
+    return sum(widths.values()) + len(GAP) * (len(widths) - 1)
+
+
+def _fitted(text: str, width: int, right: bool) -> str:
+    missing = width - width_of(text)
+    if missing < 0:
+        from rich.cells import set_cell_size
+
+        return set_cell_size(text, width - 1) + "…"
+    return " " * missing + text if right else text + " " * missing
+
+
+def width_of(text: str) -> int:
+    """Columns of a terminal that the text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def tell(record: Any, as_json: bool, words: str) -> None:
+    """Say what was done, in words or by the record of what it was done to."""
+    if as_json:
+        print_json(record)
+    else:
+        print(words)
 
 
 def print_json(value: Any) -> None:
@@ -107,9 +129,3 @@ def mebibytes(size: int | None) -> str:
 def seconds(span: float | None) -> str:
     """A span of time."""
     return NOTHING if span is None else f"{span:,.1f} s"
-
-
-def _width(text: str) -> int:
-    from rich.cells import cell_len
-
-    return cell_len(text)

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 import click
 
@@ -19,10 +18,7 @@ from . import naming
 from .connection import Action, connected
 from .function import containers
 from .progress import Rate, short
-from .tables import Column, count, draw, print_json, standard_output
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from .tables import Column, count, draw, print_json, width_of_output
 
 REFRESH_SECONDS = 1.0
 FIRST_SECONDS = 0.25  # between the two looks that a first rate needs
@@ -48,14 +44,13 @@ def top(app_name: str | None, as_json: bool) -> Action:
                 print_json(watch.look())
                 return 0
             watch.look()
-            console = standard_output()
-            if console.is_terminal and sys.stdin.isatty():
+            if sys.stdout.isatty() and sys.stdin.isatty():
                 with suppress(KeyboardInterrupt):
-                    _live(console, watch)
+                    _live(watch)
             else:
                 time.sleep(FIRST_SECONDS)
                 rows = watch.look()
-                print("\n".join(frame(console, rows, watch.rates, room=len(rows))))
+                print(*frame(rows, watch.rates, width_of_output(), room=len(rows)), sep="\n")
         return 0
 
     return act
@@ -77,8 +72,8 @@ class Watch:
         return sorted(rows, key=lambda row: (-row.running, -row.backlog, row.app_name, row.name))
 
 
-def frame(console: Console, rows: list[FunctionInfo], rates: dict[str, Rate], room: int) -> list[str]:
-    """The lines of one picture: sums, and the table as far as there is room."""
+def frame(rows: list[FunctionInfo], rates: dict[str, Rate], width: int, room: int) -> list[str]:
+    """The lines of one picture: sums, and the table as far as there is room for its columns and rows."""
     now = time.monotonic()
     speed = {row.id: rates[row.id].per_second(now) if row.id in rates else 0.0 for row in rows}
     running, backlog = sum(row.running for row in rows), sum(row.backlog for row in rows)
@@ -98,7 +93,7 @@ def frame(console: Console, rows: list[FunctionInfo], rates: dict[str, Rate], ro
         Column("FAILED", lambda row: count(row.failed), 5, right=True),
         Column("RULE", lambda row: row.rule, 6),
     )
-    lines = [sums, "", *draw(console, columns, rows[:room]).splitlines()]
+    lines = [sums, "", *draw(columns, rows[:room], width)]
     if len(rows) > room:
         lines.append(f"… and {len(rows) - room:,} more")
     return lines
@@ -111,15 +106,17 @@ def bar(row: FunctionInfo) -> str:
     return FULL * taken + EMPTY * (BAR_WIDTH - taken)
 
 
-def _live(console: Console, watch: Watch) -> None:
+def _live(watch: Watch) -> None:
     """Draw until q is pressed."""
+    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
+    console = Console(file=sys.stdout, highlight=False)
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            lines = frame(console, watch.look(), watch.rates, max(1, console.height - LINES_LEFT_FREE))
-            live.update(Text.from_ansi("\n".join([*lines, "", "q ends"])), refresh=True)
+            lines = frame(watch.look(), watch.rates, console.width, max(1, console.height - LINES_LEFT_FREE))
+            live.update(Text("\n".join([*lines, "", "q ends"]), no_wrap=True, overflow="crop"), refresh=True)
             if pressed(REFRESH_SECONDS) == "q":
                 return
 
