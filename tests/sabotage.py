@@ -24,6 +24,7 @@ LAWS = (
 TESTS = ("tests/core", "tests/transcripts", *LAWS)
 RESTARTS = ("tests/core/test_snapshot.py", "tests/stores", "tests/conformance/test_durable_stores.py")
 CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
+LOOKING = ("tests/server/test_listing.py", "tests/server/test_logs.py")
 SECONDS = 300
 
 
@@ -196,6 +197,19 @@ BUGS = [
         CODE,
     ),
     Bug("what is installed travels", "sdk/source.py", "if INSTALLED_FOLDERS & {*place.split(os.sep)} or", "if", CODE),
+    Bug(
+        "who is stopped by hand is blamed", "core/pool.py", '"cancelled", "it was stopped"', '"start", "it was stopped"'
+    ),
+    Bug(
+        "a long listing is made in one go",
+        "server/listing.py",
+        "if time.perf_counter() >= until:\n                return False",
+        "if not until:\n                return False",
+        LOOKING,
+    ),
+    Bug("a log loses what comes as it is read", "server/logs.py", "send(reader.held, last", "send([], last", LOOKING),
+    Bug("a half line of a log spoils the next", "server/logfiles.py", "and _is_whole(files[-1])", "", LOOKING),
+    Bug("a log has no limit", "server/logfiles.py", "if file.size >= FILE_BYTES:", "if not file.size:", LOOKING),
 ]
 
 

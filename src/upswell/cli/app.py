@@ -36,7 +36,7 @@ def app() -> None:
     """The apps on a server, by name or id."""
 
 
-@app.command("list")
+@app.command("list", short_help="List the apps that are here.")
 @as_json
 def list_(as_json: bool) -> Action:
     """List the apps that run, are deployed, or are stopped and kept."""
@@ -69,7 +69,7 @@ def stop(app_name: str, as_json: bool) -> Action:
     return act
 
 
-@app.command("logs")
+@app.command("logs", short_help="Print what an app's containers wrote.")
 @click.argument("app_name", metavar="APP")
 @click.option("--function", "function_name", default="", metavar="NAME", help="Only of this function.")
 @logs.options
@@ -103,7 +103,7 @@ def history(app_name: str, as_json: bool) -> Action:
     return act
 
 
-@app.command()
+@app.command(short_help="Serve an earlier version of a deployed app again.")
 @click.argument("app_name", metavar="APP")
 @click.argument("version", type=click.IntRange(1), required=False)
 @as_json

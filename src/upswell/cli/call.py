@@ -61,7 +61,7 @@ def list_(app_name: str | None, limit: int, as_json: bool) -> Action:
     return act
 
 
-@call.command()
+@call.command(short_help="Wait for the results of a spawned call and print them.")
 @click.argument("name", metavar="CALL")
 @click.option("--index", type=click.IntRange(0), help="Only the result of this input.")
 @click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait; 0 looks whether it is here.")

@@ -50,7 +50,7 @@ def list_(app_name: str | None, as_json: bool) -> Action:
     return act
 
 
-@container.command("logs")
+@container.command("logs", short_help="Print what a container wrote.")
 @click.argument("name", metavar="CONTAINER")
 @logs.options
 def logs_(name: str, lines: int, follow: bool, as_json: bool) -> Action:

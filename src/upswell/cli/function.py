@@ -43,7 +43,7 @@ def containers(one: FunctionInfo) -> str:
 class Setting(click.ParamType[int | str]):
     """A number, or what goes back to the default."""
 
-    name = f"N|{DEFAULT}"
+    name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         return DEFAULT if value == DEFAULT else click.INT.convert(value, param, ctx)
@@ -74,7 +74,7 @@ def list_(app_name: str | None, as_json: bool) -> Action:
     return act
 
 
-@function.command()
+@function.command(short_help="Print a function's backlog and containers.")
 @click.argument("app_name", metavar="APP")
 @click.argument("name", metavar="FUNCTION")
 @as_json
@@ -91,13 +91,13 @@ def stats(app_name: str, name: str, as_json: bool) -> Action:
     return act
 
 
-@function.command()
+@function.command(short_help="Print how a function scales and why, or change it.")
 @click.argument("app_name", metavar="APP")
 @click.argument("name", metavar="FUNCTION")
-@click.option("--min", "min_containers", type=Setting(), help="Containers that are kept however idle.")
-@click.option("--max", "max_containers", type=Setting(), help="Containers that are never exceeded.")
-@click.option("--buffer", "buffer_containers", type=Setting(), help="Idle ones beside those that are busy.")
-@click.option("--window", "scaledown_window", type=Setting(), help="Seconds that a surplus container idles at most.")
+@click.option("--min", "min_containers", type=Setting(), metavar="N", help="Containers that are kept however idle.")
+@click.option("--max", "max_containers", type=Setting(), metavar="N", help="Containers that are never exceeded.")
+@click.option("--buffer", "buffer_containers", type=Setting(), metavar="N", help="Idle ones beside the busy ones.")
+@click.option("--window", "scaledown_window", type=Setting(), metavar="N", help="Seconds a surplus one idles at most.")
 @click.option("--why", is_flag=True, help="Say what the autoscaler last decided, and why.")
 @as_json
 def autoscaler(app_name: str, name: str, why: bool, as_json: bool, **given: int | str | None) -> Action:
