@@ -1,29 +1,31 @@
-"""A way to the server that breaks: a Unix socket whose connections are cut after some bytes, or stand still."""
+"""A way to the server that breaks: a socket whose connections are cut after some bytes, or stand still."""
 
 from __future__ import annotations
 
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 PIECE_BYTES = 1 << 16
 
+Place = str | tuple[str, int]
+
 
 class Proxy:
-    """Carries bytes between whoever dials `path` and the server at `target`.
+    """Carries bytes between whoever dials `place` and the server at `target`: paths, or hosts and ports.
 
     `budget` says for each connection, numbered from 0, after how many bytes in all it is cut; `None`: never.
     """
 
-    def __init__(self, path: Path, target: Path, budget: Callable[[int], int | None]) -> None:
-        self.address = f"unix:{path}"
+    def __init__(self, place: Place, target: Place, budget: Callable[[int], int | None]) -> None:
         self.connections = 0
-        self._target = str(target)
+        self._target = target
         self._budget = budget
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
+        self._listener = _socket(place)
+        self._listener.bind(place)
         self._listener.listen()
+        here = self._listener.getsockname()
+        self.address = f"unix:{here}" if isinstance(here, str) else f"tcp://{here[0]}:{here[1]}"
         self._flowing = threading.Event()
         self._flowing.set()
         self._open: list[Passage] = []
@@ -57,7 +59,7 @@ class Proxy:
                 near, _ = self._listener.accept()
             except OSError:
                 return
-            far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            far = _socket(self._target)
             try:
                 far.connect(self._target)
             except OSError:
@@ -107,3 +109,7 @@ class Passage:
             if self._ended == 2:
                 for both in self._sockets:
                     both.close()
+
+
+def _socket(place: Place) -> socket.socket:
+    return socket.socket(socket.AF_UNIX if isinstance(place, str) else socket.AF_INET, socket.SOCK_STREAM)

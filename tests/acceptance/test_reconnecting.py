@@ -4,10 +4,16 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from subprocess import Popen
 
 import pytest
+
+from upswell.server.tokens import TokenFile
+from upswell.wire import messages as m
+from upswell.wire.channel import dial
+from upswell.wire.codec import Frame
 
 from .processes import Program, until
 from .proxy import Proxy
@@ -29,6 +35,18 @@ class Home:
         command = [sys.executable, "-P", "-m", "upswell.server", "--home", str(self.path)]
         self.process = self._program.start(command)
         assert until(self.socket.exists, 20), self.process.communicate(timeout=5)[1]
+
+    def port(self) -> tuple[str, int]:
+        """Where it listens for others."""
+        channel = dial(f"unix:{self.socket}")
+        channel.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))
+        channel.send(m.DescribeServer(1))
+        frames: list[Frame] = []
+        while not (described := [one for one, _ in frames if isinstance(one, m.ServerDescribed)]):
+            frames += channel.receive()
+        channel.close()
+        _, host, port = described[0].addresses[-1].split(":")
+        return host.removeprefix("//"), int(port)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self.process is not None:
@@ -204,6 +222,89 @@ def test_calls_of_every_kind_go_on(program: Program, home: Home) -> None:
     assert (status, out) == (0, "right\n"), err
 
 
+SPAWNED = """
+    import os, sys, time, upswell
+
+    app = upswell.App("kept")
+
+    @app.function(max_containers=2)
+    def square(x):
+        time.sleep(0.0002)
+        return x * x
+
+    def inputs():
+        for x in range(20_000):
+            if x == 9_000:
+                print("started", flush=True)
+                while not os.path.exists(os.environ["GO"]):
+                    time.sleep(0.01)
+            yield x
+
+    if __name__ == "__main__":
+        app.deploy()
+        call = upswell.Function.from_name("kept", "square").spawn_map(inputs())
+        print("spawned", flush=True)
+        assert list(call.iter()) == [x * x for x in range(20_000)]
+        assert call.num_inputs() == 20_000
+        print("right", flush=True)
+"""
+
+
+def test_a_spawn_map_and_its_results(program: Program, home: Home) -> None:
+    """Killed in the middle of the submission, with segments on their way, and again while the results are fetched."""
+    process = started(program, SPAWNED)
+    home.kill()
+    (home.path / "go").touch()
+    home.start()
+    assert process.stdout is not None
+    assert process.stdout.readline() == "spawned\n", process.communicate(timeout=10)[1]
+    home.kill()
+    home.start()
+    status, out, err = ended(process)
+    assert (status, out) == (0, "right\n"), err
+
+
+NESTED = """
+    import os, time, upswell
+
+    app = upswell.App()
+
+    @app.function(max_containers=2)
+    def inner(x):
+        time.sleep(0.002)
+        return x + 1
+
+    @app.function(max_containers=1)
+    def outer(x):
+        with open(os.environ["RAN"], "a") as file:
+            file.write(f"{x}\\n")
+        return sum(inner.map(range(x)))
+
+    if __name__ == "__main__":
+        with app.run():
+            calls = [outer.remote.aio(300) for _ in range(2)]
+            import asyncio, threading
+
+            async def main():
+                both = asyncio.gather(*calls)
+                while not os.path.exists(os.environ["RAN"]):
+                    await asyncio.sleep(0.01)
+                print("started", flush=True)
+                assert await both == [sum(range(1, 301))] * 2
+                print("right", flush=True)
+
+            asyncio.run(main())
+"""
+
+
+def test_calls_that_make_calls(program: Program, home: Home) -> None:
+    process = started(program, NESTED)
+    home.kill()
+    home.start()
+    status, out, err = ended(process)
+    assert (status, out) == (0, "right\n"), err
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_connection_that_is_cut_at_any_byte(
     program: Program, home: Home, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -215,7 +316,7 @@ def test_a_connection_that_is_cut_at_any_byte(
     def budget(connection: int) -> int | None:
         return chance.randrange(300, 9000) if connection < 12 else None
 
-    with Proxy(home.path / "proxy.sock", home.socket, budget) as proxy:
+    with Proxy(str(home.path / "proxy.sock"), str(home.socket), budget) as proxy:
         monkeypatch.setenv("UPSWELL_SERVER", proxy.address)
         process = started(program, MAP.replace("ORDERED", "True"))
         status, out, err = ended(process)
@@ -224,9 +325,61 @@ def test_a_connection_that_is_cut_at_any_byte(
     assert sorted(map(int, ran.read_text().splitlines())) == sorted([*range(1500), 3])
 
 
+LARGE = """
+    import os, pickle, upswell
+
+    app = upswell.App()
+
+    class Box:
+        def __init__(self, data):
+            self.data = data
+
+        def __reduce_ex__(self, protocol):
+            return Box, (pickle.PickleBuffer(self.data),)
+
+    @app.function(max_containers=2)
+    def turned(box):
+        with open(os.environ["RAN"], "a") as file:
+            file.write("ran\\n")
+        return Box(bytes(reversed(bytes(box.data))))
+
+    if __name__ == "__main__":
+        with app.run():
+            print("started", flush=True)
+            boxes = [Box(bytes([x]) * 100_000 + bytes([x + 1])) for x in range(40)]
+            for box, back in zip(boxes, turned.map(boxes)):
+                assert bytes(back.data) == bytes(reversed(box.data))
+            print("right", flush=True)
+"""
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_network_that_is_cut_amid_shared_memory(
+    program: Program, home: Home, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Over a network large buffers go in pieces, which begin anew with the next connection."""
+    home.kill()
+    (home.path / "config.toml").write_text('[serve]\nlisten = "127.0.0.1:0"\n')
+    _, token = TokenFile(home.path).create("client", time.time())
+    home.start()
+    chance = random.Random(seed)
+
+    def budget(connection: int) -> int | None:
+        return chance.randrange(3_000, 600_000) if connection < 12 else None
+
+    with Proxy(("127.0.0.1", 0), home.port(), budget) as proxy:
+        monkeypatch.setenv("UPSWELL_SERVER", proxy.address)
+        monkeypatch.setenv("UPSWELL_TOKEN", token)
+        process = started(program, LARGE)
+        status, out, err = ended(process)
+    assert (status, out) == (0, "right\n"), err
+    assert proxy.connections > 1
+    assert (home.path / "ran").read_text() == "ran\n" * 40
+
+
 def test_a_connection_that_stands_still(program: Program, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = home.path / "ran"
-    with Proxy(home.path / "proxy.sock", home.socket, lambda connection: None) as proxy:
+    with Proxy(str(home.path / "proxy.sock"), str(home.socket), lambda connection: None) as proxy:
         monkeypatch.setenv("UPSWELL_SERVER", proxy.address)
         process = started(program, MAP.replace("ORDERED", "True"))
         proxy.stop()
