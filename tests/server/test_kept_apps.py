@@ -299,3 +299,16 @@ async def neighbour(home: Path) -> Peer:
     await peer.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))
     await peer.expect(m.Welcome)
     return peer
+
+
+async def test_a_cancellation_that_is_answered_holds(home: Path) -> None:
+    async with killed(home) as here:
+        await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=1)))
+        function = await served(here.client)
+        await spawn(here.client, "fc-1", function.id)
+        await here.client.expect(m.Accepted)
+        await here.client.send(m.Cancel("fc-1", request=7), m.Cancel("fc-unknown", request=8))
+        assert sorted([(await here.client.expect(m.Done))[0].request for _ in range(2)]) == [7, 8]
+    async with stage(home=home) as here:
+        failed, _ = (await outcomes(here.client, "fc-1"))[0]
+        assert isinstance(failed, m.Failed) and failed.error.kind == "cancelled"

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from ..errors import InvalidError, NotFoundError
 from ..wire import messages as m
 from ..wire.payload import PackError
-from .client import client_of_call, keeper_is_another, new_id
+from .client import ask, client_of_call, keeper_is_another, new_id, new_request
 from .collection import Collection, collection_of
 from .dual import Dual, dual, run_async, run_sync
 from .graph import InputInfo, tree
@@ -70,7 +70,8 @@ class FunctionCall(Generic[R]):
     @dual
     async def cancel(self, terminate_containers: bool = False) -> None:
         """Cancel what has not ended; with `terminate_containers`, kill the containers that run it."""
-        client_of_call(self._is_kept).send(m.Cancel(self.object_id, True, terminate_containers))
+        cancel = m.Cancel(self.object_id, True, terminate_containers, new_request())
+        await ask(client_of_call(self._is_kept), cancel, m.Done)
 
     @dual
     async def get_call_graph(self) -> list[InputInfo]:

@@ -41,7 +41,12 @@ from .link import Link
 
 SERVER_EXIT_SECONDS = 3.0  # a private server that takes longer to end is killed
 
-REPEATABLE = (m.Resolve, m.OfferFiles, m.Inquire)  # requests with an effect that is the same when they come twice
+REPEATABLE = (
+    m.Resolve,
+    m.OfferFiles,
+    m.Inquire,
+    m.Cancel,
+)  # requests with an effect that is the same when they come twice
 
 _requests = itertools.count(1)
 
@@ -189,11 +194,9 @@ class Client:
                 pass
             case m.Statistics(request=request) | m.ObjectAnswer(request=request) | m.Done(request=request):
                 name = str(request)
-            case m.Listed(request=request) | m.Logged(request=request) | m.Deployed(request=request):
+            case m.Listed(request=request) | m.Logged(request=request):
                 name = str(request)
             case m.MissingFiles(request=request) | m.Deployed(request=request) | m.Resolved(request=request):
-                name = str(request)
-            case m.Done(request=request):
                 name = str(request)
             case m.CallGraph(request=name):
                 pass

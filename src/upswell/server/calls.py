@@ -13,7 +13,7 @@ from .. import store as s
 from ..clock import Clock
 from ..core import events as e
 from ..core.snapshot import SavedCall, SavedSegment
-from ..errors import ConflictError, ConnectionError, Error
+from ..errors import ConflictError, ConnectionError, Error, ResourceExhaustedError
 from ..store import Kept, Outcome
 from ..wire import messages as m
 from ..wire.buffers import Block
@@ -135,7 +135,9 @@ class CallService:
         """No more inputs of the call come."""
         caller = self._dispatcher.calls.get(call)
         if caller is not None and caller.kept:
-            self._record(s.EndInputs(call, total), partial(self._end, call, total))
+            # Of a call that never came to be there is nothing to end.
+            write, ended = s.EndInputs(call, total), partial(self._end, call, total)
+            self._dispatcher.ledger.offer([write], lambda error: None if error else ended())
         else:
             self._end(call, total)
 
@@ -146,18 +148,22 @@ class CallService:
                 collector.send(m.CallDescribed(call, total))
         self._dispatcher.happened(e.InputsEnded(call, total))
 
-    def cancel(self, message: m.Cancel) -> None:
-        """End the call early."""
+    def cancel(self, connection: Connection, message: m.Cancel) -> None:
+        """End the call early. Of one that never came to be, or has ended, there is nothing to do."""
         event = e.CallCancelled(message.call, message.running, message.terminate)
+
+        def answer(error: Error | None) -> None:
+            if error is None:
+                self._dispatcher.happened(event)
+            if message.request:
+                is_full = isinstance(error, ResourceExhaustedError)
+                connection.send(m.Done(message.request, m.ErrorRecord("full", "", str(error)) if is_full else None))
+
         caller = self._dispatcher.calls.get(message.call)
         if caller is not None and caller.kept:
-            self._record(s.CancelCall(message.call), partial(self._dispatcher.happened, event))
+            self._dispatcher.ledger.offer([s.CancelCall(message.call)], answer)
         else:
-            self._dispatcher.happened(event)
-
-    def _record(self, write: s.Write, then: s.Done) -> None:
-        """Have what the client wants kept, and do it then. Of a call that never came to be there is nothing to do."""
-        self._dispatcher.ledger.offer([write], lambda error: None if error else then())
+            answer(None)
 
     def restore(self, snapshot: s.Snapshot) -> None:
         """Calls that an earlier life of the server has left: whoever collects them finds them again."""

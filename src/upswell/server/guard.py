@@ -71,7 +71,7 @@ class Guard:
 def about(message: m.Message) -> str:
     """Under which name the sender waits for an answer."""
     for field in ("request", "call", "app"):
-        if (name := getattr(message, field, None)) is not None:
+        if name := getattr(message, field, None):
             return str(name)
     return ""
 
@@ -84,6 +84,8 @@ def answer_where_missing(message: m.Message) -> m.Message | None:
             return m.Failed(call, 0, 0, m.ErrorRecord("missing", "", reason))
         case m.DescribeGraph(request=request):
             return m.CallGraph(request, [], missing=True)
+        case m.Cancel(request=request) if request:
+            return m.Done(request)
         case (
             m.Submit(call=call, first=first, count=count, function=function)
             | m.Restore(call=call, first=first, count=count, function=function)

@@ -127,7 +127,7 @@ class ClientPeer:
             case m.EndInputs(call=call, total=total):
                 self._calls.end(call, total)
             case m.Cancel():
-                self._calls.cancel(message)
+                self._calls.cancel(self._connection, message)
             case m.Consumed(call=call, chunks=chunks, bytes=size):
                 self._dispatcher.consumed(call, chunks, size)
             case m.OpenApp():

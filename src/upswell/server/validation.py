@@ -58,7 +58,10 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_id("call", call)
             _check_whole("first", first, 0, MAX_POSITION)
             _check_whole("stop", stop, -1, MAX_POSITION)
-        case m.Cancel(call=name) | m.Uncollect(call=name) | m.Watch(app=name):
+        case m.Cancel(call=name, request=request):
+            _check_id("call", name)
+            _check_whole("request", request, 0, 1 << 62)
+        case m.Uncollect(call=name) | m.Watch(app=name):
             _check_id("call or app", name)
         case m.Consumed(call=call, chunks=chunks, bytes=size):
             _check_id("call", call)
