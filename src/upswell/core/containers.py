@@ -34,6 +34,7 @@ class Containers:
         self.outdated: dict[str, Container] = {}  # ready ones of a version that is not the present one
         self.progress_at = 0.0  # the last time an input finished, or the first of those that run was granted
         self.ready_at = 0.0  # the last time a container became ready, or the first of those starting began to
+        self._version = 0  # the present one
         self._watch: Agenda[Container] = Agenda()  # when to look whether a container is stuck
 
     @property
@@ -62,6 +63,13 @@ class Containers:
         self._watch.put(container, watch.due_at(container))
         out.append(Start(name, function))
 
+    def join(self, container: Container) -> None:
+        """It has been there all along, and is ready."""
+        self.by_id[container.id] = container
+        self.ready += 1
+        if container.version != self._version:
+            self.outdated[container.id] = container
+
     def began(self, container: Container, now: float) -> None:
         """It is ready."""
         container.state = State.READY
@@ -72,6 +80,7 @@ class Containers:
 
     def outdate(self, version: int) -> None:
         """From now on this is the present version."""
+        self._version = version
         ready = (container for container in self.by_id.values() if container.state is State.READY)
         self.outdated = {container.id: container for container in ready if container.version != version}
 

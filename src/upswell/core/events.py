@@ -81,11 +81,52 @@ class CallRestored(msgspec.Struct, frozen=True, gc=False):
     saved: SavedCall
 
 
+class Recovered(msgspec.Struct, frozen=True, gc=False):
+    """What an earlier life of the server left: functions, settings, calls, and last the containers that re-joined.
+
+    Nothing is started or granted before all of it is known.
+    """
+
+    events: tuple[FunctionDeclared | SettingsUpdated | CallRestored | ContainerRejoined, ...]
+
+
 class ContainerReady(msgspec.Struct, frozen=True, gc=False):
     """User code is loaded and its start-up hooks have run."""
 
     container: str
     startup_seconds: float
+
+
+class HeldRange(msgspec.Struct, frozen=True, gc=False):
+    """What a container holds of a range it was granted: the inputs `next .. stop` have no result that it has sent.
+
+    `chunks` is the first one that it will send, of a generator. Results that it sends once more, from before `next`,
+    come in the same parts as before.
+    """
+
+    range: int
+    call: str
+    first: int  # of the segment
+    next: int
+    stop: int
+    batch: int = 0
+    chunks: int = 0
+    suspended: bool = False
+
+
+class ContainerRejoined(msgspec.Struct, frozen=True, gc=False):
+    """A container that is ready has made its connection anew, to this server or to the one that follows it.
+
+    `ranges` are all it holds, in the order it was granted them. What is not its own any more, because it is settled,
+    cancelled, or granted to somebody else by now, or its call is not known, it is told to cancel. A container that was
+    told to exit does so, and does not re-join.
+    """
+
+    container: str
+    function: str
+    version: int
+    ranges: tuple[HeldRange, ...] = ()
+    spec: FunctionSpec | None = None  # of that version; None: the present one's, or nobody knows
 
 
 class StartFailed(msgspec.Struct, frozen=True, gc=False):
@@ -185,6 +226,8 @@ Event = (
     | CallCancelled
     | OwnerLeft
     | CallRestored
+    | Recovered
+    | ContainerRejoined
     | ContainerReady
     | StartFailed
     | ContainerExited

@@ -14,7 +14,7 @@ from ..spec import AutoscalerSettings, Limits
 from . import events as e
 from .agenda import NEVER, Agenda
 from .autoscaler import ALL_RULES, Policy
-from .commands import Command, FinishCall, Refuse, Start
+from .commands import Command, FinishCall, Kill, Refuse, Start
 from .model import Call, Container, State
 from .placement import Node
 from .pool import Pool
@@ -88,6 +88,7 @@ class Plane:
         self._containers: dict[str, Pool] = {}  # starting, ready and ending
         self._owned: dict[str, dict[str, None]] = {}  # connection → its calls
         self._agenda: Agenda[Pool] = Agenda()  # when a pool wants to look again without an event
+        self._changed: dict[Pool, None] | None = None  # while something is recovered: the pools to settle afterwards
         self._new_id = itertools.count(first_id).__next__
 
     # -- events ------------------------------------------------------------------------------------
@@ -95,6 +96,12 @@ class Plane:
     def handle(self, event: e.Event, now: float) -> list[Command]:
         """What to do because `event` happened."""
         out: list[Command] = []
+        self._handle(event, now, out)
+        self._note(out)
+        return out
+
+    def _handle(self, event: e.Event, now: float, out: list[Command]) -> None:
+        """The most frequent events, those about containers and inputs."""
         match event:
             case e.InputsSubmitted():
                 self._submitted(event, now, out)
@@ -133,7 +140,6 @@ class Plane:
                     self._settle(pool, now, out)
             case _:
                 self._administer(event, now, out)
-        return out
 
     def _administer(self, event: e.Event, now: float, out: list[Command]) -> None:
         """The rarer events: those about functions, owners and whole calls."""
@@ -165,11 +171,18 @@ class Plane:
                     self._settle(found[0], now, out)
             case e.CallRestored():
                 self._restored(event.saved, now, out)
+            case e.ContainerRejoined():
+                self._rejoined(event, now, out)
+            case e.Recovered():
+                self._changed = {}
+                for one in event.events:
+                    self._administer(one, now, out)
+                changed, self._changed = self._changed, None
+                for pool in changed:
+                    self._settle(pool, now, out)
             case e.OwnerLeft():
                 for call in list(self._owned.pop(event.owner, ())):
-                    done: list[Command] = []
-                    self._cancel(call, True, False, now, done)
-                    out += done
+                    self._cancel(call, True, False, now, out)
 
     def _submitted(self, event: e.InputsSubmitted, now: float, out: list[Command]) -> None:
         pool = self._pools.get(event.function)
@@ -208,6 +221,15 @@ class Plane:
         self._know(pool, call)
         self._settle(pool, now, out)
 
+    def _rejoined(self, event: e.ContainerRejoined, now: float, out: list[Command]) -> None:
+        pool = self._containers.get(event.container) or self._pools.get(event.function)
+        if pool is None:
+            out.append(Kill(event.container, f"there is no function {event.function} any more"))
+            return
+        self._containers[event.container] = pool
+        pool.rejoined(event, now, out)
+        self._settle(pool, now, out)
+
     def _know(self, pool: Pool, call: Call) -> None:
         self._calls[call.id] = (pool, call)
         if call.owner:
@@ -239,10 +261,9 @@ class Plane:
         """What to do because time has passed."""
         out: list[Command] = []
         while (first := self._agenda.first()) and first[0] <= now:
-            done: list[Command] = []
             self._agenda.put(first[1], NEVER)
-            self._settle(first[1], now, done)
-            out += done
+            self._settle(first[1], now, out)
+        self._note(out)
         return out
 
     def deadline(self) -> float | None:
@@ -251,14 +272,20 @@ class Plane:
         return first[0] if first else None
 
     def _settle(self, pool: Pool, now: float, out: list[Command]) -> None:
-        """Reconcile the one pool that changed, and note what became of its calls and containers."""
+        """Reconcile the one pool that changed."""
+        if self._changed is not None:
+            self._changed[pool] = None
+            return
         self._agenda.put(pool, pool.reconcile(now, out))
         self._short.pop(pool, None)
         if pool.is_short_of_room():
             self._short[pool] = None
-        for command in out:
+
+    def _note(self, commands: list[Command]) -> None:
+        """Note what became of calls and containers."""
+        for command in commands:
             if isinstance(command, Start):
-                self._containers.setdefault(command.container, pool)
+                self._containers[command.container] = self._pools[command.function]
             elif isinstance(command, FinishCall):
                 self._forget(command.call)
 

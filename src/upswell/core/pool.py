@@ -11,13 +11,15 @@ from collections.abc import Callable
 from ..spec import Limits
 from . import autoscaler, watch
 from .autoscaler import Estimates, Policy
-from .commands import CancelRange, Command, Forward, TakeBack
+from .commands import CancelRange, Command, Drain, Forward, Kill, TakeBack
 from .containers import Containers
 from .events import (
     ChunksReceived,
     ContainerExited,
+    ContainerRejoined,
     FailureReceived,
     FunctionDeclared,
+    HeldRange,
     ResultsReceived,
     UsageSampled,
 )
@@ -84,6 +86,80 @@ class Pool:
             others = container.starting_beside + self.containers.starting
             self.estimates.learn_startup(now - container.started_at, others)
 
+    def rejoined(self, event: ContainerRejoined, now: float, out: list[Command]) -> None:
+        """A container is there anew, and says what it holds: what of that is still to be done is its own again."""
+        container = self.containers.by_id.get(event.container)
+        if container is None:
+            container = self._joined(event, now)
+        elif container.state is State.STARTING:
+            self.container_ready(container, 0.0, now)
+        elif container.state is State.ENDING:
+            reason = "it was told so before"
+            out.append(Kill(container.id, reason) if container.killed_for else Drain(container.id, reason))
+            return
+        told = {one.range: one for one in event.ranges}
+        for held in reversed(list(container.ranges.values())):
+            self._compare(container, held, told.pop(held.id, None), out)
+        for one in event.ranges:
+            if one.range in told and not self._take_again(container, one, now):
+                out.append(CancelRange(container.id, one.range))
+        container.heard_at = container.idle_since = now
+        self.containers.recount(container)
+        self.containers.watch(container)
+        if container.state is State.RETIRING and not container.ranges:
+            self.containers.drain(container, container.retired_for, now, out)
+        elif container.state is State.RETIRING:
+            self.containers.ask_back(container, out)
+
+    def _joined(self, event: ContainerRejoined, now: float) -> Container:
+        spec = event.spec or self.scaling.spec
+        container = Container(event.container, spec, State.READY, now, now, event.version)
+        self.containers.join(container)
+        self._node.reserve(spec.resources)
+        if event.version == self.scaling.version:
+            self.scaling.starts.worked()
+        return container
+
+    def _compare(self, container: Container, held: Range, told: HeldRange | None, out: list[Command]) -> None:
+        """Bring a range that the container was granted to what it says of it; what was lost on the way waits again."""
+        before, stop, until = held.next, held.stop, held.next
+        if told is None:  # the grant never reached it, or its last results never reached us
+            until = stop
+        elif told.chunks > held.chunks:  # what its generator has yielded is lost
+            until = stop
+            out.append(CancelRange(container.id, held.id))
+        else:
+            held.wanted_back = False
+            container.suspend(held, told.suspended)
+            until = min(max(before, told.next), stop)
+            if told.stop < stop:
+                container.shorten(held, max(until, told.stop))
+                self.queue.put_back(held, held.stop, stop, out)
+            if held.call.cancelled:
+                held.wanted_back = True
+                out.append(CancelRange(container.id, held.id))
+        container.advance(held, until - before)
+        if held.next >= held.stop:
+            container.release(held)
+            del held.call.ranges[held.id]
+        self.queue.put_back(held, before, until, out, "its results were lost with its connection")
+
+    def _take_again(self, container: Container, told: HeldRange, now: float) -> bool:
+        """Let the container have the range again, if all of it that is not settled has been waiting since."""
+        call = self.queue.calls.get(told.call)
+        segment = call.segments.get(told.first) if call else None
+        if call is None or segment is None:
+            return False
+        first = self.queue.reclaim(call, segment, told.next, told.stop)
+        if first is None:
+            return False
+        held = Range(told.range, container, call, segment, told.next, told.stop, first, now, told.batch, told.chunks)
+        call.ranges[held.id] = held
+        container.hold(held)
+        container.suspend(held, told.suspended)
+        segment.holders.add(container.id)
+        return True
+
     def start_failed(self, container: Container, message: str, out: list[Command]) -> None:
         """User code could not be loaded. Where that never worked, more attempts would only repeat it."""
         if container.version != self.scaling.version:
@@ -142,8 +218,12 @@ class Pool:
 
     def results(self, container: Container, event: ResultsReceived, now: float, out: list[Command]) -> None:
         held = container.ranges.get(event.range)
+        if held is not None and event.start < held.next < event.start + event.count:
+            # Sent again, and settled in part meanwhile: nobody can take results apart.
+            self._give_up(container, held, now, out)
+            return
         if held is None or event.start != held.next or event.start + event.count > held.stop:
-            return  # of a range it no longer holds
+            return  # of a range it no longer holds, or sent again
         container.advance(held, event.count)
         self.estimates.learn_service(event.count, event.seconds)
         if event.seconds > 1e-3:
@@ -153,6 +233,14 @@ class Pool:
             )
         self.queue.deliver(held, event.start, event.count, out)
         self._progressed(container, held, now, out)
+
+    def _give_up(self, container: Container, held: Range, now: float, out: list[Command]) -> None:
+        """What is not done of the range waits again, and the container drops it."""
+        before = held.stop
+        container.shorten(held, held.next)
+        self.queue.put_back(held, held.next, before, out)
+        out.append(CancelRange(container.id, held.id))
+        self._progressed(container, held, now, out, heard=False)
 
     def failure(
         self, container: Container, event: FailureReceived, reason: str, now: float, out: list[Command]

@@ -157,6 +157,38 @@ class Queue:
         self.waiting -= len(taken)
         return taken
 
+    def reclaim(self, call: Call, segment: Segment, start: int, stop: int) -> int | None:
+        """Take inputs out that a container has had all along: those from `start` on are settled up to the position that
+        is returned, and waited from there to `stop`. None: it is otherwise, and nothing is taken.
+        """
+        spans = [span for span in call.waiting if span.segment is segment and span.start < stop and span.stop > start]
+        spans.sort(key=lambda span: span.start)
+        first = position = max(start, spans[0].start) if spans else stop
+        for span in spans:
+            if max(span.start, first) != position:
+                return None
+            position = min(span.stop, stop)
+        if not spans or position != stop or self._is_elsewhere(call, segment, start, first):
+            return None
+        for span in spans:
+            if span.stop > stop:
+                rest = Span(call, segment, stop, span.stop, span.since)
+                call.waiting.insert(call.waiting.index(span) + 1, rest)
+                if self._arrivals is not None:
+                    self._arrivals.insert(self._arrivals.index(span) + 1, rest)
+            span.stop = max(span.start, min(span.stop, first))
+            if not len(span):
+                call.waiting.remove(span)
+        if not call.waiting:
+            self.turns.remove(call)
+        self.waiting -= stop - first
+        return first
+
+    def _is_elsewhere(self, call: Call, segment: Segment, start: int, stop: int) -> bool:
+        """Whether an input of these is in a container, or delayed; neither waits nor is settled, that is."""
+        held = any(one.segment is segment and one.next < stop and one.stop > start for one in call.ranges.values())
+        return held or any(entry[2].call is call and start <= entry[2].start < stop for entry in self.delayed)
+
     def release_delayed(self, now: float) -> None:
         """Let inputs wait again whose delay before the next attempt is over."""
         while self.delayed and self.delayed[0][0] <= now:
