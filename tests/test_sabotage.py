@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sabotage import BUGS, ROOT, Bug, plant, who_notices
+from tests.sabotage import BUGS, ROOT, SECONDS, Bug, plant, who_notices
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
@@ -18,6 +18,7 @@ def test_every_bug_can_be_planted(bug: Bug, tmp_path: Path) -> None:
     assert copy.read_text() != original.read_text()
 
 
+@pytest.mark.timeout(2 * SECONDS)
 def test_a_bug_is_told_from_none() -> None:
     tests = ("tests/core/test_queue.py",)
     assert who_notices(Bug("no turns", "core/queue.py", "self.turns.popleft()", "self.turns.pop()", tests))

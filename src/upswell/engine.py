@@ -5,22 +5,21 @@ outputs and heartbeats go over the container's own connection to the server.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from .spec import FunctionRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(msgspec.Struct, frozen=True):
     """What a node has for containers: cores, and bytes of memory that are free now, less a reserve."""
 
     cores: float
     memory_available: int
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerExit:
+class ContainerExit(msgspec.Struct, frozen=True):
     """A container's process is gone. `reason` is for people, such as "killed by signal 9 (SIGKILL)"."""
 
     container: str
@@ -29,8 +28,7 @@ class ContainerExit:
     out_of_memory: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerOutput:
+class ContainerOutput(msgspec.Struct, frozen=True):
     """Whole lines that a container wrote to its standard output (stream 1) or standard error (2)."""
 
     container: str

@@ -10,7 +10,6 @@ Steps are kept in the order they came, each whole or not at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -26,8 +25,7 @@ MAX_FAILURES = 100_000  # that are counted of one call
 Bytes = bytes | memoryview
 
 
-@dataclass(slots=True)
-class Kept:
+class Kept(msgspec.Struct):
     """A payload, and the block of shared memory that belongs to it."""
 
     payload: Bytes

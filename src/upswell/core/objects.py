@@ -7,8 +7,9 @@ the same rules as in `plane.py`: no clock, no I/O, no randomness. Bytes of value
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+
+import msgspec
 
 from .. import operations as o
 from ..spec import ObjectLimits
@@ -16,14 +17,13 @@ from .requests import Answer, Asked, ClientLeft, Command, Event, Forget, Value, 
 from .shared_queue import NEVER, Partition, SharedQueue, Waiting, fitting
 
 
-@dataclass(slots=True, eq=False)
-class SharedDict:
+class SharedDict(msgspec.Struct, eq=False):
     """Values by key, in the order in which the keys were first set."""
 
     id: str
     name: str  # "" for an ephemeral one
     owner: str  # the client it ends with; "" for a named one
-    entries: dict[bytes, Value] = field(default_factory=dict)
+    entries: dict[bytes, Value] = {}
     keys_size: int = 0  # bytes of all keys
 
     @property

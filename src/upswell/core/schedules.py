@@ -7,15 +7,15 @@ and by whoever keeps it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
+
+import msgspec
 
 from ..spec import Cron, Period
 from .cron import next_moment
 
 
-@dataclass(frozen=True, slots=True)
-class Fire:
+class Fire(msgspec.Struct, frozen=True):
     """The function is to be called now.
 
     `moment` is what it fires for. `until` is to be kept together with the call, and handed in as `fired_until` after a
@@ -29,13 +29,12 @@ class Fire:
     running: tuple[str, ...]  # calls of earlier fires that have not ended
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
+class _Entry(msgspec.Struct, eq=False):
     function: str
     schedule: Cron | Period
     began_at: float
     next: float
-    running: dict[str, None] = field(default_factory=dict)  # in the order they were begun
+    running: dict[str, None] = {}  # in the order they were begun
 
 
 class Schedules:

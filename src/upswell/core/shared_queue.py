@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import islice
+
+import msgspec
 
 from ..operations import ObjectKind, QueueGet, QueuePeek, QueuePut
 from ..spec import ObjectLimits
@@ -18,14 +19,13 @@ from .requests import Answer, Command, Value, forget
 NEVER = float("inf")
 
 
-@dataclass(slots=True, eq=False)
-class SharedQueue:
+class SharedQueue(msgspec.Struct, eq=False):
     """Partitions by key; only those that hold something or at which somebody waits."""
 
     id: str
     name: str  # "" for an ephemeral one
     owner: str  # the client it ends with; "" for a named one
-    partitions: dict[str, Partition] = field(default_factory=dict)
+    partitions: dict[str, Partition] = {}
     next_number: int = 0  # no item of a partition that is gone had a number as high as this
 
     @property
@@ -33,8 +33,7 @@ class SharedQueue:
         return "Queue"
 
 
-@dataclass(slots=True, eq=False)
-class Waiting:
+class Waiting(msgspec.Struct, eq=False):
     """A request at a partition, until it is answered or withdrawn."""
 
     client: str

@@ -7,14 +7,14 @@ the queue.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from .model import Call, Segment, Span
 
 
-@dataclass(frozen=True, slots=True)
-class SavedSegment:
+class SavedSegment(msgspec.Struct, frozen=True):
     """A segment that is not settled; `unsettled` are its inputs without an outcome, as half-open spans in order."""
 
     first: int
@@ -22,8 +22,7 @@ class SavedSegment:
     unsettled: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SavedCall:
+class SavedCall(msgspec.Struct, frozen=True):
     """A call that is not finished. `attempts` has position, failures and losses of inputs that were in difficulty."""
 
     id: str

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+import msgspec
 from msgspec.structs import replace
 
 from .. import store as s
@@ -29,8 +29,7 @@ from .runtime import Runtime
 KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory", "cancelled")
 
 
-@dataclass(slots=True, eq=False)
-class Caller:
+class Caller(msgspec.Struct, eq=False):
     """A call as the shell sees it: where its outcomes go."""
 
     connection: Connection | None  # none where the client has left, and the call goes on
@@ -44,7 +43,7 @@ class Caller:
     refusals: int = 0  # of its segments; what was on its way to the store meanwhile is void
     arriving: list[SavedSegment] | None = None  # of a call that an earlier life had, until all of it is here
     holder: tuple[str, int] | None = None  # of a generator's call, the container and the range that run it
-    collectors: list[Connection] = field(default_factory=list)  # who fetches a spawned call's outcomes
+    collectors: list[Connection] = []  # who fetches a spawned call's outcomes
     begun_at: float = 0.0  # of one that is not kept, by the calendar
 
     @property
@@ -57,8 +56,7 @@ class Caller:
             self.connection.send(message)
 
 
-@dataclass(slots=True, eq=False)
-class Served:
+class Served(msgspec.Struct, eq=False):
     """A container as the shell sees it."""
 
     id: str
@@ -68,11 +66,10 @@ class Served:
     connection: Connection | None = None
     exit: ContainerExit | None = None
     explained: bool = False  # why it ends was said in the log
-    segments: set[tuple[str, int]] = field(default_factory=set)  # payloads it has
+    segments: set[tuple[str, int]] = set()  # payloads it has
 
 
-@dataclass(slots=True, eq=False)
-class App:
+class App(msgspec.Struct, eq=False):
     """A running app: who opened it, what it has, who watches it. One with a `record` outlives its opener."""
 
     id: str
@@ -82,7 +79,7 @@ class App:
     record: AppRecord | None = None
     version: int = 0
     deployed_at: float = 0.0  # or opened
-    watchers: list[Connection] = field(default_factory=list)
+    watchers: list[Connection] = []
     containers: int = 0
     closing: bool = False
 

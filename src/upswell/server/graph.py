@@ -6,7 +6,8 @@ A record for people, not a part of any decision. Only the last `MAX_CALLS` are r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ..spec import FunctionRecord
 from ..wire.messages import ErrorKind, GraphInput, InputState
@@ -23,15 +24,14 @@ BY_KIND: dict[ErrorKind, InputState] = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class Node:
+class Node(msgspec.Struct, eq=False):
     """One call."""
 
     name: str
     module: str
     parent: str  # the input that made it
-    states: bytearray = field(default_factory=bytearray)  # an index into STATES for every input
-    containers: list[tuple[int, int, str]] = field(default_factory=list)  # who was granted which inputs, in order
+    states: bytearray = bytearray()  # an index into STATES for every input
+    containers: list[tuple[int, int, str]] = []  # who was granted which inputs, in order
 
 
 class CallGraph:

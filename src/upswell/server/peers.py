@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from ..core import events as e
@@ -75,8 +75,7 @@ class ContainerPeer:
         self._dispatcher.container_gone(self._served)
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(msgspec.Struct, frozen=True):
     """What a client may ask for."""
 
     runtime: Runtime

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
+import msgspec
 from msgspec.structs import replace
 
 from .. import store as s
@@ -15,13 +15,12 @@ from ..spec import OUTCOMES_KEPT_SECONDS, FunctionRecord, SettingsUpdate
 from ..store import Kept, Outcome
 
 
-@dataclass(slots=True)
-class _Written:
+class _Written(msgspec.Struct):
     """A call that was written, without its payloads."""
 
     record: s.CallRecord
-    segments: dict[int, int] = field(default_factory=dict)  # first → count
-    attempts: dict[int, tuple[int, int]] = field(default_factory=dict)  # position → failures, losses
+    segments: dict[int, int] = {}  # first → count
+    attempts: dict[int, tuple[int, int]] = {}  # position → failures, losses
 
 
 class MemoryStore:

@@ -11,9 +11,10 @@ import copyreg
 import pickle
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from types import MethodDescriptorType
 from typing import Any, NamedTuple, cast
+
+import msgspec
 
 from ..errors import DeserializationError, RemoteError, SerializationError
 from . import buffers as shared
@@ -51,8 +52,7 @@ class Unreadable(NamedTuple):
     error: DeserializationError
 
 
-@dataclass(slots=True)
-class Packed:
+class Packed(msgspec.Struct):
     """The bytes of some values. The block, where there is one, must stay open until the reader has taken it over."""
 
     data: bytes
@@ -68,8 +68,7 @@ class Packed:
             self.block.close()
 
 
-@dataclass(slots=True)
-class Inputs:
+class Inputs(msgspec.Struct):
     """Inputs as a container gets them: `values` are what `shape` says, or `Unreadable`."""
 
     shape: int
