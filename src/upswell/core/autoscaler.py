@@ -13,7 +13,6 @@ containers will have served by then is taken off (look-ahead).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import msgspec
 
@@ -38,8 +37,7 @@ DECAY = 0.9  # weight of the past, for each measured result
 RULES = ("probe", "backlog", "look-ahead", "headroom", "processors", "memory", "patience")
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """Which rules are in force: all of them, but where the simulator asks what a rule is worth."""
 
     without: frozenset[str] = frozenset()
@@ -48,8 +46,7 @@ class Policy:
 ALL_RULES = Policy()
 
 
-@dataclass(slots=True)
-class Estimates:
+class Estimates(msgspec.Struct):
     """What a pool has learned. `None` and 0 mean that nothing was measured yet."""
 
     service_seconds: float | None = None

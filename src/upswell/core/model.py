@@ -7,28 +7,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
 from typing import Literal
+
+import msgspec
 
 from ..spec import FunctionSpec
 
 KilledFor = Literal["", "timeout", "start", "cancelled"]
 
 
-@dataclass(slots=True, eq=False)
-class Segment:
+class Segment(msgspec.Struct, eq=False):
     """Consecutive inputs of a call that were submitted, and are serialised, together."""
 
     first: int
     count: int
     unsettled: int  # 0 exactly when the payload may be forgotten
-    holders: set[str] = field(default_factory=set)  # containers that were granted a part of it
+    holders: set[str] = set()  # containers that were granted a part of it
 
 
-@dataclass(slots=True, eq=False)
-class Span:
+class Span(msgspec.Struct, eq=False):
     """Inputs `start .. stop` of one segment that wait in a queue."""
 
     call: Call
@@ -41,8 +40,7 @@ class Span:
         return self.stop - self.start
 
 
-@dataclass(slots=True, eq=False)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One `.remote`, `.map` or `.spawn`: its segments, what of it waits, and what became of its difficult inputs."""
 
     id: str
@@ -54,15 +52,14 @@ class Call:
     failed: int = 0  # inputs; for people
     total: int | None = None  # known once the last input was submitted
     cancelled: str = ""  # why nothing of it is granted any more; "" while it goes on
-    waiting: deque[Span] = field(default_factory=deque)  # no other place holds these inputs
-    segments: dict[int, Segment] = field(default_factory=dict)  # by first position; only unsettled ones
-    ranges: dict[int, Range] = field(default_factory=dict)  # those that containers hold
-    failures: dict[int, int] = field(default_factory=dict)  # position → attempts that failed, only where there are any
-    losses: dict[int, int] = field(default_factory=dict)  # position → containers that died under it
+    waiting: deque[Span] = msgspec.field(default_factory=deque)  # no other place holds these inputs
+    segments: dict[int, Segment] = {}  # by first position; only unsettled ones
+    ranges: dict[int, Range] = {}  # those that containers hold
+    failures: dict[int, int] = {}  # position → attempts that failed, only where there are any
+    losses: dict[int, int] = {}  # position → containers that died under it
 
 
-@dataclass(slots=True, eq=False)
-class Range:
+class Range(msgspec.Struct, eq=False):
     """Inputs of one segment that one container was granted; `next` is the first without a result.
 
     They run in order, one at a time; those of a batch run together with the other ranges of that batch.
@@ -94,8 +91,7 @@ class State(Enum):
     ENDING = "ending"  # drained or killed; gets no work, its exit is yet to come
 
 
-@dataclass(slots=True, eq=False)
-class Container:
+class Container(msgspec.Struct, eq=False):
     """One process that runs inputs of one pool."""
 
     id: str
@@ -106,8 +102,8 @@ class Container:
     version: int = 0  # of its function; it is outdated where the function has another by now
     idle_since: float = 0.0  # meaningful while it is ready and holds nothing
     starting_beside: int = 0  # containers of the pool that were starting when it was started
-    ranges: dict[int, Range] = field(default_factory=dict)  # in the order they were granted
-    places: dict[int, int] = field(default_factory=dict)  # range or batch that takes a place → its ranges not suspended
+    ranges: dict[int, Range] = {}  # in the order they were granted
+    places: dict[int, int] = {}  # range or batch that takes a place → its ranges not suspended
     inputs: int = 0  # without a result, of ranges not suspended
     retired_for: str = ""  # why it gets no more work
     killed_for: KilledFor = ""  # why the core killed it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from ..spec import Resources
 
@@ -10,8 +10,7 @@ MIB = 1 << 20
 NOTHING = Resources()
 
 
-@dataclass(slots=True)
-class Node:
+class Node(msgspec.Struct):
     """What the machine has, and what the containers on it have reserved by their `cpu` and `memory`."""
 
     cores: float

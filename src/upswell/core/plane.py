@@ -8,7 +8,8 @@ history always gives the same commands, in the server, in the simulator and unde
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+
+import msgspec
 
 from ..spec import AutoscalerSettings, Limits
 from . import events as e
@@ -22,8 +23,7 @@ from .queue import Queue
 from .snapshot import SavedCall
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(msgspec.Struct, frozen=True):
     """A function's state at a glance. `pending` inputs are not started; `backlog` counts delayed attempts too."""
 
     backlog: int
@@ -45,8 +45,7 @@ class Statistics:
         return self.starting + self.ready
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerStatus:
+class ContainerStatus(msgspec.Struct, frozen=True):
     """A container's state at a glance."""
 
     function: str
@@ -55,8 +54,7 @@ class ContainerStatus:
     running: int  # inputs
 
 
-@dataclass(frozen=True, slots=True)
-class CallStatus:
+class CallStatus(msgspec.Struct, frozen=True):
     """How far a call that has not ended is."""
 
     submitted: int

@@ -10,7 +10,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ..clock import Clock
 from ..core.plane import Plane
@@ -34,15 +35,14 @@ Row = m.AppInfo | m.FunctionInfo | m.ContainerInfo | m.CallInfo | m.VersionInfo
 Rows = Iterator[Row | None]  # `None`: some work was done, and no row came of it
 
 
-@dataclass(slots=True, eq=False)
-class Listing:
+class Listing(msgspec.Struct, eq=False):
     """One that is under way."""
 
     connection: Connection
     request: int
     rows: Rows
     left: int  # rows that may still be sent
-    page: list[Row] = field(default_factory=list)
+    page: list[Row] = []
 
 
 class Listings:

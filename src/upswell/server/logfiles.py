@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import blake2s
 from pathlib import Path
 
@@ -28,8 +27,7 @@ _decode = msgspec.json.Decoder(LogEntry).decode
 encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True, eq=False)
-class LogFile:
+class LogFile(msgspec.Struct, eq=False):
     """One that is open for writing."""
 
     path: Path

@@ -11,9 +11,10 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+
+import msgspec
 
 from ..wire import messages as m
 from .connections import Connection
@@ -28,14 +29,13 @@ READERS_AT_MOST = 100  # who read or follow
 log = logging.getLogger("upswell.server")
 
 
-@dataclass(slots=True, eq=False)
-class Reader:
+class Reader(msgspec.Struct, eq=False):
     """Who reads an app's log, and may follow it."""
 
     connection: Connection
     asked: m.ReadLogs
     is_here: bool = False  # what was there at first has been sent
-    held: list[m.LogEntry] = field(default_factory=list)  # what has come since, until then
+    held: list[m.LogEntry] = []  # what has come since, until then
     held_bytes: int = 0
     left_out: int = 0
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from ..clock import Clock
 from ..wire import messages as m
@@ -22,8 +23,7 @@ from .identity import may
 Greet = Callable[[Connection, m.Hello], Peer | None]
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(msgspec.Struct):
     """A frame that waits for its turn, behind the pieces of its block, or behind another's."""
 
     message: m.Message
