@@ -4,13 +4,16 @@ import json
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import upswell
+import upswell.exception
 
 STOP = Path(os.environ["CHAOS_FOLDER"]) / "stop"
 JOURNAL = Path(os.environ["CHAOS_FOLDER"]) / "journal"
+SECONDS_TO_ARRIVE = 30.0
 
 
 def rounds(seed: int) -> Iterator[random.Random]:
@@ -74,8 +77,23 @@ def collecting() -> None:
     print(f"{len(lines)} spawned calls with {inputs} inputs are complete")
 
 
+def arrive() -> None:
+    """Begin with a server that answers: one that is just started again may not yet."""
+    deadline = time.monotonic() + SECONDS_TO_ARRIVE
+    while True:
+        try:
+            upswell.Function.from_name("chaos", "square").get_current_stats()
+        except upswell.exception.ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
 if __name__ == "__main__":
     role = sys.argv[1]
+    arrive()
     if role == "collecting":
         collecting()
     else:
