@@ -248,7 +248,7 @@ def get_client() -> Client:
         return _client
 
 
-_keeper: Client | None = None
+_keeper: Client | None = None  # looked up once: every call by name passes here
 
 
 def get_keeper() -> Client:
@@ -257,12 +257,19 @@ def get_keeper() -> Client:
     That is the server of this process, unless that is a private one: then it is the background server of the user.
     """
     global _keeper
-    chosen = home.chosen_server()
-    if context.server_keeps_apps or (context.server is None and chosen is not None):
-        return keep_client()
+    if (keeper := _keeper) is None:
+        chosen = home.chosen_server()
+        if context.server_keeps_apps or (context.server is None and chosen is not None):
+            keeper = _keeper = keep_client()
+        else:
+            keeper = _dial_keeper(chosen or home.background_server())
+    return keeper
+
+
+def _dial_keeper(server: home.Server) -> Client:
+    global _keeper
     with _making:
         if _keeper is None:
-            server = chosen or home.background_server()
             _keeper = Client(dial(server.address, ca=server.ca), server=server)
             atexit.register(close_keeper)
         return _keeper
@@ -371,9 +378,10 @@ def keep_client() -> Client:
 
 def close_client() -> None:
     """End the connection of this process, and with it a private server."""
-    global _client
+    global _client, _keeper
     with _making:
         client, _client = _client, None
+        _keeper = None if _keeper is client else _keeper
     if client is not None:
         client.close()
 
@@ -411,7 +419,7 @@ def _open_standard_descriptors() -> None:
 def _after_fork() -> None:
     global _client, _keeper, _making
     _making = threading.Lock()
-    for client in (_client, _keeper):
+    for client in {_client, _keeper}:
         if client is not None:
             client.forget()
     _client = _keeper = None
