@@ -59,7 +59,7 @@ class Logs:
         self._orders: SimpleQueue[Callable[[], None] | tuple[str, bytes] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._handed = self._written = 0  # bytes; the one is the loop's, the other the thread's
-        self._left_out: dict[str, int] = {}  # by app, pieces
+        self._left_out: dict[str, int] = {}  # by app, lines
         self._readers: dict[tuple[Connection, int], Reader] = {}
         self._failing = False
 
@@ -67,7 +67,7 @@ class Logs:
         """Keep whole lines, and send them to who follows."""
         entry = m.LogEntry(self._now(), function, container, stream, text)
         if self._handed - self._written > UNWRITTEN_BYTES:
-            self._left_out[app] = self._left_out.get(app, 0) + text.count("\n")
+            self._left_out[app] = self._left_out.get(app, 0) + lines_of(entry)
         else:
             if left_out := self._left_out.pop(app, 0):
                 words = f"{left_out:,} lines before this one are not kept: they came faster than the disk takes them\n"
@@ -136,7 +136,7 @@ class Logs:
     def _pass_on(self, reader: Reader, entry: m.LogEntry) -> None:
         behind = reader.connection.unread if reader.is_here else reader.held_bytes
         if behind > UNREAD_BYTES:
-            reader.left_out += entry.text.count("\n")
+            reader.left_out += lines_of(entry)
             return
         entries = [entry]
         if reader.left_out:
@@ -188,6 +188,11 @@ class Logs:
                 log.error("the log of %s can't be kept: %s", app, error)
             self._failing = True
         self._written += len(data)
+
+
+def lines_of(entry: m.LogEntry) -> int:
+    """How many lines there are; the last one may not be whole."""
+    return entry.text.count("\n") + (not entry.text.endswith("\n"))
 
 
 def pages(entries: list[m.LogEntry]) -> Iterator[list[m.LogEntry]]:
