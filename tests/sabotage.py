@@ -25,6 +25,7 @@ TESTS = ("tests/core", "tests/transcripts", *LAWS)
 RESTARTS = ("tests/core/test_snapshot.py", "tests/stores", "tests/conformance/test_durable_stores.py")
 CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
 LOOKING = ("tests/server/test_listing.py", "tests/server/test_logs.py")
+SESSIONS = ("tests/wire/test_delivery.py", "tests/server/test_sessions.py")
 SECONDS = 300
 
 
@@ -210,6 +211,28 @@ BUGS = [
     Bug("a log loses what comes as it is read", "server/logs.py", "send(reader.held, last", "send([], last", LOOKING),
     Bug("a half line of a log spoils the next", "server/logfiles.py", "and _is_whole(files[-1])", "", LOOKING),
     Bug("a log has no limit", "server/logfiles.py", "if file.size >= FILE_BYTES:", "if not file.size:", LOOKING),
+    Bug("what has arrived comes again", "wire/delivery.py", "self._confirmed = count", "pass", SESSIONS),
+    Bug(
+        "what is said meanwhile is lost",
+        "server/connections.py",
+        "self._delivery.send(message, payload)",
+        "pass",
+        SESSIONS,
+    ),
+    Bug(
+        "anybody may go on with a session",
+        "server/connections.py",
+        "return earlier if same and",
+        "return earlier if",
+        SESSIONS,
+    ),
+    Bug(
+        "what is settled runs again after a restart",
+        "server/calls.py",
+        "unsettled = tuple(message.unsettled)",
+        "unsettled = ((message.first, message.first + message.count),)",
+        SESSIONS,
+    ),
 ]
 
 

@@ -41,12 +41,7 @@ from .link import Link
 
 SERVER_EXIT_SECONDS = 3.0  # a private server that takes longer to end is killed
 
-REPEATABLE = (
-    m.Resolve,
-    m.OfferFiles,
-    m.Inquire,
-    m.Cancel,
-)  # requests with an effect that is the same when they come twice
+REPEATABLE = (m.Resolve, m.OfferFiles, m.Inquire, m.Cancel)  # requests that may as well come twice
 
 _requests = itertools.count(1)
 
