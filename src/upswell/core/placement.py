@@ -19,6 +19,11 @@ class Node(msgspec.Struct):
     reserved_cpu: float = 0.0
     reserved_memory: int = 0
 
+    def measured(self, cores: float, memory_available: int) -> None:
+        """What there is now. On a cluster machines come and go."""
+        self.cores, self.memory_available = cores, memory_available
+        self.memory_total = max(self.memory_total, memory_available)
+
     def reserve(self, resources: Resources) -> None:
         self.reserved_cpu += resources.cpu
         self.reserved_memory += resources.memory_mib * MIB

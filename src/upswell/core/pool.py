@@ -324,7 +324,7 @@ class Pool:
 
     def sampled(self, event: UsageSampled, now: float) -> None:
         """Learn what running inputs use, before any of them has ended."""
-        self._node.memory_available = event.memory_available
+        self._node.measured(event.cores, event.memory_available)
         containers = self.containers
         self._sampling.learn(event, containers.by_id, containers.running, self._node.cores, self.estimates, now)
 
