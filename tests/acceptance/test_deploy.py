@@ -1,7 +1,9 @@
 """Apps that a server keeps: what is sent, what is served, and how it is called by name from anywhere."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -10,7 +12,7 @@ import pytest
 
 from upswell.server.tokens import TokenFile
 
-from .processes import UPSWELL, Program, kept_server
+from .processes import SECONDS_TO_RUN, UPSWELL, Program, kept_server, until
 
 pytestmark = pytest.mark.usefixtures("keeper")
 
@@ -623,6 +625,25 @@ def test_a_server_that_does_not_see_our_files(tmp_path_factory: pytest.TempPathF
         deployed(program)
         text = "from upswell import Function\nprint(Function.from_name('census', 'square').remote(3))"
         assert python(program, text) == ["9"]
+
+
+def test_the_first_deploy_starts_a_server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    program = Program(tmp_path_factory.mktemp("first"))
+    program.write(CENSUS, "project/app.py")
+    program.write(HELPER, "project/helper.py")
+    call = "from upswell import Function; print(Function.from_name('census', 'square').remote(3))"
+    try:
+        first = program.start([*UPSWELL, "deploy", "project/app.py"])
+        out, err = first.communicate(timeout=SECONDS_TO_RUN)
+        assert out.startswith("census, version 1") and "started a server in the background" in err
+        again = program.start([*UPSWELL, "deploy", "project/app.py"])
+        out, err = again.communicate(timeout=SECONDS_TO_RUN)
+        assert out.startswith("census is unchanged") and err == ""
+        caller = program.start([sys.executable, "-c", call])
+        assert caller.communicate(timeout=SECONDS_TO_RUN) == ("9\n", "")
+    finally:
+        os.kill(int((program.home / "lock").read_text()), signal.SIGTERM)
+        assert until(lambda: not program.processes(), SECONDS_TO_RUN)
 
 
 def test_it_is_served_again_after_a_restart(tmp_path_factory: pytest.TempPathFactory) -> None:
