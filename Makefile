@@ -9,7 +9,7 @@ PIP    := PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) PIP_DISABLE_PIP_VE
 SIDE_BY_SIDE = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check laws bench sabotage chaos soak simulate clean
+.PHONY: help demo test check laws fuzz bench sabotage chaos soak simulate clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: $(VENV)/.dev ## ruff, mypy --strict, and the layers of the code
 
 laws: $(VENV)/.dev ## play many histories against the laws of the core, drawn afresh (EXAMPLES=2000)
 	UPSWELL_EXAMPLES=$(or $(EXAMPLES),2000) $(BIN)/python -m pytest --timeout=0 tests/properties $(ARGS)
+
+fuzz: $(VENV)/.dev ## send malformed frames to a server by every door (FRAMES=1000000 SEED=1)
+	UPSWELL_FUZZ_FRAMES=$(or $(FRAMES),1000000) UPSWELL_FUZZ_SEED=$(or $(SEED),1) $(BIN)/python -m pytest tests/server/test_fuzz.py $(ARGS)
 
 bench: $(VENV)/.bench ## measure against the peers (ONLY=name, WITH=ray,dask, ARGS="--rounds 5")
 	@$(BIN)/python -m compileall -q src/upswell # as pip does for the peers

@@ -14,7 +14,8 @@ import msgspec
 from .errors import InvalidError
 from .spec import Limits
 
-SOCKET = "server.sock"
+SOCKET, LOCK, LOG = "server.sock", "lock", "server.log"
+DATABASE = "upswell.db"
 CONFIGURATION = "config.toml"
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from .homes import Home
 from .processes import Program, kept_server
 from .tmux import Tmux
 
@@ -15,6 +16,14 @@ from .tmux import Tmux
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
     return Program(tmp_path)
+
+
+@pytest.fixture
+def home(program: Program) -> Iterator[Home]:
+    """The program's home, for commands that leave a server running."""
+    one = Home(program, program.home)
+    yield one
+    one.clear()
 
 
 @pytest.fixture

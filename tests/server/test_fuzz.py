@@ -1,18 +1,24 @@
-"""Thousands of malformed, misplaced and mutated frames against a real server: whoever sends one is sent away or
-ignored, an honest client and an honest container never notice, and the server lives.
+"""Thousands of malformed, misplaced and mutated frames against a real server, over each of its doors and with every
+identity: whoever sends one is sent away or ignored, an honest client and an honest container never notice, and the
+server lives.
 
 `UPSWELL_FUZZ_FRAMES` sets how many; `UPSWELL_FUZZ_SEED` which. A failure prints the seed and the frame.
+`make fuzz FRAMES=1000000` runs many.
 """
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from random import Random
+from typing import get_args
 
 import pytest
 
 from tests.wire import arbitrary
+from upswell.home import Serving
 from upswell.server import connections, objects, runtime
+from upswell.server.tokens import Scope
 from upswell.spec import AutoscalerSettings, SettingsUpdate
 from upswell.wire import messages as m
 from upswell.wire.codec import encode
@@ -25,11 +31,15 @@ FRAMES_AT_MOST = 30  # that one peer sends; most are sent away earlier
 FROM_CLIENTS = (
     m.Submit, m.EndInputs, m.Cancel, m.Collect, m.Uncollect, m.Inquire, m.Watch, m.Release, m.OpenApp, m.CloseApp,
     m.UseObject, m.Withdraw, m.Bye, m.List, m.ReadLogs, m.Unfollow, m.StopContainer,
+    m.Declare, m.Consumed, m.DescribeGraph, m.DescribeServer, m.Resolve, m.OfferFiles,
+    m.PutFile, m.Deploy, m.Rollback, m.StopApp,
 )  # fmt: skip
 FROM_CONTAINERS = (
     m.Ready, m.StartFailed, m.Results, m.Failure, m.Returned, m.Suspended, m.Resumed, m.Release, m.Bye,
 )  # fmt: skip
 IDS = ("fc-honest", "fc-1", "fc-2", "fc-3", "ap-1/bad", "ap-1/good", "ap-1", "ap-2", "ap-none/f")
+
+Role = Callable[[Stage, "Mischief"], Awaitable[tuple[Peer, tuple[type[m.Message], ...]]]]
 
 pytestmark = pytest.mark.timeout(60 + FRAMES // 100)
 
@@ -98,7 +108,7 @@ class Mischief:
         return bytes(changed)
 
 
-async def test_nobody_brings_the_server_down(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_brings_the_server_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mischief = Mischief(SEED)
 
     def fail() -> None:
@@ -109,10 +119,10 @@ async def test_nobody_brings_the_server_down(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(runtime, "give_up", fail)
     monkeypatch.setattr(objects, "give_up", fail)
     loop.set_exception_handler(lambda _, context: defects.append(context))
-    async with stage() as here:
+    async with stage(home=tmp_path, serving=Serving(listen="127.0.0.1:0")) as here:
         await open_app(here)
-        roles: list[Callable[[Stage, Mischief], Awaitable[tuple[Peer, tuple[type[m.Message], ...]]]]]
-        roles = [as_stranger, as_client, as_container, as_container]
+        roles: list[Role]
+        roles = [as_stranger, as_client, as_container, as_container, as_neighbour, from_elsewhere, *with_tokens(here)]
         frames = 0
         while frames < FRAMES:
             peer, kinds = await mischief.random.choice(roles)(here, mischief)
@@ -139,6 +149,28 @@ async def as_stranger(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.Mess
 
 async def as_client(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:
     return await here.client_inside(await a_bad_one(here)), FROM_CLIENTS
+
+
+async def as_neighbour(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:
+    return await here.neighbour(), FROM_CLIENTS
+
+
+async def from_elsewhere(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:
+    return await here.remote(None), arbitrary.TYPES
+
+
+def with_tokens(here: Stage) -> list[Role]:
+    """Clients from elsewhere, one of each scope."""
+    assert here.front is not None
+    made = [here.front.tokens.create(scope, 0.0)[1] for scope in get_args(Scope)]
+
+    def with_token(text: str) -> Role:
+        async def role(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:
+            return await here.remote(text), (*FROM_CLIENTS, m.Piece)
+
+        return role
+
+    return [with_token(text) for text in made]
 
 
 async def as_container(here: Stage, mischief: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:

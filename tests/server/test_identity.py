@@ -178,8 +178,8 @@ async def test_a_container_reaches_what_its_app_has_made_elsewhere(tmp_path: Pat
 
 async def test_a_container_surveys_nothing(here: Stage) -> None:
     inside = await here.client_inside(await here.started("ap-1/f"))
-    await inside.send(m.List(1, m.ListApps()), m.ReadLogs(2, "ap-2"), m.StopContainer(3, "co-1"))
-    assert [(await inside.expect(m.Denied))[0].about for _ in range(3)] == ["1", "2", "3"]
+    await inside.send(m.List(1, m.ListApps()), m.ReadLogs(2, "ap-2"), m.StopContainer(3, "co-1"), m.DescribeServer(4))
+    assert [(await inside.expect(m.Denied))[0].about for _ in range(4)] == ["1", "2", "3", "4"]
 
 
 async def test_a_container_deploys_nothing(here: Stage) -> None:

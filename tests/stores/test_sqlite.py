@@ -15,11 +15,12 @@ import pytest
 
 from upswell import store as s
 from upswell.errors import ConflictError, Error, ResourceExhaustedError, StoreError
+from upswell.home import DATABASE
 from upswell.spec import OUTCOMES_KEPT_SECONDS
 from upswell.store import Kept
 from upswell.stores import schema
 from upswell.stores.recent import Recent
-from upswell.stores.sqlite import FILE, SqliteStore
+from upswell.stores.sqlite import SqliteStore
 
 from .desk import Desk, opened, outputs, saved
 
@@ -103,7 +104,7 @@ def test_without_room_submissions_are_refused_and_outcomes_wait(tmp_path: Path) 
             while (refused := desk.offer(large("fc-1", first))) is None:
                 first += 1
             assert isinstance(refused, ResourceExhaustedError)
-            assert FILE in str(refused)
+            assert DATABASE in str(refused)
             assert 5 < first < 20
             before = saved(desk)
             for position in range(first):  # more than what may be left of the last page
@@ -158,7 +159,7 @@ def filled(home: Path) -> Path:
     with Desk(home) as desk:
         for number in range(20):
             desk.offer(*opened(f"fc-{number}"), large(f"fc-{number}", 10))
-    return home / FILE
+    return home / DATABASE
 
 
 def test_a_damaged_file_is_refused_by_name_with_what_to_do(tmp_path: Path) -> None:
@@ -178,12 +179,12 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("a letter to a friend, long enough to be one" * 100)
+    (tmp_path / DATABASE).write_text("a letter to a friend, long enough to be one" * 100)
     assert "upswell server backup" in str(refuses(tmp_path))
 
 
 def test_the_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
-    other = apsw.Connection(str(tmp_path / FILE))
+    other = apsw.Connection(str(tmp_path / DATABASE))
     other.execute("CREATE TABLE songs (title)")
     other.close()
     assert "another program" in str(refuses(tmp_path))
@@ -217,7 +218,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
 def test_a_file_of_a_later_format_is_refused(tmp_path: Path) -> None:
     with Desk(tmp_path) as desk:
         desk.offer(*opened("fc-1"))
-    connection = apsw.Connection(str(tmp_path / FILE))
+    connection = apsw.Connection(str(tmp_path / DATABASE))
     connection.pragma("user_version", len(schema.MIGRATIONS) + 1)
     connection.close()
     assert "newer upswell" in str(refuses(tmp_path))
@@ -230,18 +231,18 @@ def test_a_copy_is_consistent_while_others_write(tmp_path: Path) -> None:
     with Desk(tmp_path / "home") as desk:
         desk.offer(*opened("fc-0"))
         copied: list[Error | None] = []
-        desk.store.backup(str(tmp_path / "copy" / FILE), copied.append)
+        desk.store.backup(str(tmp_path / "copy" / DATABASE), copied.append)
         desk.run_until(copied)
         assert isinstance(copied.pop(), StoreError), "there is no such directory"
         (tmp_path / "copy").mkdir()
-        desk.store.backup(str(tmp_path / "copy" / FILE), copied.append)
+        desk.store.backup(str(tmp_path / "copy" / DATABASE), copied.append)
         number = 1
         while not copied:
             desk.offer(*opened(f"fc-{number}"))
             desk.commit(outputs(f"fc-{number}", 0, 10), s.DropInputs(f"fc-{number}", 0))
             number += 1
         assert copied == [None]
-    assert os.listdir(tmp_path / "copy") == [FILE]
+    assert os.listdir(tmp_path / "copy") == [DATABASE]
     with Desk(tmp_path / "copy") as copy:
         calls = saved(copy)
         assert 1 <= len(calls) <= number
@@ -255,18 +256,18 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with Desk(tmp_path / "home") as desk:
         desk.offer(*opened("fc-1"), large("fc-1", 10, 512))
         with no_file_larger_than(256 * KIB):
-            refused = desk.backup(tmp_path / "copy" / FILE)
+            refused = desk.backup(tmp_path / "copy" / DATABASE)
         assert "there is no room" in str(refused)
         assert os.listdir(tmp_path / "copy") == []
-        assert desk.backup(tmp_path / "copy" / FILE) is None
-        assert os.listdir(tmp_path / "copy") == [FILE]
+        assert desk.backup(tmp_path / "copy" / DATABASE) is None
+        assert os.listdir(tmp_path / "copy") == [DATABASE]
 
 
 # -- size ------------------------------------------------------------------------------------------
 
 
 def test_room_is_given_back(tmp_path: Path) -> None:
-    file = tmp_path / FILE
+    file = tmp_path / DATABASE
     with Desk(tmp_path) as desk:
         for number in range(100):
             desk.offer(*opened(f"fc-{number}"), large(f"fc-{number}", 10, 256))
@@ -283,7 +284,7 @@ def test_room_is_given_back(tmp_path: Path) -> None:
             )
         desk.sweep(OUTCOMES_KEPT_SECONDS)
     assert file.stat().st_size < 6 * KIB * KIB
-    assert not (tmp_path / f"{FILE}-wal").exists()
+    assert not (tmp_path / f"{DATABASE}-wal").exists()
 
 
 def test_only_so_much_is_kept_in_memory() -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 
 # In the order of `--help`. Each is a module of this package, with a command of its own name in it.
-NAMES = ("run", "deploy", "app", "function", "call", "container", "top")
+NAMES = ("run", "deploy", "serve", "server", "app", "function", "call", "container", "top")
 
 
 class Commands(click.Group):

@@ -43,7 +43,10 @@ class AppService:
     def open(self, connection: Connection, message: m.OpenApp) -> None:
         """Run the app until its client closes it, or is gone."""
         if self._code is not None and message.files:
-            self._code.make_tree(message.files)
+            try:
+                self._code.make_tree(message.files)
+            except Error as error:
+                raise ProtocolError(f"the code of {message.app}: {error}") from None
         app = self._dispatcher.apps[message.app] = App(
             message.app, message.name, connection, {}, deployed_at=self._dispatcher.ledger.now()
         )

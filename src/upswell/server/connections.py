@@ -132,8 +132,8 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.writelines(encode_parts(message, payload))
-        if self.unread > MAX_UNREAD_BYTES:
-            self._abandon(f"it left {self.unread} bytes unread")
+        if (unread := self._transport.get_write_buffer_size()) > MAX_UNREAD_BYTES:
+            self._abandon(f"it left {unread} bytes unread")
 
     @property
     def _is_writable(self) -> bool:

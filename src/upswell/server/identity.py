@@ -37,11 +37,12 @@ RIGHTS: dict[Kind, frozenset[Right]] = {
 
 # Every message that a client sends, and what it takes.
 NEEDED: dict[type[m.Message], Right] = {
-    **dict.fromkeys((m.Bye, m.Watch, m.Inquire, m.Resolve, m.DescribeGraph, m.DescribeServer), "look"),
+    **dict.fromkeys((m.Bye, m.Watch, m.Inquire, m.Resolve, m.DescribeGraph), "look"),
     **dict.fromkeys((m.Collect, m.Uncollect), "look"),
     **dict.fromkeys((m.OpenApp, m.CloseApp, m.Declare, m.Submit, m.Restore, m.EndInputs, m.Cancel, m.Consumed), "use"),
     **dict.fromkeys((m.UseObject, m.Withdraw, m.Piece), "use"),
-    **dict.fromkeys((m.List, m.ReadLogs, m.Unfollow), "survey"),  # of all that is here: no container's business
+    # Of all that is here: no container's business.
+    **dict.fromkeys((m.DescribeServer, m.List, m.ReadLogs, m.Unfollow), "survey"),
     **dict.fromkeys((m.OfferFiles, m.PutFile, m.Deploy, m.Rollback, m.StopApp, m.StopContainer), "deploy"),
     m.BackUp: "own",
 }

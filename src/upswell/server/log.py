@@ -9,7 +9,8 @@ from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-FILE = "server.log"
+from ..home import LOG
+
 MAX_LOG_BYTES = 8 << 20  # then a new file is begun
 OLD_FILES = 3  # server.log.1 and so on, the oldest of which goes
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -20,7 +21,7 @@ class ServerLog(RotatingFileHandler):
 
     def __init__(self, home: Path, *, takes_stderr: bool) -> None:
         self._takes_stderr = takes_stderr
-        super().__init__(home / FILE, maxBytes=MAX_LOG_BYTES, backupCount=OLD_FILES, encoding="utf-8")
+        super().__init__(home / LOG, maxBytes=MAX_LOG_BYTES, backupCount=OLD_FILES, encoding="utf-8")
 
     def _open(self) -> TextIOWrapper:
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -52,6 +52,10 @@ class RemoteConnection(Connection):
         return super().is_open and not self._is_leaving
 
     @property
+    def _is_writable(self) -> bool:
+        return super()._is_writable and not self._is_leaving
+
+    @property
     def unread(self) -> int:
         blocks = sum(one.block.buffers.size for one in self._waiting if one.block is not None)
         return super().unread + self._waiting_bytes + blocks
@@ -64,11 +68,11 @@ class RemoteConnection(Connection):
         if isinstance(message, m.Release):
             self._arrivals.taken(message.descriptor)
             return
+        if not self._is_writable:
+            return
         buffers = buffers_of(message)
         if buffers is None and not self._waiting:
             super()._write(message, payload)
-            return
-        if not self._is_writable:
             return
         # A block of our own: the peer can't have it closed while it is read.
         block = Block(os.dup(buffers.descriptor), buffers.size) if buffers else None
@@ -124,4 +128,7 @@ class RemoteConnection(Connection):
         self._is_leaving = True
         assert self._transport is not None
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:
+                pass  # the peer has left first

@@ -17,7 +17,7 @@ from ..clock import Clock
 from ..code import CodeStore
 from ..engine import Engine
 from ..errors import Error, InvalidError
-from ..home import SOCKET, Serving
+from ..home import DATABASE, SOCKET, Serving
 from ..spec import Limits, ObjectLimits
 from ..store import Snapshot, Store
 from ..wire import messages as m
@@ -44,6 +44,8 @@ CODE, LOGS = "code", "logs"  # in the server's home
 RETIRE_SECONDS = 10.0  # for exit hooks, when a server with a home ends; containers that take longer are killed
 RETIRE_LOOK_SECONDS = 0.01
 SWEEP_SECONDS = 60.0
+
+log = logging.getLogger("upswell.server")
 
 OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None]], Store]
 
@@ -124,6 +126,7 @@ class Server:
         if ready is not None:
             ready()
         await self.ended.wait()
+        log.info("process %d was told to end, or its client has", os.getpid())
         for one in listening:
             one.close()
         if self._home is not None:
@@ -254,7 +257,7 @@ def serve_home(engine: Engine, open_store: OpenStore, home: Path, serving: Servi
         addresses = [f"unix:{home / SOCKET}", *([front.address] if front else [])]
 
         def ready() -> None:
-            logging.getLogger("upswell.server").info("process %d serves at %s", os.getpid(), " and ".join(addresses))
+            log.info("process %d serves at %s", os.getpid(), " and ".join(addresses))
             notice.ready(" and ".join(addresses))
 
         await server.run(ready=ready)
@@ -271,13 +274,13 @@ def _front(home: Path, serving: Serving) -> Front | None:
 
 
 def kept_bytes(home: Path) -> int:
-    """The size of the files in the home, without those in its directories."""
-    return sum(entry.stat().st_size for entry in os.scandir(home) if entry.is_file(follow_symlinks=False))
+    """The size of the home's database, with the files that SQLite has beside it."""
+    return sum(entry.stat().st_size for entry in os.scandir(home) if entry.name.startswith(DATABASE))
 
 
 def _fail(error: Error) -> None:
     """Nothing can be kept any more."""
-    logging.getLogger("upswell.server").critical("%s", error)
+    log.critical("%s", error)
     os._exit(74)  # EX_IOERR; what was accepted is on the disk
 
 

@@ -67,6 +67,8 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_id("call", call)
             _check_whole("chunks", chunks, 0, 1 << 62)
             _check_whole("bytes", size, 0, 1 << 62)
+        case m.BackUp(path=path):
+            _require(path.startswith("/") and path.isprintable(), f"{path[:80]!r} is no absolute path")
         case m.DescribeGraph(request=request, call=call):
             _check_id("request", request)
             _check_id("call", call)

@@ -6,15 +6,17 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 
-from ..errors import ConflictError, StoreError
+from ..errors import ConflictError, NotFoundError, StoreError
+from ..home import DATABASE, LOCK
 from .schema import migrate
 
-LOCK = "lock"
+TRIES, TRY_SECONDS = 10, 0.01  # to take the lock
 CHECKED_BYTES = 64 << 20  # a file up to this size is checked as a whole when it is opened
 BUSY_MILLISECONDS = 5_000
 FAILED_WRITES = {apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_TRUNCATE}
@@ -30,7 +32,7 @@ def lock(home: Path) -> int:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(descriptor)
     except BlockingIOError:
         holder = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
         os.close(descriptor)
@@ -40,6 +42,15 @@ def lock(home: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _take(descriptor: int) -> None:
+    """Take the lock, if not at once: whoever only looks whether somebody has it, has it himself for that moment."""
+    for _ in range(TRIES):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(TRY_SECONDS)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def open_for_writing(path: str) -> apsw.Connection:
@@ -92,6 +103,21 @@ def copy(source: str, path: str) -> None:
         os.unlink(part)
         raise
     _sync(os.path.dirname(os.path.abspath(path)))
+
+
+def back_up(home: Path, path: str) -> None:
+    """Copy the file of a home that no server uses to `path`; `ConflictError` where one does."""
+    source = home / DATABASE
+    if not source.exists():
+        raise NotFoundError(f"there is no {source}: nothing was ever kept there")
+    descriptor = lock(home)
+    try:
+        with explained(str(source)):
+            copy(str(source), path)
+    except OSError as error:
+        raise StoreError(f"{source} could not be copied to {path}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
 
 
 def _copy_pages(source: str, path: str) -> None:

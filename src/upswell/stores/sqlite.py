@@ -16,6 +16,7 @@ import apsw
 
 from .. import store as s
 from ..errors import Error, StoreError
+from ..home import DATABASE
 from ..store import Kept, Outcome
 from ..wire.codec import LARGE_PAYLOAD_BYTES
 from .file import copy, explained, lock, open_for_writing
@@ -24,7 +25,6 @@ from .reading import Reader
 from .recent import Recent
 from .writer import Notify, Step, Sweep, Writer
 
-FILE = "upswell.db"
 RECENT_BYTES = 32 << 20  # of segments that are kept in memory too
 
 
@@ -38,7 +38,7 @@ class SqliteStore:
 
     def __init__(self, home: Path, notify: Notify, failed: Callable[[Error], None]) -> None:
         self._lock = lock(home)
-        self._path = str(home / FILE)
+        self._path = str(home / DATABASE)
         self._notify = notify
         self._passing = MemoryStore()  # what ends with the process
         self._recent = Recent(RECENT_BYTES)

@@ -99,6 +99,10 @@ class Channel:
         """Take the place of that channel, of which somebody may still want what came over it."""
         broken.close()
 
+    def be_patient(self, seconds: float) -> None:
+        """How long a `send` or a `receive` may wait from now on, before it raises `TimeoutError`."""
+        self._stream.settimeout(seconds)
+
     def fileno(self) -> int:
         """The descriptor, for those that wait for more than one thing."""
         return self._stream.fileno()

@@ -1,0 +1,71 @@
+"""`upswell serve`: this process becomes the server, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from .. import home
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HELP = """Run a server that keeps apps and calls, until a signal ends it.
+
+\b
+  upswell serve                                     for the programs of its user, on this machine
+  upswell serve --listen 0.0.0.0:7400 --tls-cert server.pem --tls-key server.key
+                                                    for other machines, too: they need a token,
+                                                    which `upswell server token create` makes
+
+Its state is in UPSWELL_HOME (~/.upswell); config.toml there may say all of this under [serve].
+`upswell server start` runs the same in the background.
+"""
+
+
+def serving_options(command: F) -> F:
+    """The options of a server, which `upswell server start` has too."""
+    for option in (
+        click.option("--engine", type=click.Choice(["local", "spawn"]), help="How containers start."),
+        click.option("--tls-key", metavar="F", type=click.Path(), help="The certificate's key."),
+        click.option("--tls-cert", metavar="F", type=click.Path(), help="The certificate to show there."),
+        click.option("--listen", metavar="HOST:PORT", help="Where other machines connect, with TLS and a token."),
+        click.option("--home", "directory", metavar="DIR", type=click.Path(), help="In place of UPSWELL_HOME."),
+    ):
+        command = option(command)
+    return command
+
+
+def as_arguments(listen: str | None, tls_cert: str | None, tls_key: str | None, engine: str | None) -> tuple[str, ...]:
+    """The options as the server's process takes them; names of files as seen from here."""
+    given = {
+        "--listen": listen,
+        "--tls-cert": tls_cert and os.path.abspath(tls_cert),
+        "--tls-key": tls_key and os.path.abspath(tls_key),
+        "--engine": engine,
+    }
+    return tuple(f"{name}={value}" for name, value in given.items() if value)
+
+
+def choose_home(directory: str | None) -> str:
+    """The home that the command is about."""
+    if directory:
+        os.environ["UPSWELL_HOME"] = os.path.abspath(directory)
+    return home.directory()
+
+
+@click.command(help=HELP, short_help="Run a server in the foreground.")
+@serving_options
+def serve(
+    directory: str | None, listen: str | None, tls_cert: str | None, tls_key: str | None, engine: str | None
+) -> None:
+    """Become the server."""
+    where = choose_home(directory)
+    options = as_arguments(listen, tls_cert, tls_key, engine)
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    # A fresh interpreter: the first thing that a server does is to fork, and this one has imported a command line.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "upswell.server", "--home", where, *options])

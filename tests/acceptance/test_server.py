@@ -1,0 +1,291 @@
+"""The server of a home: its life in the background and in the foreground, what it refuses, and a copy of its state."""
+
+import json
+import signal
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from upswell.wire import messages as m
+from upswell.wire.codec import encode
+
+from .homes import Home
+from .processes import SECONDS_TO_RUN, UPSWELL, Program, until
+
+EXIT_HOOK = """
+    import time
+
+    import upswell
+
+    app = upswell.App("hooked")
+
+
+    @app.cls(min_containers=1)
+    class Hooked:
+        @upswell.enter()
+        def begin(self):
+            open("kept.entered", "w").close()
+
+        @upswell.exit()
+        def end(self):
+            open("kept.left", "w").close()
+
+        @upswell.method()
+        def hold(self, seconds):
+            time.sleep(seconds)
+
+
+    @app.local_entrypoint()
+    def main():
+        Hooked().hold.remote(60)
+"""
+
+
+def test_a_life_in_the_background(home: Home) -> None:
+    first = home.upswell("server", "status")
+    assert first.status == 3
+    assert f"no server answers at unix:{home.path}/server.sock" in first.out and "upswell server start" in first.out
+    assert json.loads(home.upswell("server", "status", "--json").out)["running"] is False
+    started = home.upswell("server", "start")
+    assert (started.status, started.err) == (0, "")
+    status = home.status()
+    assert started.out == f"the server runs: process {status['process']}, unix:{home.path}/server.sock\n"
+    assert (status["running"], status["apps"], status["containers"]) == (True, 0, 0)
+    assert status["kept_bytes"] > 0 and status["addresses"] == [f"unix:{home.path}/server.sock"]
+    again = home.upswell("server", "start")
+    assert (again.status, "runs already" in again.out, str(status["process"]) in again.out) == (0, True, True)
+    assert f"process {status['process']}" in home.upswell("server", "status").out
+    assert f"process {status['process']} serves at" in home.upswell("server", "logs", "-n", "1").out
+    assert home.upswell("server", "stop").out == f"the server, process {status['process']}, has ended\n"
+    assert home.upswell("server", "stop").out == f"no server ran in {home.path}\n"
+    assert home.upswell("server", "status").status == 3
+    home.program.assert_all_gone()
+    assert home.path.stat().st_mode & 0o777 == 0o700
+    assert {path.name: path.stat().st_mode & 0o077 for path in home.path.iterdir() if path.is_file()} == dict.fromkeys(
+        ("lock", "server.log", "upswell.db"), 0
+    )
+
+
+def test_many_start_it_at_once(home: Home) -> None:
+    starts = [home.popen(*UPSWELL, "server", "start") for _ in range(4)]
+    said = [one.communicate(timeout=SECONDS_TO_RUN) for one in starts]
+    process = home.status()["process"]
+    assert [one.returncode for one in starts] == [0] * 4, said
+    assert sum("already" not in out for out, _ in said) == 1
+    assert all(f"process {process}," in out for out, _ in said)
+    home.upswell("server", "stop")
+
+
+def test_a_life_in_the_foreground(home: Home) -> None:
+    server = home.popen(*UPSWELL, "serve")
+    assert until(lambda: home.path.joinpath("server.sock").exists(), SECONDS_TO_RUN)
+    assert until(lambda: home.upswell("server", "status").status == 0, SECONDS_TO_RUN)
+    assert home.status()["process"] == server.pid
+    second = home.upswell("serve")
+    assert second.status == 1
+    assert second.err == (
+        f"upswell: {home.path} is in use by another server, process {server.pid}: stop that one, or set UPSWELL_HOME\n"
+    )
+    server.send_signal(signal.SIGINT)
+    _, said = server.communicate(timeout=SECONDS_TO_RUN)
+    assert server.returncode == 0
+    assert f"process {server.pid} serves at unix:{home.path}/server.sock" in said
+    home.program.assert_all_gone()
+
+
+def test_containers_clean_up_when_it_is_stopped(home: Home) -> None:
+    home.program.write(EXIT_HOOK)
+    with home.served() as status:
+        run = home.popen(*UPSWELL, "run", "program.py", UPSWELL_SERVER=status["addresses"][0])
+        assert until((home.program.folder / "kept.entered").exists, SECONDS_TO_RUN)
+        assert until(lambda: home.status()["containers"] == 1, SECONDS_TO_RUN)
+        assert not (home.program.folder / "kept.left").exists()
+        home.upswell("server", "stop")
+        assert (home.program.folder / "kept.left").exists()
+        run.kill()
+        run.communicate()
+    home.program.assert_all_gone()
+
+
+def test_the_log_is_followed(home: Home) -> None:
+    with home.served() as status:
+        follower = home.popen(*UPSWELL, "server", "logs", "-f", "-n", "1")
+        assert follower.stdout is not None
+        assert f"process {status['process']} serves" in follower.stdout.readline()
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(f"{home.path}/server.sock")
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert "closed, a frame of" in follower.stdout.readline()
+        follower.send_signal(signal.SIGINT)
+        follower.communicate(timeout=SECONDS_TO_RUN)
+        assert follower.returncode == 130
+
+
+def test_a_copy_while_it_runs_and_when_it_does_not(home: Home) -> None:
+    nothing = home.upswell("server", "backup", "copy.db")
+    assert nothing.status == 1 and "nothing was ever kept there" in nothing.err
+    with home.served():
+        made = home.upswell("server", "backup", "kept.copy.db")
+        assert made.status == 0, made.err
+        refused = home.upswell("server", "backup", "none/copy.db")
+        assert refused.status == 1 and "none/copy.db" in refused.err
+    assert home.upswell("server", "backup", "kept.later.db").status == 0
+    for name in ("kept.copy.db", "kept.later.db"):
+        path = home.program.folder / name
+        with sqlite3.connect(path) as copy:
+            assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert copy.execute("SELECT count(*) FROM apps").fetchall() == [(0,)]
+        copy.close()
+    (home.path / "upswell.db").write_bytes((home.program.folder / "kept.copy.db").read_bytes())
+    with home.served() as status:
+        assert status["running"]
+
+
+def test_a_damaged_file(home: Home) -> None:
+    with home.served():
+        pass
+    path = home.path / "upswell.db"
+    path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 8192)
+    for command in (("server", "start"), ("serve",)):
+        refused = home.upswell(*command)
+        assert refused.status == 1
+        assert f"{path} is damaged" in refused.err and "upswell server backup" in refused.err
+        assert "Traceback" not in refused.err
+    home.program.assert_all_gone()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("serv = 1", "unknown field `serv`"),
+        ("[serve]\nlimits = {pendin = 5}", "unknown field `pendin`"),
+        ("[serve]\nlimits = {pending = 0}", "the limit pending must be at least 1"),
+        ("server = ", "config.toml is not valid"),
+        ('[serve]\nlisten = "0.0.0.0:7000"', "without TLS would show everything to the network"),
+        ('[serve]\nlisten = "nowhere"', "is no HOST:PORT"),
+        ('[serve]\nengine = "none"', "there is no engine 'none'"),
+    ],
+)
+def test_a_configuration_that_is_wrong(home: Home, text: str, words: str) -> None:
+    home.path.mkdir(0o700)
+    (home.path / "config.toml").write_text(text)
+    refused = home.upswell("server", "start")
+    assert refused.status == 1 and words in refused.err, refused
+    assert "Traceback" not in refused.err
+    home.program.assert_all_gone()
+
+
+def test_a_home_that_others_may_write(home: Home) -> None:
+    home.path.mkdir(0o700)
+    home.path.chmod(0o720)
+    for command in (("server", "start"), ("serve",)):
+        refused = home.upswell(*command)
+        assert refused.status == 1 and f"run `chmod go-w {home.path}`" in refused.err
+
+
+def test_the_configured_server_is_used(home: Home) -> None:
+    home.program.write(
+        """
+        import os
+
+        import upswell
+
+        app = upswell.App("where")
+
+
+        @app.function()
+        def server():
+            return os.getppid()
+
+
+        @app.local_entrypoint()
+        def main():
+            print(server.remote() > 0, upswell.sdk.client.get_client()._process is None)
+        """
+    )
+    with home.served() as status:
+        private = home.upswell("run", "program.py")
+        assert private.out.split() == ["True", "False"], private.err
+        (home.path / "config.toml").write_text(f'server = "{status["addresses"][0]}"')
+        chosen = home.upswell("run", "program.py")
+        assert chosen.out.split() == ["True", "True"], chosen.err
+        other = home.upswell("run", "program.py", UPSWELL_SERVER=f"unix:{home.path}/none.sock")
+        assert other.status == 1 and f"no server answers at unix:{home.path}/none.sock" in other.err
+
+
+def test_a_client_of_another_protocol(home: Home) -> None:
+    home.program.write(
+        """
+        import upswell
+        from upswell.wire import messages
+
+        messages.PROTOCOL = 99
+        app = upswell.App("future")
+
+
+        @app.function()
+        def f():
+            pass
+
+
+        try:
+            with app.run():
+                f.remote()
+        except upswell.exception.ConnectionError as error:
+            print(error)
+        """
+    )
+    with home.served() as status:
+        said = home.python("program.py", UPSWELL_SERVER=status["addresses"][0])
+        assert f"you speak protocol 99, this server speaks {m.PROTOCOL}" in said.out, said.err
+        assert "you speak protocol 99" in home.upswell("server", "logs").out
+
+
+def test_a_frame_that_is_wrong_disturbs_nobody(home: Home) -> None:
+    with home.served() as status:
+        with socket.socket(socket.AF_UNIX) as honest, socket.socket(socket.AF_UNIX) as stranger:
+            for one in (honest, stranger):
+                one.connect(f"{home.path}/server.sock")
+                one.sendall(encode(m.Hello(m.PROTOCOL, "client", "", 1)))
+                assert one.recv(1 << 16)
+            stranger.sendall(b"\xff" * 100)
+            assert b"and the limit is" in stranger.recv(1 << 16)
+            honest.sendall(encode(m.DescribeServer(1)))
+            assert b"server.sock" in honest.recv(1 << 16)
+        assert "and the limit is" in home.upswell("server", "logs").out
+        assert home.status()["process"] == status["process"]
+
+
+def test_the_log_has_a_limit(tmp_path: Path) -> None:
+    """The process's own words go to the file of the moment, too."""
+    home = tmp_path / "kept"
+    home.mkdir()
+    program = """
+import logging, os, sys
+from pathlib import Path
+from upswell.server import log
+log.MAX_LOG_BYTES = 2000
+log.begin_log(Path(sys.argv[1]), in_background=True)
+for number in range(200):
+    logging.getLogger("upswell.server").info("line %d", number)
+    os.write(2, b"a traceback\\n")
+"""
+    done = Home(Program(tmp_path), home).python("-c", program, str(home))
+    assert (done.status, done.out, done.err) == (0, "", "")
+    files = sorted(path.name for path in home.iterdir())
+    assert files == ["server.log", "server.log.1", "server.log.2", "server.log.3"]
+    assert all(path.stat().st_size < 4000 for path in home.iterdir())
+    assert "line 199" in (home / "server.log").read_text() and "a traceback" in (home / "server.log").read_text()
+
+
+def test_starting_the_server_from_a_program(home: Home) -> None:
+    program = (
+        "from upswell.sdk.home_server import ensure_background_server as ensure; print(ensure().address); ensure()"
+    )
+    started = home.python("-c", program)
+    assert started.out == f"unix:{home.path}/server.sock\n"
+    assert started.err.count("started a server in the background") == 1 and "upswell server stop" in started.err
+    assert home.status()["running"]
+    assert home.upswell("server", "stop").status == 0
