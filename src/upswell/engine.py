@@ -4,7 +4,7 @@ outputs and heartbeats go over the container's own connection to the server.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -36,20 +36,36 @@ class ContainerOutput(msgspec.Struct, frozen=True):
     text: str
 
 
+class ContainerFound(msgspec.Struct, frozen=True):
+    """A container that an earlier server has started, and that is still there. It will call home again."""
+
+    container: str
+    token: str
+    function: str
+    version: int
+
+
 Report = Callable[[ContainerExit | ContainerOutput], None]
 
 
 class Engine(Protocol):
     """Starts and ends containers. Calls never block; what happens is reported on the server's loop."""
 
-    async def open(self, address: str, report: Report) -> None:
-        """Begin. `address` is where containers dial; `report` is called on the loop of the caller."""
+    async def open(self, address: str, report: Report) -> Sequence[ContainerFound]:
+        """Begin. `address` is where containers dial; `report` is called on the loop of the caller.
+
+        Returns the containers that an earlier engine, of a server that was killed, has left to this one. Nothing is
+        reported before the caller has had them.
+        """
 
     def prepare(self, function: FunctionRecord) -> None:
         """The function is declared: containers of it may soon be wanted (imports may begin)."""
 
-    def start(self, container: str, token: str, function: FunctionRecord) -> None:
-        """Start a container that presents `token` in its `Hello`. Its end is always reported, exactly once."""
+    def start(self, container: str, token: str, function: FunctionRecord, version: int = 0) -> None:
+        """Start a container that presents `token` in its `Hello`. Its end is always reported, exactly once.
+
+        `version` is that of the function's app, where it has any.
+        """
 
     def kill(self, container: str) -> None:
         """End the container's process and its children now."""
@@ -64,4 +80,7 @@ class Engine(Protocol):
         """What the node has now."""
 
     async def close(self) -> None:
-        """End every container and every process of the engine; all exits are reported before this returns."""
+        """End every container and every process of the engine; all exits are reported before this returns.
+
+        Nothing is left to a later engine then.
+        """

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from upswell.engine import ContainerExit, ContainerOutput, Engine
+from upswell.engine import ContainerExit, ContainerFound, ContainerOutput, Engine
 from upswell.spec import Environment, FunctionRecord, FunctionSpec, Resources
 from upswell.wire import messages as m
 from upswell.wire.codec import Decoder, encode
@@ -97,6 +97,8 @@ class Home:
         self.engine = engine
         self.exits: list[ContainerExit] = []
         self.written: list[ContainerOutput] = []
+        self.found: list[ContainerFound] = []
+        self.address = f"unix:@upswell-test-{secrets.token_hex(8)}"
         self._folder = folder
         self._news = asyncio.Event()
         self._numbers = itertools.count(1)
@@ -105,9 +107,14 @@ class Home:
         self._containers: list[Container] = []
 
     async def open(self) -> None:
-        name = f"upswell-test-{secrets.token_hex(8)}"
-        self._server = await asyncio.start_unix_server(self._greet, "\0" + name)
-        await self.engine.open(f"unix:@{name}", self._report)
+        await self.listen()
+        await self.open_engine()
+
+    async def listen(self) -> None:
+        self._server = await asyncio.start_unix_server(self._greet, "\0" + self.address.removeprefix("unix:@"))
+
+    async def open_engine(self) -> None:
+        self.found = list(await self.engine.open(self.address, self._report))
 
     async def close(self) -> None:
         await self.engine.close()
@@ -137,11 +144,16 @@ class Home:
 
     def start(self, function: FunctionRecord) -> str:
         """Have a container started."""
+        name, token = self.expect(function)
+        self.engine.start(name, token, function)
+        return name
+
+    def expect(self, function: FunctionRecord) -> tuple[str, str]:
+        """Name and token for a container that will call."""
         name, token = f"co-{next(self._numbers)}", secrets.token_hex(8)
         self._records[token] = function
         self._calls[name] = self._calls[token] = asyncio.get_running_loop().create_future()
-        self.engine.start(name, token, function)
-        return name
+        return name, token
 
     async def container(self, name: str) -> Container:
         """The container, once it is ready or has failed to start."""

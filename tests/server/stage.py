@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from upswell.clock import ManualClock
-from upswell.engine import Capacity, ContainerExit, ContainerOutput, Report
+from upswell.engine import Capacity, ContainerExit, ContainerFound, ContainerOutput, Report
 from upswell.errors import Error
 from upswell.home import SOCKET, Serving
 from upswell.server.front import Front
@@ -48,14 +48,15 @@ class PlayedEngine:
     killed: list[str] = field(default_factory=list)
     address: str = ""
 
-    async def open(self, address: str, report: Report) -> None:
+    async def open(self, address: str, report: Report) -> list[ContainerFound]:
         self.address, self._report = address, report
         self._loop = asyncio.get_running_loop()
+        return []
 
     def prepare(self, function: FunctionRecord) -> None:
         pass
 
-    def start(self, container: str, token: str, function: FunctionRecord) -> None:
+    def start(self, container: str, token: str, function: FunctionRecord, version: int = 0) -> None:
         self.tokens[container] = token
         self.functions[container] = function.id
 

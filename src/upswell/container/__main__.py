@@ -21,14 +21,14 @@ def main() -> None:
     # As with zygotes: the client has imported the module too, and shown what that prints.
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)
-    failed = load_environment(sprout.environment, sprout.code_root)
+    failed = load_environment(sprout.seed.environment, sprout.seed.code_root)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(out, 1)
     os.dup2(err, 2)
     for descriptor in (out, err, nothing):
         os.close(descriptor)
-    run_container(sprout.address, sprout.token, failed, in_group=sprout.in_group)
+    run_container(sprout.seed.address, sprout.token, failed, in_group=sprout.in_group)
 
 
 if __name__ == "__main__":

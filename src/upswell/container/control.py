@@ -1,4 +1,6 @@
-"""What an engine and its zygotes say to one another: one message a packet, over a socket pair that both inherit."""
+"""What an engine and its zygotes say to one another, one message a packet: with the root over one socket, in words that
+stay the same from version to version, and with each zygote over a socket pair of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,18 @@ import msgspec
 from ..spec import Environment
 
 MAX_PACKET_BYTES = 128 << 10
+PRESENT_AT_ONCE = 200  # containers in one packet
+
+# engine → root, with descriptors beside them
+SEED = (
+    b"seed"  # fork a zygote: its end of its socket, the parcel of its `Seed`, and the engine's end where that is kept
+)
+KEEP = b"keep"  # ... and the seconds that a successor is waited for, at the listening socket that comes with it
+END = b"end"  # end everything; so does, without KEEP, the end of the connection
+# root → the engine of a successor
+KEPT = b"kept"  # ... and the number of the protocol, and the root's process
+ZYGOTE = b"zygote"  # the engine's end of a zygote's socket, and the parcel of its seed
+ALL = b"all"  # no more zygotes come
 
 
 class Seed(msgspec.Struct, frozen=True):
@@ -21,16 +35,15 @@ class Seed(msgspec.Struct, frozen=True):
     address: str
     fresh: bool = False
     code_root: str = ""
+    rejoin_seconds: float = 0.0  # containers look so long for another server when theirs is gone
 
 
 class Sprout(msgspec.Struct, frozen=True):
     """What a container needs that is a new interpreter."""
 
-    environment: Environment
-    address: str
+    seed: Seed
     token: str
     in_group: bool
-    code_root: str = ""
 
 
 class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -38,11 +51,16 @@ class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Launch(Packet, tag=1, frozen=True):
-    """engine → zygote: fork a container; `memory_bytes` is its limit, 0 where it has none."""
+    """engine → zygote: fork a container; `memory_bytes` is its limit, 0 where it has none.
+
+    What it is a container of, the function and its version, is for the engine of a later server.
+    """
 
     container: str
     token: str
     memory_bytes: int = 0
+    function: str = ""
+    version: int = 0
 
 
 class End(Packet, tag=2, frozen=True):
@@ -82,8 +100,26 @@ class Awake(Packet, tag=6, frozen=True):
     """zygote → engine: the imports are done, from now on it obeys at once."""
 
 
+class Inventory(Packet, tag=7, frozen=True):
+    """engine → zygote: which containers are there? Answered by `Inhabitants`."""
+
+
+class Present(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A container that is there."""
+
+    launch: Launch
+    process: int
+
+
+class Inhabitants(Packet, tag=8, frozen=True):
+    """zygote → engine: containers that are there; with `is_all` no more follow."""
+
+    present: list[Present]
+    is_all: bool = False
+
+
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Launch | End | Launched | Ended | Wrote | Awake).decode
+decode = msgspec.msgpack.Decoder(Launch | End | Launched | Ended | Wrote | Awake | Inventory | Inhabitants).decode
 
 
 def parcel(value: Seed | Sprout) -> int:

@@ -1,15 +1,13 @@
 """Zygotes: processes that have done the imports, and fork containers in about a millisecond.
 
-The root zygote is forked by the engine before the server starts threads or a loop; it forks one zygote per environment,
-which imports the user's code once and forks a container for every `Launch`. A zygote owns its containers: it reads what
-they write, reaps them, and ends what they leave behind. The root outlives the server by a moment, and ends everything.
+The root zygote (`root.py`) forks one zygote per environment, which imports the user's code once and forks a container
+for every `Launch`. A zygote owns its containers: it reads what they write, reaps them, and ends what they leave behind.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import select
 import selectors
 import signal
 import socket
@@ -21,7 +19,7 @@ from typing import NoReturn
 
 from ..errors import InvalidError
 from ..sdk.app import App
-from . import control, groups
+from . import control
 from .groups import Group
 from .lineage import Guardian, adopt_orphans, close_descriptors, die_with_parent, kill_group
 from .lines import Lines
@@ -32,69 +30,11 @@ READ_BYTES = 64 << 10
 UNFINISHED_LINE_SECONDS = 0.1
 
 
-def run_root(control_socket: socket.socket) -> NoReturn:
-    """Be the root zygote: fork a zygote for every seed; when the engine is gone end every process below, and exit.
-
-    It has a session of its own, so that whatever is done to the server's does not keep it from that.
-    """
-    try:
-        _serve_as_root(control_socket)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(1)
-
-
-def _serve_as_root(control_socket: socket.socket) -> NoReturn:
-    os.setsid()
-    close_descriptors(3, keep=control_socket.fileno())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    guardian = Guardian()
-    poller = select.poll()
-    poller.register(control_socket, select.POLLIN)
-    poller.register(guardian.wake, select.POLLIN)
-    while True:
-        ready = {descriptor for descriptor, _ in poller.poll()}
-        if guardian.wake in ready:
-            guardian.reap()  # a zygote has died: what it had comes here, and is ended
-        if control_socket.fileno() in ready:
-            packet, descriptors, _, _ = socket.recv_fds(control_socket, 16, 2)
-            if not packet:
-                guardian.end_all()
-                groups.remove_all(os.getpid())
-                os._exit(0)
-            _fork_zygote(control_socket, guardian, *descriptors)
-
-
-def _fork_zygote(control_socket: socket.socket, guardian: Guardian, its_control: int, parcel: int) -> None:
-    me = os.getpid()
-    try:
-        process = os.fork()
-    except OSError:
-        process = -1  # its control socket is closed below, which says so
-    if process == 0:
-        try:
-            die_with_parent(me)
-            guardian.leave()
-            control_socket.close()
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            Zygote(socket.socket(fileno=its_control), control.read_seed(parcel)).run()
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(1)
-    if process > 0:
-        guardian.own.add(process)
-    os.close(its_control)
-    os.close(parcel)
-
-
 @dataclass(slots=True, eq=False)
 class Child:
     """A container's process, and what it wrote that was not forwarded."""
 
-    container: str
+    launch: control.Launch
     process: int
     pipes: dict[int, int]  # descriptor → stream
     group: Group | None
@@ -162,8 +102,16 @@ class Zygote:
                 self._launch(launch)
             case control.End(container=container):
                 for child in self._children.values():
-                    if child.container == container:
+                    if child.launch.container == container:
                         kill_group(child.process)
+            case control.Inventory():
+                self._send_inventory()
+
+    def _send_inventory(self) -> None:
+        present = [control.Present(child.launch, child.process) for child in self._children.values()]
+        for start in range(0, len(present), control.PRESENT_AT_ONCE):
+            self._send(control.Inhabitants(present[start : start + control.PRESENT_AT_ONCE]))
+        self._send(control.Inhabitants([], is_all=True))
 
     # -- the birth of containers -------------------------------------------------------------------
 
@@ -184,7 +132,7 @@ class Zygote:
         out_read, out_write, err_read, err_write = pipes
         os.close(out_write)
         os.close(err_write)
-        child = self._children[process] = Child(launch.container, process, {out_read: 1, err_read: 2}, group)
+        child = self._children[process] = Child(launch, process, {out_read: 1, err_read: 2}, group)
         self._guardian.own.add(process)
         for descriptor in child.pipes:
             os.set_blocking(descriptor, False)
@@ -205,10 +153,7 @@ class Zygote:
             in_group = group is not None and group.enter()
             _become_container(pipes[1], pipes[3])
             if self._seed.fresh:
-                seed = self._seed
-                _become_interpreter(
-                    control.Sprout(seed.environment, seed.address, launch.token, in_group, seed.code_root)
-                )
+                _become_interpreter(control.Sprout(self._seed, launch.token, in_group))
             run_container(self._seed.address, launch.token, self._failed, in_group=in_group)
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -228,7 +173,7 @@ class Zygote:
             return False
         stream = child.pipes[descriptor]
         for text in child.lines[stream].feed(data):
-            self._send(control.Wrote(child.container, stream, text))
+            self._send(control.Wrote(child.launch.container, stream, text))
         return True
 
     def _close(self, child: Child, descriptor: int) -> None:
@@ -236,13 +181,13 @@ class Zygote:
         self._selector.unregister(descriptor)
         os.close(descriptor)
         for text in child.lines[stream].end():
-            self._send(control.Wrote(child.container, stream, text))
+            self._send(control.Wrote(child.launch.container, stream, text))
 
     def _let_go_of_lines(self) -> None:
         for child in self._children.values():
             for stream, lines in child.lines.items():
                 for text in lines.let_go():
-                    self._send(control.Wrote(child.container, stream, text))
+                    self._send(control.Wrote(child.launch.container, stream, text))
 
     def _end_overrun(self, child: Child) -> None:
         """The kernel is about to kill a process of the container for want of memory: the container ends whole."""
@@ -262,7 +207,7 @@ class Zygote:
                 if descriptor in child.pipes:
                     self._close(child, descriptor)
             reason = self._leave_group(child.group) if child.group else ""
-            self._send(control.Ended(child.container, os.waitstatus_to_exitcode(status), reason, bool(reason)))
+            self._send(control.Ended(child.launch.container, os.waitstatus_to_exitcode(status), reason, bool(reason)))
         self._leaving = [group for group in self._leaving if not group.remove()]
 
     def _leave_group(self, group: Group) -> str:

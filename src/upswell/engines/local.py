@@ -1,7 +1,8 @@
 """The local engine: containers are processes of this machine, forked from zygotes that have done the imports.
 
 Making the engine forks the root zygote at once, so it must be made before the process starts threads or a loop. The
-root holds the other end of a socket: when the server is gone, however that came, it ends every process of the engine.
+root holds the other end of a socket: when the server is gone, however that came, it ends every process of the engine,
+at once or, where a successor may come, after some time.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..container import control
-from ..engine import Capacity, ContainerExit, ContainerOutput, Report
+from ..engine import Capacity, ContainerExit, ContainerFound, ContainerOutput, Report
 from ..errors import InvalidError
 from ..spec import Environment, FunctionRecord
+
+if TYPE_CHECKING:
+    from .succession import Legacy
 
 if not hasattr(os, "fork"):
     raise InvalidError(f"the local engine forks processes, which {sys.platform} can't: use Linux, or macOS")
@@ -27,6 +32,9 @@ if not hasattr(os, "fork"):
 RESERVE_BYTES, RESERVE_SHARE = 1 << 30, 0.1  # memory of the machine that is left alone: the lesser of the two
 CLOSE_SECONDS = 2.0
 PACKETS_AT_ONCE = 8  # of one zygote in a turn of the loop: a container may write faster than anybody reads
+REJOIN_SECONDS = 60.0  # so long what a killed server has started goes on, and looks for the next one
+INVENTORY_SECONDS = 1.0  # zygotes of an earlier server that import have no containers, and are not waited for
+ROOT_SOCKET = "root.sock"  # in the home of a server, where the root zygote waits for the next one
 
 
 @dataclass(slots=True, eq=False)
@@ -35,44 +43,67 @@ class Zygote:
 
     control: socket.socket
     is_awake: bool = False  # it has done its imports and obeys
+    is_counted: bool = True  # false where it is an earlier server's, and has not said yet which containers it has
     outgoing: deque[bytes] = field(default_factory=deque)
     containers: dict[str, int] = field(default_factory=dict)  # → process, 0 until it is known
 
 
 class LocalEngine:
-    """Starts and ends containers on this machine. `code_root` is the folder of the trees that environments name."""
+    """Starts and ends containers on this machine.
+
+    With `home`, the directory of a server, they outlive a server that is killed by `rejoin_seconds`, in which the
+    engine of the next server with that home finds them. `code_root` is the folder of the trees that environments name.
+    """
 
     _fresh = False  # whether each container is an interpreter of its own instead of a fork
 
-    def __init__(self, code_root: Path | None = None) -> None:
+    def __init__(
+        self, code_root: Path | None = None, home: Path | None = None, rejoin_seconds: float = REJOIN_SECONDS
+    ) -> None:
         self._code_root = str(code_root.absolute()) if code_root is not None else ""
+        self._root_socket = home.absolute() / ROOT_SOCKET if home is not None else None
+        self._rejoin_seconds = rejoin_seconds if home is not None else 0.0
+        self._zygotes: dict[control.Seed, Zygote] = {}
+        self._of: dict[str, Zygote] = {}  # container → its zygote
+        self._found: list[ContainerFound] = []
+        self._early: list[ContainerExit | ContainerOutput] | None = []  # reports that wait until this is open
         self._root, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._root_process = os.fork()
         if self._root_process == 0:
             self._root.close()
             _be_root(theirs)
         theirs.close()
-        self._zygotes: dict[Environment, Zygote] = {}
-        self._of: dict[str, Zygote] = {}  # container → its zygote
+        self._root_is_ours = True  # a child of this process
 
-    async def open(self, address: str, report: Report) -> None:
-        """Begin; see `Engine`."""
+    async def open(self, address: str, report: Report) -> Sequence[ContainerFound]:
+        """Begin; see `Engine`. The caller must hold the home's lock."""
         import asyncio  # here and below, so that the root zygote does not wait for it: see `_be_root`
 
         self._loop = asyncio.get_running_loop()
         self._address = address
         self._report = report
+        if self._root_socket is not None:
+            from .succession import take_over
+
+            if legacy := take_over(self._root_socket):
+                await self._take_over(legacy)
+            else:
+                self._await_successor(self._root_socket)
+        self._loop.call_soon(self._report_early)
+        found, self._found = self._found, []
+        return found
 
     def prepare(self, function: FunctionRecord) -> None:
         """Have the function's environment imported."""
         self._zygote(function.environment)
 
-    def start(self, container: str, token: str, function: FunctionRecord) -> None:
+    def start(self, container: str, token: str, function: FunctionRecord, version: int = 0) -> None:
         """Fork a container."""
         zygote = self._zygote(function.environment)
         zygote.containers[container] = 0
         self._of[container] = zygote
-        self._send(zygote, control.Launch(container, token, function.spec.resources.memory_mib << 20))
+        limit = function.spec.resources.memory_mib << 20
+        self._send(zygote, control.Launch(container, token, limit, function.id, version))
 
     def kill(self, container: str) -> None:
         """Kill the container and what it started."""
@@ -117,29 +148,102 @@ class LocalEngine:
             await asyncio.sleep(0.005)
         for zygote in list(self._zygotes.values()):
             self._lost(zygote)
-        self._root.close()  # and the root ends what is left
-        deadline = self._loop.time() + CLOSE_SECONDS
-        while os.waitpid(self._root_process, os.WNOHANG) == (0, 0):
-            if self._loop.time() > deadline:
-                os.kill(self._root_process, signal.SIGKILL)
+        await self._end_root()
+        if self._root_socket is not None:
+            self._root_socket.unlink(missing_ok=True)
+
+    # -- the root ----------------------------------------------------------------------------------
+
+    async def _end_root(self) -> None:
+        """Have it end everything that is left; returns when it has."""
+        import asyncio
+
+        self._root.setblocking(False)
+        deadline, ended = self._loop.time() + CLOSE_SECONDS, False
+        try:
+            self._root.send(control.END)
+            while not ended:
+                try:
+                    ended = not self._root.recv(1)
+                except BlockingIOError:
+                    if self._loop.time() > deadline:
+                        os.kill(self._root_process, signal.SIGKILL)
+                    await asyncio.sleep(0.001)
+        except OSError:
+            pass  # it was killed
+        self._root.close()
+        if self._root_is_ours:
+            os.waitpid(self._root_process, 0)
+
+    async def _take_over(self, legacy: Legacy) -> None:
+        """Go on with what an earlier server has left."""
+        import asyncio
+
+        await self._end_root()
+        self._root, self._root_process, self._root_is_ours = legacy.root, legacy.root_process, False
+        for seed, its_control in legacy.zygotes:
+            zygote = self._add(seed, its_control)
+            zygote.is_counted = False
+            self._send(zygote, control.Inventory())
+        deadline = self._loop.time() + INVENTORY_SECONDS
+        while not all(zygote.is_counted for zygote in self._zygotes.values()) and self._loop.time() < deadline:
             await asyncio.sleep(0.001)
+
+    def _report_early(self) -> None:
+        early, self._early = self._early, None
+        for report in early or ():
+            self._report(report)
+
+    def _tell(self, report: ContainerExit | ContainerOutput) -> None:
+        if self._early is not None:
+            self._early.append(report)
+        else:
+            self._report(report)
+
+    def _replace_root(self) -> None:
+        """The root was killed, and every zygote with it. By now there are threads, so the next is a program."""
+        self._root.close()
+        if self._root_is_ours:
+            os.waitpid(self._root_process, 0)
+        self._root, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        os.set_inheritable(theirs.fileno(), True)
+        command = [sys.executable, "-P", "-m", "upswell.container.root", str(theirs.fileno())]
+        self._root_process = os.posix_spawn(sys.executable, command, os.environ)
+        self._root_is_ours = True
+        theirs.close()
+        if self._root_socket is not None:
+            self._await_successor(self._root_socket)
+
+    def _await_successor(self, path: Path) -> None:
+        from .succession import await_successor
+
+        await_successor(self._root, path, self._rejoin_seconds)
 
     # -- zygotes -----------------------------------------------------------------------------------
 
     def _zygote(self, environment: Environment) -> Zygote:
-        zygote = self._zygotes.get(environment)
+        seed = control.Seed(environment, self._address, self._fresh, self._code_root, self._rejoin_seconds)
+        zygote = self._zygotes.get(seed)
         if zygote is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            parcel = control.parcel(control.Seed(environment, self._address, self._fresh, self._code_root))
+            parcel = control.parcel(seed)
+            descriptors = [theirs.fileno(), parcel]
+            if self._root_socket is not None:
+                descriptors.append(ours.fileno())
             try:
-                socket.send_fds(self._root, [b"seed"], [theirs.fileno(), parcel])
+                socket.send_fds(self._root, [control.SEED], descriptors)
             except OSError:
-                pass  # the root was killed; nobody has the other end now, and that says so
+                self._replace_root()
+                socket.send_fds(self._root, [control.SEED], descriptors)
             theirs.close()
             os.close(parcel)
-            ours.setblocking(False)
-            zygote = self._zygotes[environment] = Zygote(ours)
-            self._loop.add_reader(ours, self._read, environment, zygote)
+            zygote = self._add(seed, ours)
+        return zygote
+
+    def _add(self, seed: control.Seed, its_control: socket.socket) -> Zygote:
+        its_control.setblocking(False)
+        zygote = self._zygotes[seed] = Zygote(its_control)
+        self._loop.add_reader(its_control, self._read, seed, zygote)
         return zygote
 
     def _send(self, zygote: Zygote, packet: control.Packet) -> None:
@@ -159,7 +263,7 @@ class LocalEngine:
             zygote.outgoing.popleft()
         self._loop.remove_writer(zygote.control)
 
-    def _read(self, environment: Environment, zygote: Zygote) -> None:
+    def _read(self, seed: control.Seed, zygote: Zygote) -> None:
         for _ in range(PACKETS_AT_ONCE):
             try:
                 packet = zygote.control.recv(control.MAX_PACKET_BYTES)
@@ -168,7 +272,8 @@ class LocalEngine:
             except OSError:
                 packet = b""
             if not packet:
-                del self._zygotes[environment]
+                if self._zygotes.get(seed) is zygote:
+                    del self._zygotes[seed]
                 self._lost(zygote)
                 return
             match control.decode(packet):
@@ -176,10 +281,26 @@ class LocalEngine:
                     zygote.is_awake = True
                 case control.Launched(container=container, process=process) if container in zygote.containers:
                     zygote.containers[container] = process
-                case control.Wrote(container=container, stream=stream, text=text) if container in zygote.containers:
-                    self._report(ContainerOutput(container, stream, text))
+                case control.Wrote(container=container, stream=stream, text=text):
+                    if container in zygote.containers or not zygote.is_counted:
+                        self._tell(ContainerOutput(container, stream, text))
                 case control.Ended(container=container, status=status, reason=reason, out_of_memory=out_of_memory):
                     self._ended(zygote, container, status, reason or _in_words(status), out_of_memory)
+                case control.Inhabitants(present=present, is_all=is_all):
+                    self._count(zygote, present, is_all)
+
+    def _count(self, zygote: Zygote, present: list[control.Present], is_all: bool) -> None:
+        """These containers of an earlier server are there."""
+        zygote.is_awake = True
+        zygote.is_counted = is_all
+        for one in present:
+            launch = one.launch
+            if self._early is None:  # it began so late that nobody knows of it
+                self._send(zygote, control.End(launch.container))
+                continue
+            zygote.containers[launch.container] = one.process
+            self._of[launch.container] = zygote
+            self._found.append(ContainerFound(launch.container, launch.token, launch.function, launch.version))
 
     def _lost(self, zygote: Zygote) -> None:
         """The zygote is gone, and its containers with it."""
@@ -192,7 +313,7 @@ class LocalEngine:
     def _ended(self, zygote: Zygote, container: str, status: int, reason: str, out_of_memory: bool = False) -> None:
         if zygote.containers.pop(container, None) is not None:
             del self._of[container]
-            self._report(ContainerExit(container, status, reason, out_of_memory))
+            self._tell(ContainerExit(container, status, reason, out_of_memory))
 
     def _process(self, container: str) -> int:
         zygote = self._of.get(container)
@@ -202,7 +323,7 @@ class LocalEngine:
 def _be_root(control_socket: socket.socket) -> NoReturn:
     """Be the root zygote. What zygotes need is imported here, beside the server, which imports what it needs itself."""
     try:
-        from ..container.zygote import run_root
+        from ..container.root import run_root
 
         run_root(control_socket)
     except BaseException:

@@ -1,0 +1,195 @@
+"""What an engine with a home owes when its process is killed: the next one goes on with its containers, or nothing is
+left of them.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from upswell.engine import Engine
+from upswell.engines.local import LocalEngine
+from upswell.engines.spawn import SpawnEngine
+from upswell.spec import FunctionRecord
+
+from .home import Container, Home, ended, soon
+
+ENGINES: dict[str, Callable[..., Engine]] = {"local": LocalEngine, "spawn": SpawnEngine}
+LONG_SECONDS, SHORT_SECONDS = 60.0, 0.2
+
+ECHO = """
+    @app.function()
+    def echo(x):
+        print("ran", x, flush=True)
+        return x
+
+    @app.function()
+    def end(x):
+        os._exit(7)
+"""
+
+
+class Scene:
+    """Engines of one home, one after the other; those before the last are processes that are killed."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.home = Home(ENGINES[kind](home=folder, rejoin_seconds=LONG_SECONDS), folder)
+        self.processes: list[asyncio.subprocess.Process] = []
+
+    async def first_engine(
+        self, function: FunctionRecord, containers: int, seconds: float = LONG_SECONDS
+    ) -> tuple[list[str], list[Container]]:
+        """Containers that were started by an engine in a process of its own."""
+        record = self.folder / "record"
+        record.write_bytes(msgspec.msgpack.encode(function))
+        expected = [self.home.expect(function) for _ in range(containers)]
+        said = await self.run_engine(record, seconds, *(word for pair in expected for word in pair))
+        assert said == []
+        names = [name for name, _ in expected]
+        return names, [await self.home.container(name) for name in names]
+
+    async def run_engine(self, record: Path, seconds: float, *containers: str) -> list[str]:
+        """What the engine of another process has found."""
+        program = str(Path(__file__).with_name("first_engine.py"))
+        arguments = [str(self.folder), str(seconds), self.home.address, self.kind, str(record), *containers]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, program, *arguments, stdout=asyncio.subprocess.PIPE
+        )
+        self.processes.append(process)
+        assert process.stdout is not None
+        word, *found = (await soon(process.stdout.readline())).decode().split()
+        assert word == "found"
+        return found
+
+    async def kill_engine(self) -> None:
+        self.processes[-1].kill()
+        await soon(self.processes[-1].wait())
+
+    async def close(self) -> None:
+        for process in self.processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+@pytest.fixture(params=ENGINES)
+async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    before = set(psutil.Process().children(recursive=True))
+    one = Scene(request.param, tmp_path)
+    await one.home.listen()
+    yield one
+    await one.close()
+    await one.home.close()
+    assert set(psutil.Process().children(recursive=True)) == before, "close() leaves nothing"
+    names = [report.container for report in one.home.exits]
+    assert len(names) == len(set(names)), "each exit is reported once"
+
+
+def family(container: Container) -> tuple[int, int]:
+    """Its zygote and their root."""
+    zygote = psutil.Process(container.process).parent()
+    assert zygote is not None
+    return zygote.pid, zygote.ppid()
+
+
+async def test_the_next_engine_goes_on(scene: Scene) -> None:
+    home, function = scene.home, scene.home.function("echo", ECHO)
+    names, containers = await scene.first_engine(function, 3)
+    zygote, root = family(containers[0])
+    await scene.kill_engine()
+    assert await containers[0].run("between") == "between"
+    await home.open_engine()
+    assert [(one.container, one.function, one.version) for one in home.found] == [
+        (name, function.id, 3) for name in names
+    ]
+    await home.until(lambda: home.text(names[0], 1) == "ran between\n")
+    assert home.engine.cpu_seconds(names[1]) is not None
+    home.engine.kill(names[1])
+    assert (await home.exit_of(names[1])).status == -9
+    assert await containers[2].run("after") == "after"
+    _, fresh = await home.started(function)
+    assert await fresh.run("more") == "more"
+    assert family(fresh) == (zygote, root), "the imports are not done again"
+
+
+async def test_it_can_be_killed_again(scene: Scene) -> None:
+    names, containers = await scene.first_engine(scene.home.function("echo", ECHO), 2)
+    await scene.kill_engine()
+    assert await scene.run_engine(scene.folder / "record", LONG_SECONDS) == names
+    await scene.kill_engine()
+    await scene.home.open_engine()
+    assert [one.container for one in scene.home.found] == names
+    assert await containers[1].run(1) == 1
+
+
+async def test_what_ends_meanwhile_is_not_there(scene: Scene) -> None:
+    home = scene.home
+    names, containers = await scene.first_engine(home.function("end", ECHO), 2)
+    await scene.kill_engine()
+    containers[0].begin()
+    await ended(containers[0].process)
+    await home.open_engine()
+    assert [one.container for one in home.found] == names[1:]
+    containers[1].begin()
+    assert (await home.exit_of(names[1])).status == 7
+    assert [one.container for one in home.exits] == names[1:]
+
+
+async def test_no_engine_comes(scene: Scene) -> None:
+    home, function = scene.home, scene.home.function("echo", ECHO)
+    _, containers = await scene.first_engine(function, 2, SHORT_SECONDS)
+    processes = [container.process for container in containers] + list(family(containers[0]))
+    await scene.kill_engine()
+    for process in processes:
+        await ended(process)
+    await home.open_engine()
+    assert home.found == []
+    _, container = await home.started(function)
+    assert await container.run("late") == "late"
+
+
+async def test_an_orderly_end_leaves_nothing(scene: Scene) -> None:
+    home = scene.home
+    names, containers = await scene.first_engine(home.function("echo", ECHO), 2)
+    processes = [container.process for container in containers] + list(family(containers[0]))
+    await scene.kill_engine()
+    await home.open_engine()
+    await home.engine.close()
+    assert not any(psutil.pid_exists(process) for process in processes[:2])
+    for process in processes[2:]:
+        await ended(process)  # the root is nobody's child that we could wait for
+    assert sorted(one.container for one in home.exits) == names
+    home.engine.close = _nothing  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["zygote", "root"])
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+async def test_a_zygote_is_killed_too(scene: Scene, which: int, first: bool) -> None:
+    home, function = scene.home, scene.home.function("echo", ECHO)
+    _, containers = await scene.first_engine(function, 2)
+    victim = family(containers[0])[which]
+    if first:
+        os.kill(victim, 9)
+    await scene.kill_engine()
+    if not first:
+        os.kill(victim, 9)
+    for process in [containers[0].process, containers[1].process, victim]:
+        await ended(process)
+    await home.open_engine()
+    assert home.found == []
+    name, container = await home.started(function)
+    assert await container.run("again") == "again"
+    home.engine.kill(name)
+    await home.exit_of(name)
+    assert [one.container for one in home.exits] == [name], "the others were nobody's any more"
+
+
+async def _nothing() -> None:
+    """It is closed already."""
