@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from upswell.engine import ContainerExit, ContainerFound, ContainerOutput, Engine
-from upswell.spec import Environment, FunctionRecord, FunctionSpec, Resources
+from upswell.spec import Concurrency, Environment, FunctionRecord, FunctionSpec, Resources
 from upswell.wire import messages as m
 from upswell.wire.codec import Decoder, encode
 from upswell.wire.payload import BARE, pack, unpack, unpack_exception
@@ -99,6 +99,7 @@ class Home:
         self.written: list[ContainerOutput] = []
         self.found: list[ContainerFound] = []
         self.address = f"unix:@upswell-test-{secrets.token_hex(8)}"
+        self.returned: asyncio.Queue[Container] = asyncio.Queue()  # containers that call once more
         self._folder = folder
         self._news = asyncio.Event()
         self._numbers = itertools.count(1)
@@ -113,6 +114,13 @@ class Home:
     async def listen(self) -> None:
         self._server = await asyncio.start_unix_server(self._greet, "\0" + self.address.removeprefix("unix:@"))
 
+    async def vanish(self) -> None:
+        """Leave the containers alone; until `listen`, nobody answers them."""
+        self._server.close()
+        for container in self._containers:
+            await container.close()
+        await self._server.wait_closed()
+
     async def open_engine(self) -> None:
         self.found = list(await self.engine.open(self.address, self._report))
 
@@ -123,7 +131,9 @@ class Home:
         self._server.close()
         await self._server.wait_closed()
 
-    def function(self, name: str, code: str, *, memory_mib: int = 0, **variables: str) -> FunctionRecord:
+    def function(
+        self, name: str, code: str, *, memory_mib: int = 0, concurrency: Concurrency | None = None, **variables: str
+    ) -> FunctionRecord:
         """The function of that name in a user's module of this code."""
         path = self._folder / f"code{next(self._numbers)}.py"
         path.write_text(
@@ -139,7 +149,7 @@ class Home:
             directory=str(self._folder),
             variables=tuple(variables.items()),
         )
-        spec = FunctionSpec(resources=Resources(memory_mib=memory_mib))
+        spec = FunctionSpec(resources=Resources(memory_mib=memory_mib), concurrency=concurrency or Concurrency())
         return FunctionRecord(id=f"ap-1/{name}", app_name="conformance", name=name, spec=spec, environment=environment)
 
     def start(self, function: FunctionRecord) -> str:
@@ -200,4 +210,7 @@ class Home:
         assert isinstance(hello, m.Hello) and (hello.protocol, hello.role) == (m.PROTOCOL, "container")
         container.process = hello.process
         container.send(m.Load(self._records[hello.token]))
-        self._calls[hello.token].set_result(container)
+        if self._calls[hello.token].done():
+            self.returned.put_nowait(container)
+        else:
+            self._calls[hello.token].set_result(container)

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import _thread
 import os
-import select
 import sys
 import threading
 from collections.abc import Callable
 from itertools import islice
 from time import monotonic
 
+from ..errors import ConnectionError
 from ..spec import FunctionRecord
 from ..wire import messages as m
-from ..wire.channel import Channel
 from ..wire.payload import Inputs, unpack_inputs
 from .executor import Executor
+from .link import Link
 from .work import Work
 
 FLUSH_MS = 5  # results of a range with several inputs are looked after this often
@@ -34,16 +34,14 @@ NAPS = 4  # at whose ends the main thread was found reading; then the attendant 
 class Attendant:
     """Handles what the server says, in one thread at a time: the one that holds `_reading`."""
 
-    def __init__(self, channel: Channel, executor: Executor, record: FunctionRecord) -> None:
-        self._channel = channel
+    def __init__(self, link: Link, executor: Executor, record: FunctionRecord) -> None:
+        self._link = link
         self._executor = executor
         self._timeout = record.spec.timeout
         self._places = record.spec.concurrency.max_inputs
         self._segments: dict[tuple[str, int], Inputs] = {}  # decoded once, until forgotten
         self._quiet = 0
         self._looked_at = 0.0  # the last time that time limits were looked after
-        self._poller = select.poll()
-        self._poller.register(channel.fileno(), select.POLLIN)
         self._reading = threading.Lock()
         self._turn = 0  # how often the main thread has begun or ended to read
         self._bed = threading.Lock()  # free for the moment in which the attendant is woken
@@ -123,11 +121,11 @@ class Attendant:
         """Handle what comes next, and look after what runs when it is time; whether a runner got something to run."""
         handed_over = False
         patience = self._patience_ms()
-        if patience is None or self._poller.poll(patience):
-            frames = self._channel.receive()
-            if not frames:
-                os._exit(1)  # the server is gone: nobody waits for this process any more
-            for message, payload in frames:
+        if self._link.is_lost:
+            self._segments.clear()  # the next server sends what it grants
+            self._link.rejoin(self._executor.holdings)
+        elif patience is None or self._link.wait(patience):
+            for message, payload in self._link.receive():
                 handed_over = self._handle(message, payload) or handed_over
         else:
             self._quiet = 0 if self._executor.flush() else self._quiet + 1
@@ -153,7 +151,11 @@ class Attendant:
                 segment = (message.call, message.first)
                 inputs = None if len(payload) else self._segments.get(segment)
                 if inputs is None:
-                    inputs = unpack_inputs(payload, message.buffers, message.count)
+                    try:
+                        inputs = unpack_inputs(payload, message.buffers, message.count)
+                    except ConnectionError:  # the server took their shared memory with it: this range was never here
+                        self._link.lose()
+                        return False
                 if not message.is_whole:
                     self._segments[segment] = inputs
                 self._quiet = 0
@@ -167,15 +169,20 @@ class Attendant:
             case m.Forget():
                 self._segments.pop((message.call, message.first), None)
             case m.Release():
-                self._executor.outbox.release(message.descriptor)
+                self._link.release(message.descriptor)
+            case m.Processed(count=count):
+                self._link.processed(count)
             case m.Drain():
+                self._link.may_return = False
                 self._executor.drain()
+            case m.Bye():
+                os._exit(1)  # it is not wanted
         return False
 
     def _give_back(self, number: int, *, is_next: bool = False) -> None:
         work = self._executor.held.get(number)
         stop = work.give_back(is_next=is_next) if work is not None else 1 << 62
-        self._channel.send(m.Returned(number, stop))
+        self._link.send(m.Returned(number, stop))
 
     def _enforce_timeout(self, now: float) -> None:
         for work in list(self._executor.held.values()):

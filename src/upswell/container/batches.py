@@ -31,6 +31,12 @@ class Gathering:
             return None
         return self._batches.pop(work.batch)[0]
 
+    def give_up(self) -> list[Work]:
+        """Nothing more comes for them: their ranges."""
+        works = [work for mates in self._batches.values() for work in mates]
+        self._batches.clear()
+        return works
+
 
 class Batch:
     """One call for the inputs of some ranges."""

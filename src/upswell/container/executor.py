@@ -7,14 +7,14 @@ is ended before it has ended itself, by exception or, where that does not help, 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError
 from ..spec import FunctionRecord
-from ..wire.channel import Channel
-from ..wire.messages import ErrorRecord
+from ..wire.messages import ErrorRecord, Holding
 from .batches import Gathering
+from .link import Link
 from .outbox import Outbox, as_failure
 from .service import Service
 from .threads import ReadUntil, Threads
@@ -31,9 +31,9 @@ CANCELLED = ErrorRecord("cancelled", "", "the call was cancelled")
 class Executor:
     """Runs the service of this container."""
 
-    def __init__(self, channel: Channel, record: FunctionRecord, service: Service) -> None:
+    def __init__(self, link: Link, record: FunctionRecord, service: Service) -> None:
         self.held: dict[int, Work] = {}  # the ranges of this container, by id; the attendant adds, runners remove
-        self.outbox = Outbox(channel, self.held, record.spec.concurrency.max_inputs > 1)
+        self.outbox = Outbox(link, self.held, record.spec.concurrency.max_inputs > 1)
         self._service = service
         self._gathering = Gathering()
         self._threads = Threads(record, self.held, self.outbox, self._give_up, main=not service.is_async)
@@ -99,6 +99,15 @@ class Executor:
             elif work.stream is not None:
                 found = work.stream.flush() or found
         return found
+
+    def holdings(self, unprocessed: Iterable[Work]) -> list[Holding]:
+        """What this container has for a server that knows nothing of it yet, as it was granted. The ranges that are
+        `unprocessed` may have ended; those of batches that will not be complete any more are dropped.
+        """
+        for work in self._gathering.give_up():
+            del self.held[work.range]
+        works = {work.range: work for work in (*unprocessed, *list(self.held.values()))}
+        return [work.holding() for _, work in sorted(works.items()) if work.processed < work.stop]
 
     def credit(self, number: int, chunks: int, size: int) -> None:
         """The consumer of a generator has taken so much."""

@@ -1,25 +1,20 @@
 """What leaves a container: outputs, failures and chunks of its ranges, in as few frames as is timely.
 
-Values that can't be pickled fail alone. Where the server is gone the process ends at once: nobody can be told anything
-any more.
+Values that can't be pickled fail alone.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
 from typing import NoReturn
 
 from ..errors import SerializationError
 from ..sdk import context
-from ..wire.channel import Channel
 from ..wire.messages import (
-    Buffers,
     ErrorRecord,
     Failure,
-    Message,
     Results,
     Resumed,
     Returned,
@@ -27,6 +22,7 @@ from ..wire.messages import (
     Yielded,
 )
 from ..wire.payload import Packed, PackError, pack, pack_exception
+from .link import Link
 from .work import Work
 
 FLUSH_SECONDS = 0.002  # results wait no longer than this for company
@@ -37,26 +33,10 @@ PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class Outbox:
     """Sends for all runners of the container. What takes a range is called with the range's lock held."""
 
-    def __init__(self, channel: Channel, held: dict[int, Work], concurrent: bool) -> None:
-        self.sending = threading.Lock()  # held while a frame is written, so that no runner is interrupted within one
-        self._channel = channel
+    def __init__(self, link: Link, held: dict[int, Work], concurrent: bool) -> None:
+        self.link = link
         self._held = held
         self._concurrent = concurrent  # several inputs share the process, and its CPU time
-        self._blocks: dict[int, Packed] = {}  # shared memory that the server has not taken over
-
-    def send(self, message: Message, payload: bytes = b"") -> None:
-        """Send a frame."""
-        try:
-            with self.sending:
-                self._channel.send(message, payload)
-        except OSError:
-            os._exit(1)
-
-    def release(self, descriptor: int) -> None:
-        """The server has taken over a block of shared memory."""
-        packed = self._blocks.pop(descriptor, None)
-        if packed and packed.block:
-            packed.block.close()
 
     # -- outputs and failures ----------------------------------------------------------------------
 
@@ -78,7 +58,7 @@ class Outbox:
                 work.sent += 1
                 reason = SerializationError(f"the output of input {position} can't be sent: {error}")
                 record, data = pack_exception(reason)
-                self.send(Failure(work.range, position, 0.0, 0.0, record), data)
+                self.link.send_outcome(work, Failure(work.range, position, 0.0, 0.0, record), Packed(data))
                 batch = batch[error.index + 1 :]
             else:
                 self._send_results(work, packed, len(batch), wall, cpu)
@@ -92,7 +72,7 @@ class Outbox:
         work.sent += 1
         if not work.batch:
             work.announced = work.sent
-        self.send(Failure(work.range, position, wall, cpu, record, fatal), data)
+        self.link.send_outcome(work, Failure(work.range, position, wall, cpu, record, fatal), Packed(data))
 
     def end(self, work: Work) -> None:
         """The range has ended, and everything of it was sent."""
@@ -101,7 +81,7 @@ class Outbox:
 
     def _send_results(self, work: Work, packed: Packed, count: int, wall: float, cpu: float) -> None:
         start, work.sent = work.sent, work.sent + count
-        self.send(Results(work.range, start, count, wall, cpu, self._keep(packed)), packed.data)
+        self.link.send_outcome(work, Results(work.range, start, count, wall, cpu, packed.buffers), packed)
 
     def _measure(self, work: Work, count: int) -> tuple[float, float]:
         """What `count` inputs took together. Those of a batch each take as long as all, and a share of the CPU."""
@@ -113,17 +93,11 @@ class Outbox:
             wall, cpu = wall * count, cpu * count / max(1, inputs)
         return wall, cpu
 
-    def _keep(self, packed: Packed) -> Buffers | None:
-        buffers: Buffers | None = packed.buffers
-        if buffers is not None:
-            self._blocks[buffers.descriptor] = packed
-        return buffers
-
     # -- the rest ----------------------------------------------------------------------------------
 
     def send_chunks(self, work: Work, first: int, packed: Packed, count: int) -> None:
         """Send what a generator has yielded."""
-        self.send(Yielded(work.range, first, count, self._keep(packed)), packed.data)
+        self.link.send_outcome(work, Yielded(work.range, first, count, packed.buffers), packed)
 
     def suspend(self, work: Work) -> None:
         """The running input lends its place: what it was ahead of goes back first. Takes the lock itself."""
@@ -131,16 +105,16 @@ class Outbox:
             with mate.lock:
                 self.send_outputs(mate)
             self.give_back(mate)
-            self.send(Suspended(mate.range))
+            self.link.send(Suspended(mate.range))
 
     def resume(self, work: Work) -> None:
         """The running input has its place back."""
         for mate in work.mates:
-            self.send(Resumed(mate.range))
+            self.link.send(Resumed(mate.range))
 
     def give_back(self, work: Work) -> None:
         """Give back what has not started of the range. Takes the lock itself."""
-        self.send(Returned(work.range, work.give_back()))
+        self.link.send(Returned(work.range, work.give_back()))
 
     def end_process(self, exit_hooks: Callable[[], None] | None = None) -> NoReturn:
         """Send what the other ranges have finished, and end the process at once, or after its exit hooks."""

@@ -16,6 +16,7 @@ from ..sdk import context
 from ..spec import FunctionRecord
 from ..wire.messages import ErrorRecord
 from .batches import Batch
+from .link import PAUSE_SECONDS
 from .outbox import FLUSH_SECONDS, Outbox, as_failure
 from .streams import LEND_SECONDS, Closed, Stream
 from .work import Work
@@ -111,6 +112,8 @@ class Tasks:
 
     async def _run(self, lead: Work) -> None:
         await self._places.take()
+        while self._outbox.link.is_full:
+            await asyncio.sleep(PAUSE_SECONDS)
         for mate in lead.mates:
             mate.begin()
         context.running.set(

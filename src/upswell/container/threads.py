@@ -83,7 +83,7 @@ class Threads:
     def interrupt(self, lead: Work) -> None:
         """Raise `InputCancellation` in the code that runs for it, and not while its runner sends what it has."""
         got = lead.lock.acquire(timeout=SENDING_SECONDS)
-        with self._outbox.sending:
+        with self._outbox.link.sending:
             if lead.ended:
                 pass
             elif lead.thread == threading.main_thread().ident:
@@ -132,6 +132,7 @@ class Threads:
         running = context.RunningInput(
             lead.call, lambda: lead.announced, lambda: self._suspend(lead), lambda: self._resume(lead)
         )
+        self._outbox.link.await_room()
         token = context.running.set(running)
         try:
             for mate in lead.mates:

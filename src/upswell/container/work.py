@@ -11,7 +11,7 @@ import threading
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
-from ..wire.messages import Assign, ErrorRecord
+from ..wire.messages import Assign, ErrorRecord, Holding
 from ..wire.payload import Inputs
 from .service import Bound
 
@@ -35,6 +35,8 @@ class Work:
         self.stop = assign.stop
         self.outputs: list[Any] = []  # of inputs that ended and were not sent
         self.sent = assign.start  # the position of the first of `outputs`
+        self.processed = assign.start  # the server is done with the outcomes of those before, whatever becomes of it
+        self.processed_chunks = 0  # of what its generator yields, likewise
         self.lock = threading.Lock()  # held to end the range, to move its end, and to send its outputs
         self.begun = False
         self.ended = False
@@ -54,6 +56,12 @@ class Work:
     def lead(self) -> Work:
         """Which of the batch's ranges stands for all: the verdict and the thread are there. Without a batch, this."""
         return self.mates[0]
+
+    def holding(self) -> Holding:
+        """The range as it is told to a server that knows nothing of it."""
+        lent = self.lead.lent
+        chunks = self.processed_chunks
+        return Holding(self.range, self.call, self.base, self.processed, self.stop, self.batch, chunks, lent)
 
     def begin(self) -> None:
         """The runner starts here and now."""

@@ -154,7 +154,7 @@ class Zygote:
             _become_container(pipes[1], pipes[3])
             if self._seed.fresh:
                 _become_interpreter(control.Sprout(self._seed, launch.token, in_group))
-            run_container(self._seed.address, launch.token, self._failed, in_group=in_group)
+            run_container(self._seed, launch.token, self._failed, in_group=in_group)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:

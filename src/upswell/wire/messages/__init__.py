@@ -25,6 +25,6 @@ AnyMessage = (
     | List | Listed | StopContainer | ReadLogs | Logged | Unfollow
     | UseObject | Withdraw | ObjectAnswer
     | DescribeServer | ServerDescribed | BackUp | Denied
-    | Load | Assign | TakeBack | CancelRange | Credit | Forget | Drain
-    | Ready | StartFailed | Results | Failure | Yielded | Returned | Suspended | Resumed
+    | Load | Assign | TakeBack | CancelRange | Credit | Forget | Drain | Processed
+    | Ready | StartFailed | Results | Failure | Yielded | Returned | Suspended | Resumed | Rejoin
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """What the server tells its containers, and they answer."""
 
+import msgspec
+
 from ...spec import FunctionRecord
 from .base import Buffers, ErrorRecord, Message
 
@@ -68,6 +70,14 @@ class Drain(Message, tag=54, frozen=True):
     reason: str
 
 
+class Processed(Message, tag=59, frozen=True):
+    """The server is done with the first `count` of the `Results`, `Failure` and `Yielded` that came over this
+    connection, for good: a server that comes after it will know of them. Said now and then, where one may come.
+    """
+
+    count: int
+
+
 class Ready(Message, tag=70, frozen=True):
     """User code is loaded and its start-up hooks have run."""
 
@@ -131,3 +141,28 @@ class Resumed(Message, tag=76, frozen=True):
     """The input has its place back."""
 
     range: int
+
+
+class Holding(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A range that a container has: its inputs `next .. stop`, of the segment of `call` that begins at `first`.
+
+    From `next` on the server has not said that it is done with outcomes, and of a generator with chunks from `chunks`
+    on; where there are any, they follow.
+    """
+
+    range: int
+    call: str
+    first: int
+    next: int
+    stop: int
+    batch: int = 0
+    chunks: int = 0
+    suspended: bool = False
+
+
+class Rejoin(Message, tag=79, frozen=True):
+    """A container's first word to a server that it was not started by, after `Hello`: all that it has, as it was
+    granted. `CancelRange` tells of what it has in vain.
+    """
+
+    ranges: list[Holding]

@@ -1,0 +1,204 @@
+"""The container's connection to its server, and when that is gone to the next server of the same home.
+
+What became of inputs is kept until the server says that it is done with it, and else sent again to the next one, which
+knows by the positions what is new to it. Everything else is a remark of the moment, as re-joining says how things are
+by then. Where no other server can come nothing is kept, and the process ends with the connection.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..errors import ConnectionError
+from ..spec import FunctionRecord
+from ..wire import messages as m
+from ..wire.channel import Channel, dial
+from ..wire.codec import Frame
+from ..wire.payload import Packed
+from .work import Work
+
+KEPT_BYTES = 64 << 20  # of what became of inputs; with more than that no further range is begun
+FRAME_BYTES = 500  # that something kept has beside its payload, more or less
+PAUSE_SECONDS = 0.1  # between two looks for another server
+
+Outcome = m.Results | m.Failure | m.Yielded
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """What the server may not be done with."""
+
+    work: Work
+    message: Outcome
+    packed: Packed
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes here."""
+        return FRAME_BYTES + len(self.packed.data) + (self.packed.buffers.size if self.packed.buffers else 0)
+
+    def processed(self) -> None:
+        """The server is done with it."""
+        match self.message:
+            case m.Results(start=start, count=count):
+                self.work.processed = start + count
+            case m.Failure(position=position):
+                self.work.processed = position + 1
+            case m.Yielded(first=first, count=count):
+                self.work.processed_chunks = first + count
+        close(self.packed)
+
+
+class Link:
+    """Any thread may send. One at a time receives, and where the connection is lost looks for another server."""
+
+    def __init__(self, address: str, token: str, rejoin_seconds: float) -> None:
+        """A container that is without a server for `rejoin_seconds` ends."""
+        self.sending = threading.Lock()  # held while a frame is written, so that no runner is interrupted within one
+        self.is_lost = False  # there is no server at the moment
+        self.may_return = True  # false once the container is about to exit
+        self._address = address
+        self._token = token
+        self._rejoin_seconds = rejoin_seconds
+        self._ends_at = time.monotonic() + rejoin_seconds  # where it is lost
+        self._channel: Channel | None = None
+        self._poller = select.poll()
+        self._sent: deque[Sent] = deque()  # in order, what the server may not be done with
+        self._bytes = 0  # of these
+        self._processed = 0  # how many of those that were sent over this connection it is done with
+        self._blocks: dict[int, Packed] = {}  # where nothing is kept: shared memory that the server has not taken over
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is kept that nothing further should be begun."""
+        return self._bytes > KEPT_BYTES
+
+    def await_room(self) -> None:
+        """Return when something may be begun."""
+        while self.is_full:
+            time.sleep(PAUSE_SECONDS)
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    def send(self, message: m.Message, payload: bytes = b"") -> None:
+        """Make a remark; where there is no server nobody hears it."""
+        with self.sending:
+            self._write(message, payload)
+
+    def send_outcome(self, work: Work, message: Outcome, packed: Packed) -> None:
+        """Say what became of some inputs of the range."""
+        with self.sending:
+            if self._rejoin_seconds:
+                sent = Sent(work, message, packed)
+                self._sent.append(sent)
+                self._bytes += sent.size
+            elif packed.buffers:
+                self._blocks[packed.buffers.descriptor] = packed
+            self._write(message, packed.data)
+
+    def processed(self, count: int) -> None:
+        """The server is done with so much of what was sent over this connection."""
+        with self.sending:
+            for _ in range(min(count - self._processed, len(self._sent))):
+                sent = self._sent.popleft()
+                self._bytes -= sent.size
+                sent.processed()
+            self._processed = count
+
+    def release(self, descriptor: int) -> None:
+        """The server has taken over a block of shared memory; the next one, where there may be one, may need it too."""
+        if packed := self._blocks.pop(descriptor, None):
+            close(packed)
+
+    def _write(self, message: m.Message, payload: bytes) -> None:
+        if self._channel is None or self.is_lost:
+            return
+        try:
+            self._channel.send(message, payload)
+        except OSError:
+            self.lose()
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    def call_home(self) -> FunctionRecord:
+        """Connect for the first time; what this container is to be."""
+        while True:
+            try:
+                channel = self._dial()
+                frames = channel.receive()
+                if frames and isinstance(frames[0][0], m.Load):
+                    self._begin(channel)
+                    return frames[0][0].function
+                if frames:
+                    os._exit(1)  # it is not wanted
+            except (ConnectionError, OSError):
+                pass
+            self._pause()
+
+    def wait(self, patience_ms: float | None) -> bool:
+        """Whether something comes, or has come to its end, in time (`None`: as long as it takes)."""
+        return bool(self._poller.poll(patience_ms))
+
+    def receive(self) -> list[Frame]:
+        """What came; nothing where the connection is lost."""
+        assert self._channel is not None
+        frames = self._channel.receive()
+        if not frames:
+            self.lose()
+        return frames
+
+    def lose(self) -> None:
+        """The server is gone."""
+        if not self._rejoin_seconds:
+            os._exit(1)  # nobody can be told anything any more, nor waits for it
+        if not self.is_lost and self._channel is not None:
+            self._ends_at = time.monotonic() + self._rejoin_seconds
+            self.is_lost = True
+            self._channel.shutdown()  # whoever receives returns
+
+    def rejoin(self, holdings: Callable[[Iterable[Work]], list[m.Holding]]) -> None:
+        """Look for another server; where there is none yet, return a moment later.
+
+        `holdings` tells what the container holds, together with ranges whose outcome the server may not know.
+        """
+        if self.may_return:
+            try:
+                channel = self._dial()
+                with self.sending:  # what is sent from now on comes after this
+                    channel.send(m.Rejoin(holdings([sent.work for sent in self._sent])))
+                    for sent in self._sent:
+                        channel.send(sent.message, sent.packed.data)
+                    self._begin(channel)
+                return
+            except (ConnectionError, OSError):
+                pass
+        self._pause()
+
+    def _dial(self) -> Channel:
+        channel = dial(self._address)
+        channel.send(m.Hello(m.PROTOCOL, "container", self._token, os.getpid()))
+        return channel
+
+    def _begin(self, channel: Channel) -> None:
+        if self._channel is not None:
+            self._poller.unregister(self._channel.fileno())
+            self._channel.close()
+        self._channel, self._processed, self.is_lost = channel, 0, False
+        self._poller.register(channel.fileno(), select.POLLIN)
+
+    def _pause(self) -> None:
+        if time.monotonic() >= self._ends_at:
+            os._exit(1)
+        time.sleep(PAUSE_SECONDS)
+
+
+def close(packed: Packed) -> None:
+    """Let go of the shared memory of a payload."""
+    if packed.block:
+        packed.block.close()
