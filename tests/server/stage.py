@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,12 +46,15 @@ class PlayedEngine:
     tokens: dict[str, str] = field(default_factory=dict)  # of containers that were started and have not ended
     functions: dict[str, str] = field(default_factory=dict)
     killed: list[str] = field(default_factory=list)
+    found: list[ContainerFound] = field(default_factory=list)  # what an earlier one has left
     address: str = ""
 
     async def open(self, address: str, report: Report) -> list[ContainerFound]:
         self.address, self._report = address, report
         self._loop = asyncio.get_running_loop()
-        return []
+        for one in self.found:
+            self.tokens[one.container], self.functions[one.container] = one.token, one.function
+        return self.found
 
     def prepare(self, function: FunctionRecord) -> None:
         pass
@@ -169,7 +172,8 @@ class Stage:
         """Somebody who has dialled and said nothing."""
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stream.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(stream, "\0" + self.engine.address.removeprefix("unix:@"))
+        name = self.engine.address.removeprefix("unix:")
+        await asyncio.get_running_loop().sock_connect(stream, "\0" + name[1:] if name.startswith("@") else name)
         self.peers.append(Peer(stream))
         return self.peers[-1]
 
@@ -244,22 +248,28 @@ async def stage(
     home: Path | None = None,
     calendar: Callable[[], float] = time.time,
     serving: Serving | None = None,
+    found: Sequence[ContainerFound] = (),
+    arrive: Callable[[Stage], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Stage]:
     """A server that has greeted its first client; with a `home`, one that goes on where the last one there ended.
 
-    With `serving` it listens as that says, too.
+    With `serving` it listens as that says, too. `found` are containers that were left to it, and what they do at once
+    is in `arrive`.
     """
     ours, theirs = socket.socketpair()
-    engine, clock = PlayedEngine(), ManualClock()
+    engine, clock = PlayedEngine(found=list(found)), ManualClock()
     front = Front(home, serving) if home and serving else None
     server = Server(engine, store_at(home), limits or Limits(), clock, home, calendar, front)
     running = asyncio.create_task(server.run(first_client=theirs))
     client = Peer(ours)
     await client.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))
-    await client.expect(m.Welcome)
     on_stage = Stage(server, engine, clock, client)
     on_stage.home, on_stage.front = home, front
     try:
+        if arrive is not None:
+            await on_stage.until(lambda: engine.address)
+            await arrive(on_stage)
+        await client.expect(m.Welcome)
         yield on_stage
     finally:
         for peer in on_stage.peers:

@@ -13,7 +13,7 @@ import socket
 import sys
 from pathlib import Path
 
-from ..engines.local import LocalEngine
+from ..engines.local import REJOIN_SECONDS, LocalEngine
 from ..engines.spawn import SpawnEngine
 
 ENGINES = {"local": LocalEngine, "spawn": SpawnEngine}
@@ -46,6 +46,12 @@ def read_arguments() -> argparse.Namespace:
         default="",
         help="how containers start: local (forked from a process that has done the imports) or spawn (each imports)",
     )
+    parser.add_argument(
+        "--rejoin-seconds",
+        type=float,
+        default=REJOIN_SECONDS,
+        help="how long containers go on without a server that was killed, and wait for the next one with its home",
+    )
     parser.add_argument("--listen", default="", metavar="HOST:PORT", help="listen there too, for other machines")
     parser.add_argument("--tls-cert", default="", metavar="FILE", help="the certificate to show there")
     parser.add_argument("--tls-key", default="", metavar="FILE", help="the certificate's key")
@@ -74,7 +80,8 @@ def serve_in(directory: Path, arguments: argparse.Namespace) -> int:
         serving = home.configuration(str(directory)).serve
         serving = serving.changed(arguments.listen, arguments.tls_cert, arguments.tls_key)
         # Forked before anything here starts a thread or a loop: see engines/local.py.
-        engine = ENGINES[engine_name(arguments.engine or serving.engine)](directory / "code" / "trees")
+        make_engine = ENGINES[engine_name(arguments.engine or serving.engine)]
+        engine = make_engine(directory / "code" / "trees", directory, arguments.rejoin_seconds)
         from ..stores.sqlite import SqliteStore
         from .log import begin_log
         from .serve import serve_home

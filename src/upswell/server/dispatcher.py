@@ -6,7 +6,7 @@ Payloads are opaque here. What a command refers to as "just came" is what `arriv
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -137,6 +137,16 @@ class Dispatcher:
         served.explained = True
         self.happened(e.StartFailed(served.id, f"{error.type}: {error.message}"))
 
+    def rejoined(self, served: Served, ranges: Sequence[m.Holding]) -> None:
+        """A container of an earlier server is about to be the core's again, with these ranges."""
+        self.containers[served.id] = served
+        if app := self.apps.get(app_of(served.record.id)):
+            app.containers += 1
+        for held in ranges:
+            caller = self.calls.get(held.call)
+            if caller is not None and caller.kind == "generator":
+                caller.holder = (served.id, held.range)
+
     # -- commands ----------------------------------------------------------------------------------
 
     def perform(self, command: c.Command) -> None:
@@ -194,7 +204,7 @@ class Dispatcher:
         if app := self.apps.get(app_of(function)):
             served.version = app.version
             app.containers += 1
-        self._engine.start(container, served.token, record)
+        self._engine.start(container, served.token, record, served.version)
 
     def _grant(self, command: c.Grant) -> None:
         served = self.containers[command.container]

@@ -22,6 +22,7 @@ from .identity import NEIGHBOUR
 from .listing import Listings
 from .logs import Logs
 from .objects import ObjectService
+from .receipts import Receipts
 from .runtime import Runtime
 from .validation import check_client, check_container
 
@@ -31,16 +32,27 @@ PROGRESS_SECONDS = 0.1
 class ContainerPeer:
     """A container that has called home."""
 
-    def __init__(self, connection: Connection, served: Served, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, connection: Connection, served: Served, dispatcher: Dispatcher, receipts: Receipts | None
+    ) -> None:
+        """`receipts` are for a container that may outlive this server."""
         self._connection = connection
         self._served = served
         self._dispatcher = dispatcher
+        self._receipts = receipts
         served.connection = connection
-        connection.send(m.Load(served.record))
 
     def receive(self, message: m.Message, payload: memoryview) -> None:
         """What a container says."""
         check_container(message, self._connection)
+        self._handle(message, payload)
+        if self._receipts is not None and isinstance(message, m.Results | m.Failure | m.Yielded):
+            self._receipts.came(
+                len(payload)
+                + (0 if isinstance(message, m.Failure) or message.buffers is None else message.buffers.size)
+            )
+
+    def _handle(self, message: m.Message, payload: memoryview) -> None:
         name, happened = self._served.id, self._dispatcher.happened
         match message:
             case m.Results(range=number, start=start, count=count, seconds=seconds, cpu_seconds=cpu):

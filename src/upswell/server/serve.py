@@ -31,7 +31,9 @@ from .listing import Listings
 from .logs import Logs
 from .objects import ObjectService
 from .peers import ClientPeer, ContainerPeer, Services
+from .receipts import Receipts
 from .recovery import recovered
+from .rejoining import Rejoining
 from .runtime import Runtime
 from .timetable import Timetable
 
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from .notice import Notice
 
 BACKLOG = 1024  # containers that may be dialling at the same moment
-CODE, LOGS = "code", "logs"  # in the server's home
+CONTAINERS, CODE, LOGS = "containers.sock", "code", "logs"  # in the server's home
 RETIRE_SECONDS = 10.0  # for exit hooks, when a server with a home ends; containers that take longer are killed
 RETIRE_LOOK_SECONDS = 0.01
 SWEEP_SECONDS = 60.0
@@ -81,6 +83,7 @@ class Server:
         self._logs = None if home is None else Logs(home / LOGS, calendar)
         dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_soon, calendar), self._logs)
         self._runtime.begin(dispatcher.perform)
+        self._rejoining = Rejoining(dispatcher, engine, self._clock)
         self._timetable = Timetable(dispatcher, self._clock)
         self._services = Services(
             self._runtime,
@@ -103,8 +106,9 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
-        listener, self._address = listen_abstract()
-        await self._engine.open(self._address, self._services.dispatcher.report)
+        # Where there is a home, containers of an earlier server dial what they have dialled before.
+        listener, self._address = listen_abstract() if self._home is None else listen_at(self._home / CONTAINERS)
+        self._rejoining.find(await self._engine.open(self._address, self._rejoining.report))
         # Held in a name: a listening server that nobody refers to is closed by the garbage collector.
         listening = [
             await loop.create_unix_server(
@@ -112,8 +116,9 @@ class Server:
             )
         ]
         if self._home is not None:
+            await self._rejoining.gather()
             self._go_on()
-            door = listen_at(self._home / SOCKET)
+            door, _ = listen_at(self._home / SOCKET)
             listening.append(
                 await loop.create_unix_server(
                     lambda: Connection(self._greet_neighbour, self._clock, self._sessions), sock=door, backlog=BACKLOG
@@ -143,8 +148,7 @@ class Server:
         assert snapshot is not None
         self._services.apps.restore(snapshot)
         self._services.calls.restore(snapshot)
-        for event in recovered(snapshot):
-            self._services.dispatcher.happened(event)
+        self._rejoining.recovered(tuple(recovered(snapshot)))
         self._timetable.begin()
         self._sweep()
 
@@ -176,12 +180,21 @@ class Server:
 
     def _greet_container(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Containers, and clients inside them: both have the token that was made for the container."""
+        if found := self._rejoining.known(hello.token):
+            if hello.role == "container":
+                return self._rejoining.greet(connection, found)
+            return self._welcome(connection, Identity("container", found.container, app_of(found.function)))
         served = self._services.dispatcher.containers.get(hello.token.partition(".")[0])
         if served is None or not secrets.compare_digest(served.token.encode(), hello.token.encode()):
             return None
-        if hello.role == "container":
-            return None if served.connection else ContainerPeer(connection, served, self._services.dispatcher)
-        return self._welcome(connection, Identity("container", served.id, app_of(served.record.id)))
+        if hello.role == "client":
+            return self._welcome(connection, Identity("container", served.id, app_of(served.record.id)))
+        if served.connection is not None:
+            return None
+        connection.send(m.Load(served.record))
+        dispatcher = self._services.dispatcher
+        receipts = Receipts(connection, dispatcher.ledger, self._clock) if self._home is not None else None
+        return ContainerPeer(connection, served, dispatcher, receipts)
 
     def _welcome(self, connection: Connection, identity: Identity, left: Callable[[], None] | None = None) -> Peer:
         connection.identity = identity
@@ -216,8 +229,10 @@ def listen_abstract() -> tuple[socket.socket, str]:
     return listener, f"unix:@{name}"
 
 
-def listen_at(path: Path) -> socket.socket:
-    """A socket at that path, in place of one that an earlier server has left; only its user can reach it."""
+def listen_at(path: Path) -> tuple[socket.socket, str]:
+    """A socket at that path, in place of one that an earlier server has left, and its address; only its user can reach
+    it.
+    """
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -227,7 +242,7 @@ def listen_at(path: Path) -> socket.socket:
         raise InvalidError(f"{path} can't be listened at: {error}: set UPSWELL_HOME to a shorter path") from None
     path.chmod(0o600)
     listener.listen(BACKLOG)
-    return listener
+    return listener, f"unix:{path.absolute()}"
 
 
 def serve_private(engine: Engine, store: Store, first_client: socket.socket) -> None:

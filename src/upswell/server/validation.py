@@ -22,6 +22,7 @@ MAX_TEXT_CHARACTERS = 1 << 20  # of a message or a traceback, which travel on in
 MAX_POSITION = 1 << 48  # of an input in its call
 MAX_SEGMENT_INPUTS = 1 << 20
 MAX_FUNCTIONS = 10_000  # of one app
+MAX_RANGES = 100_000  # that one container holds
 MAX_SECONDS = 1e9
 MAX_BUFFER_BYTES = 1 << 40
 
@@ -157,6 +158,16 @@ def check_container(message: m.Message, connection: Connection) -> None:
             _check_whole("stop", stop, 0, 1 << 62)
         case m.Suspended(range=number) | m.Resumed(range=number):
             _check_whole("range", number, 0, 1 << 62)
+        case m.Rejoin(ranges=ranges):
+            _require(len(ranges) <= MAX_RANGES, f"a container holds at most {MAX_RANGES:,} ranges, not {len(ranges):,}")
+            for held in ranges:
+                _check_id("call", held.call)
+                _check_whole("range", held.range, 0, 1 << 62)
+                _check_whole("first", held.first, 0, MAX_POSITION)
+                _check_whole("next", held.next, held.first, MAX_POSITION)
+                _check_whole("stop", held.stop, held.next + 1, MAX_POSITION)
+                _check_whole("batch", held.batch, 0, 1 << 62)
+                _check_whole("chunks", held.chunks, 0, 1 << 62)
         case m.Ready(startup_seconds=seconds):
             _check_seconds(seconds)
         case m.StartFailed(error=error):
