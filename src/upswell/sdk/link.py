@@ -10,14 +10,17 @@ import os
 import threading
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from ..errors import AuthError, ConnectionError, Error
 from ..home import Server
 from ..wire import messages as m
 from ..wire.channel import Channel, dial
 from ..wire.codec import Bytes, Frame, ProtocolError, encode_parts
-from ..wire.delivery import Delivery
 from . import context, output
+
+if TYPE_CHECKING:
+    from ..wire.delivery import Delivery
 
 RECONNECT_SECONDS = 60.0  # a lost connection is tried again for so long; UPSWELL_RECONNECT_SECONDS says otherwise
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0  # between tries
@@ -41,7 +44,7 @@ class Link:
         self._channel: Channel | None = channel
         self._server = server
         self._session = os.urandom(16).hex() if server else ""
-        self._delivery = Delivery() if server else None  # `None`: a connection that is lost is lost for good
+        self._delivery = begun_delivery() if server else None  # `None`: a connection that is lost is lost for good
         self._released: list[m.Release] = []  # while the connection was broken
         self._dismissed = False
         self._closing = threading.Event()
@@ -246,8 +249,15 @@ class Link:
                     pass  # the reader sees it, too
             else:
                 self.life += 1
-                self._delivery = Delivery() if welcome.keeps_session else None
+                self._delivery = begun_delivery() if welcome.keeps_session else None
                 restarted()
+
+
+def begun_delivery() -> Delivery:
+    """That of a session of which nothing was said yet."""
+    from ..wire.delivery import Delivery  # no business of a program with a private server
+
+    return Delivery()
 
 
 def farewell(bye: m.Bye) -> Error:
