@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
-
-from cronsim import CronSim
 
 from ..spec import Cron, Period
 
@@ -26,6 +23,11 @@ def next_moment(schedule: Cron | Period, after: float, began_at: float) -> float
 
 
 def _next_of_cron(cron: Cron, after: float) -> float:
+    # Imported here: few servers have a schedule.
+    from zoneinfo import ZoneInfo
+
+    from cronsim import CronSim
+
     moments = CronSim(cron.cron_string, datetime.fromtimestamp(math.floor(after), ZoneInfo(cron.timezone)))
     # In an hour that comes twice, candidates are those of its first time: some are past already.
     return next(moment for moment in map(datetime.timestamp, moments) if moment > after)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from .. import store as s
-from ..code import CodeStore
 from ..core import events as e
 from ..errors import Error, NotFoundError
 from ..spec import FunctionRecord, SettingsUpdate, check_name, require
@@ -22,6 +22,9 @@ from ..wire.codec import ProtocolError
 from .connections import Connection
 from .dispatcher import App, Caller, Dispatcher, app_of
 from .timetable import Timetable
+
+if TYPE_CHECKING:
+    from ..code import CodeStore
 
 NEAREST_NAMES = 5  # in a message about one that is not there
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock
-from ..code import CodeStore
 from ..engine import Engine
 from ..errors import Error, InvalidError
 from ..home import DATABASE, SOCKET, Serving
@@ -85,11 +84,16 @@ class Server:
         self._runtime.begin(dispatcher.perform)
         self._rejoining = Rejoining(dispatcher, engine, self._clock)
         self._timetable = Timetable(dispatcher, self._clock)
+        code = None
+        if home is not None:
+            from ..code import CodeStore  # a private server keeps no code, and starts without what that takes
+
+            code = CodeStore(home / CODE)
         self._services = Services(
             self._runtime,
             dispatcher,
             CallService(dispatcher, self._clock),
-            AppService(dispatcher, self._timetable, None if home is None else CodeStore(home / CODE)),
+            AppService(dispatcher, self._timetable, code),
             ObjectService(ObjectLimits(), self._clock),
             self._describe,
             Listings(dispatcher, self._runtime.plane, engine, self._timetable, self._clock),
