@@ -22,6 +22,7 @@ LAWS = (
     "tests/properties/test_laws.py",
 )  # for bugs that the laws must notice by themselves
 TESTS = ("tests/core", "tests/transcripts", *LAWS)
+REJOINING = ("tests/core/test_rejoining.py", "tests/properties/test_restarts.py")
 RESTARTS = ("tests/core/test_snapshot.py", "tests/stores", "tests/conformance/test_durable_stores.py")
 CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
 LOOKING = ("tests/server/test_listing.py", "tests/server/test_logs.py")
@@ -141,6 +142,36 @@ BUGS = [
         "core/queue.py",
         "self.retries = spec.retries",
         "self.retries = self.retries or spec.retries",
+    ),
+    Bug("what comes back still waits", "core/queue.py", "self.waiting -= stop - first", "pass", REJOINING),
+    Bug(
+        "who comes back late is believed",
+        "core/queue.py",
+        "or self._is_elsewhere(call, segment, start, first)",
+        "",
+        REJOINING,
+    ),
+    Bug("grants begin before all are back", "core/plane.py", "self._changed = {}", "self._changed = None", REJOINING),
+    Bug(
+        "what was lost on the way is forgotten",
+        "core/pool.py",
+        'self.queue.put_back(held, before, until, out, "its results were lost with its connection")',
+        "pass",
+        REJOINING,
+    ),
+    Bug(
+        "results that come again count twice",
+        "core/pool.py",
+        "if held is None or event.start != held.next or",
+        "if held is None or",
+        REJOINING,
+    ),
+    Bug(
+        "who comes back is not counted",
+        "core/containers.py",
+        "self.by_id[container.id] = container\n        self.ready += 1",
+        "self.by_id[container.id] = container",
+        REJOINING,
     ),
     Bug("nobody wakes who waits for room", "core/plane.py", "if other is not pool:", "if False:"),
     Bug("calls outlive their owner", "core/plane.py", "self._owned.setdefault(call.owner, {})[call.id] = None", "pass"),

@@ -9,7 +9,7 @@ from upswell.core import commands as c
 from upswell.core import events as e
 from upswell.core.plane import Plane
 from upswell.core.snapshot import SavedCall, SavedSegment
-from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec
+from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Retries
 
 Kind = TypeVar("Kind")
 ONE = FunctionSpec(settings=AutoscalerSettings(max_containers=1))
@@ -86,6 +86,19 @@ def test_who_is_late_finds_it_granted_to_somebody_else() -> None:
     assert of(answer, c.CancelRange) == [c.CancelRange("co-1", 7)]
     known = plane.statistics("f")
     assert known is not None and (known.ready, known.running) == (3, 2)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_who_is_late_is_not_believed_for_a_part(failed: bool) -> None:
+    """The first of its inputs is in another container, or waits for its next attempt; the others are free."""
+    patient = FunctionSpec(settings=AutoscalerSettings(max_containers=1), retries=Retries(max_retries=1, initial_delay=60.0))
+    plane, commands = recovered(left((0, 10)), spec=patient)
+    (start,) = of(commands, c.Start)
+    (grant,) = of(plane.handle(e.ContainerReady(start.container, 0.1), 0.1), c.Grant)
+    if failed:
+        plane.handle(e.FailureReceived(start.container, grant.range, 0, 0.1, 0.0, "user"), 0.2)
+    answer = plane.handle(back(e.HeldRange(7, "a", 0, 0, 3)), 0.3)
+    assert of(answer, c.CancelRange) == [c.CancelRange("co-1", 7)]
 
 
 def test_a_function_that_is_gone_has_no_containers() -> None:

@@ -48,6 +48,7 @@ class Process:
     inbox: deque[c.Command] = field(default_factory=deque)
     outbox: deque[e.Event] = field(default_factory=deque)
     works: dict[int, Work] = field(default_factory=dict)
+    done: dict[int, Work] = field(default_factory=dict)  # ranges that have ended
     gathering: int = 0  # the batch of which more ranges are still to come
     draining: bool = False
     dead: bool = False
@@ -143,7 +144,7 @@ class Process:
         work.position += count
         work.suspended = False
         if work.position >= work.stop:
-            del self.works[work.range]
+            self.done[work.range] = self.works.pop(work.range)
         self._begin()
 
     def _begin(self) -> None:

@@ -70,9 +70,12 @@ class History(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = self.new_world()
         self.made = 0
         self.yields: list[e.ChunksReceived] = []  # what generators have said
+
+    def new_world(self) -> World:
+        return World()
 
     def choose(self, among: Iterable[Any], number: int) -> Any:
         """One of them, or nothing where there are none."""

@@ -43,8 +43,7 @@ class World:
         self._forming: c.Grant | None = None  # the last part of a batch that is not complete
         self._gave_way: list[Declared] = []  # pools of which one went, for another to start
 
-    @staticmethod
-    def _new_plane() -> Plane:
+    def _new_plane(self) -> Plane:
         return Plane(LIMITS, cores=CORES, memory_available=1 << 40)
 
     # -- what the history does -----------------------------------------------------------------------

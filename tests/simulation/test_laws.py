@@ -36,6 +36,9 @@ START = c.Start("co-1", "f")
 READY = e.ContainerReady("co-1", 0.1)
 
 
+BACK = e.ContainerRejoined("co-9", "f", 0, (e.HeldRange(1, "fc", 0, 0, 2),), FunctionSpec())
+
+
 def grant(start: int, stop: int, container: str = "co-1", number: int = 1) -> c.Grant:
     return c.Grant(container, number, "fc", 0, 2, start, stop)
 
@@ -61,6 +64,10 @@ def result(position: int) -> e.ResultsReceived:
         ([*GRANTED, (result(0), [c.Deliver("fc", 0, 1), c.Deliver("fc", 0, 1)])], "is settled"),
         ([*GRANTED, (None, [c.Fail("fc", 0, 1, "lost", "", 1)])], "is held"),
         ([*GRANTED, (None, [c.Kill("co-1", ""), grant(0, 1)])], "not ready"),
+        ([*GRANTED, (None, [c.Retire("co-1", "")])], "not outdated"),
+        ([*GRANTED, (BACK, [grant(0, 1, number=2)])], "is held"),
+        ([*GRANTED, (e.Recovered((DECLARED,)), [grant(0, 1)])], "no such container"),
+        ([*BEGUN, (e.Recovered((DECLARED, BACK)), [grant(0, 1, "co-9", 2)])], "is held"),
     ],
 )
 def test_the_watch_sees_a_broken_law(steps: list[Step], words: str) -> None:

@@ -1,7 +1,7 @@
 """Calls that outlived the server, or their connection to it: plain rows, and from these calls of the core again.
 
-What was granted and has no outcome waits again. Where a container still has it, `ContainerRejoined` takes it back out
-of the queue.
+What was granted and has no outcome waits again. Where a container still has it, `ContainerRejoined` takes it out of the
+queue.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Random histories for the laws of the core: a few functions, calls of every kind, all faults, trouble from outside.
 
-Owners leave, calls are cancelled, settings change, functions are removed, or new versions of them deployed.
+Owners leave, calls are cancelled, settings change, functions are removed or deployed anew, and the server dies.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from ..core import events as e
 from ..core.plane import Plane
 from ..spec import AutoscalerSettings, Concurrency, FunctionSpec, Limits, Retries, SettingsUpdate
 from .faults import FAULTY_SECONDS, Faults
+from .lives import follow
 from .process import Behaviour
 from .world import Caller, CallKind, Machine, World
 
@@ -24,8 +25,11 @@ def play(seed: int) -> World:
     faults = _draw_faults(random)
     machine = Machine(random.choice((1.0, 2.0, 4.0)), random.choice((1, 64)) << 30, random.choice((1e-5, 1e-3, 0.02)))
     limits = Limits(pending=random.choice((20, 2000)), total=random.choice((50, 25_000)), spawned_pending=500)
-    plane = Plane(limits, cores=machine.cores, memory_available=machine.memory_bytes)
-    world = World(plane, machine, random, faults=faults)
+
+    def plane(first_id: int) -> Plane:
+        return Plane(limits, cores=machine.cores, memory_available=machine.memory_bytes, first_id=first_id)
+
+    world = World(plane(1), machine, random, faults=faults, successor=plane)
     functions = [f"fu-{number}" for number in range(random.choice((1, 1, 2, 3)))]
     for function in functions:
         world.declare(function, _draw_spec(random), _draw_behaviour(random))
@@ -34,8 +38,10 @@ def play(seed: int) -> World:
     if faults.crash_ready or random.random() < 0.5:
         for _ in range(random.randrange(4)):
             _plan_trouble(world, random, functions)
+    for _ in range(random.choice((0, 0, 1, 3))):
+        world.at(random.random() * FAULTY_SECONDS, lambda: follow(world))
     world.run(REST_SECONDS)
-    world.watch.at_rest(plane.deadline())
+    world.watch.at_rest(world.plane.deadline())
     return world
 
 

@@ -41,6 +41,7 @@ class Work:
 
     range: int
     caller: Caller
+    first: int  # of its segment
     position: int
     stop: int
     sent: int
@@ -61,10 +62,13 @@ class Process:
     id: str
     function: str
     spec: FunctionSpec
+    version: int
     behaviour: Behaviour
     started_at: float
+    connected: int  # the server's life it has its connection to
     slowness: float = 1.0
     serves: bool = False
+    drained: bool = False
     gone: bool = False
     heard_until: float = 0.0  # messages of one connection arrive in their order: when the last one to it does
     told_until: float = 0.0  # ... and the last one from it
@@ -118,6 +122,7 @@ class Process:
 
     def drain(self) -> None:
         """Nothing more comes: exit."""
+        self.drained = True
         self.world.exit(self, "it was drained")
 
     def cpu_seconds(self) -> float:

@@ -78,9 +78,18 @@ class Watch:
         self._steps.append((now, event, commands))
         self._touched = None
         outcome = self._event(event)
+        if isinstance(event, e.Recovered | e.ContainerRejoined):
+            given_up = {(one.container, one.range) for one in commands if isinstance(one, c.CancelRange)}
+            for one in event.events if isinstance(event, e.Recovered) else (event,):
+                if isinstance(one, e.ContainerRejoined):
+                    self._rejoined(one, given_up)
         for command in commands:
             self._command(command, outcome)
         self._look_for_room(self._touched)
+
+    def settled_in(self, call: str) -> list[bool]:
+        """Of each input of the call that was accepted, whether it is settled."""
+        return [place == SETTLED for place in self._calls[call][1]] if call in self._calls else []
 
     def at_rest(self, deadline: float | None) -> None:
         """No load is left: everything is settled, pools are at their floors, and nothing will happen by itself."""
@@ -124,6 +133,11 @@ class Watch:
                     for span in kept.ranges.values():
                         self._release(span, span.next, span.stop)
                         self._rest(span)
+            case e.Recovered(events=events):
+                self._begin_anew()
+                for one in events:
+                    if not isinstance(one, e.ContainerRejoined):
+                        self._event(one)
             case e.ResultsReceived() | e.FailureReceived() | e.RangeReturned() | e.InputSuspended() | e.InputResumed():
                 return self._of_range(event)
         return "", 0, 0
@@ -169,6 +183,39 @@ class Watch:
         places[span.next] = RESTING
         books.waiting -= 1
 
+    def _begin_anew(self) -> None:
+        """Another server: what is not settled waits, unless a container comes back with it."""
+        self._containers.clear()
+        for books in self._pools.values():
+            books.containers.clear()
+            books.roomy.clear()
+            books.waiting = 0
+        for books, places in self._calls.values():
+            for position, place in enumerate(places):
+                if place != SETTLED:
+                    places[position] = WAITING
+                    books.waiting += 1
+
+    def _rejoined(self, event: e.ContainerRejoined, given_up: set[tuple[str, int]]) -> None:
+        books = self._pools.get(event.function)
+        if books is None:
+            return  # it is to be killed
+        assert event.spec is not None
+        kept = Kept(event.container, books, event.spec, event.version, ready=True)
+        self._containers[event.container] = books.containers[event.container] = kept
+        for one in event.ranges:
+            if (event.container, one.range) in given_up:
+                continue
+            places = self._calls[one.call][1]
+            first = next((place for place in range(one.next, one.stop) if places[place] != SETTLED), one.stop)
+            for position in range(first, one.stop):
+                if places[position] not in (WAITING, RESTING):
+                    self._broken(f"input {position} of {one.call} is {STATES[places[position]]}, and {one} keeps it")
+                books.waiting -= places[position] == WAITING
+                places[position] = HELD
+            kept.ranges[one.range] = Span(one.call, first, one.stop, one.suspended)
+        self._recount(kept)
+
     # -- commands ------------------------------------------------------------------------------------------
 
     def _command(self, command: c.Command, outcome: tuple[str, int, int]) -> None:
@@ -194,7 +241,10 @@ class Watch:
                 self._leave(kept)
                 kept.retired = True
             case c.Kill(container=container):
-                self._end(self._known(container, command))
+                if container in self._containers or not isinstance(
+                    self._steps[-1][1], e.ContainerRejoined | e.Recovered
+                ):
+                    self._end(self._known(container, command))
 
     def _drained(self, command: c.Drain) -> None:
         kept = self._known(command.container, command)

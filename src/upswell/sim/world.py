@@ -67,11 +67,19 @@ class Caller:
     submitted: int = 0
     unsettled: int = 0
     offering: bool = False  # a segment was offered and not answered
+    segments: list[tuple[int, int]] = field(default_factory=list)  # first and count of those that were taken
+    ended: bool = False  # it has said that no more inputs come
+    cancelled: bool = False
+    finished: bool = False
 
     def delivered(self, start: int, count: int, now: float) -> None:
         """Results came: what they took beyond the time of the inputs themselves was waiting, wherever it was spent."""
         for position in range(start, start + count):
             self.waits.append(max(0.0, now - self.made_at - self.services[position]))
+
+
+def _none_follows(first_id: int) -> Controller:
+    raise AssertionError("the server of this world does not die")
 
 
 class World:
@@ -85,15 +93,21 @@ class World:
         *,
         faults: Faults = NO_FAULTS,
         watch: Watch | None = None,
+        successor: Callable[[int], Controller] | None = None,
     ) -> None:
         self.plane = plane
+        self.successor = successor or _none_follows
+        self.life = 0  # how many servers there were before this one
+        self.highest_id = 0  # of a container, range or batch
         self.machine = machine
         self.random = random
         self.faults = faults
         self.watch = watch or Watch()
         self.processors = Processors(machine.cores)
         self.now = 0.0
-        self.specs: dict[str, tuple[FunctionSpec, Behaviour]] = {}
+        self.behaviours: dict[str, Behaviour] = {}
+        self.declared: dict[str, e.FunctionDeclared] = {}
+        self.updated: dict[str, list[e.SettingsUpdated]] = {}  # since then
         self.callers: dict[str, Caller] = {}
         self.processes: dict[str, Process] = {}
         self.memory_used = 0
@@ -119,7 +133,7 @@ class World:
         self, function: str, spec: FunctionSpec, behaviour: Behaviour, *, version: int = 0, at_once: bool = False
     ) -> None:
         """The function exists from now on, or is of another version, which replaces the earlier one."""
-        self.specs[function] = (spec, behaviour)
+        self.behaviours[function] = behaviour
         strategy: Literal["rolling", "recreate"] = "recreate" if at_once else "rolling"
         self.happened(e.FunctionDeclared(function, spec, version=version, strategy=strategy))
 
@@ -159,8 +173,29 @@ class World:
             self._busy = True
             while self._happened:
                 event = self._happened.popleft()
+                self._keep(event)
                 self._obey(event, self.plane.handle(event, self.now))
             self._busy = False
+
+    def _keep(self, event: e.Event) -> None:
+        """Note what the next server has to know."""
+        match event:
+            case e.FunctionDeclared(function=function):
+                self.declared[function] = event
+                self.updated[function] = []
+            case e.SettingsUpdated(function=function):
+                self.updated.setdefault(function, []).append(event)
+            case e.FunctionRemoved(function=function):
+                self.declared.pop(function, None)
+                for caller in self.callers.values():
+                    caller.cancelled = caller.cancelled or caller.function == function
+            case e.CallCancelled(call=call):
+                self.callers[call].cancelled = True
+            case e.OwnerLeft(owner=owner):
+                for caller in self.callers.values():
+                    caller.cancelled = caller.cancelled or caller.owner == owner
+            case e.InputsEnded(call=call):
+                self.callers[call].ended = True
 
     def _obey(self, event: e.Event | None, commands: list[c.Command]) -> None:
         self.decisions += 1
@@ -176,7 +211,8 @@ class World:
         match command:
             case c.Grant():
                 caller = self.callers[command.call]
-                work = Work(command.range, caller, command.start, command.stop, command.start)
+                work = Work(command.range, caller, command.first, command.start, command.stop, command.start)
+                self.highest_id = max(self.highest_id, command.range)
                 self._say(command.container, lambda process: process.assign(work))
             case c.Deliver(call=call, count=count) | c.Fail(call=call, count=count):
                 caller = self.callers[call]
@@ -199,8 +235,11 @@ class World:
                 self._say(container, lambda process: process.give_back(number))
             case c.CancelRange(container=container, range=number):
                 self._say(container, lambda process: process.cancel(number))
-            case c.Accept(call=call, count=count):
+            case c.FinishCall(call=call):
+                self.callers[call].finished = True
+            case c.Accept(call=call, first=first, count=count):
                 caller = self.callers[call]
+                caller.segments.append((first, count))
                 caller.submitted += count
                 caller.unsettled += count
                 caller.offering = False
@@ -219,6 +258,11 @@ class World:
 
     # -- clients -------------------------------------------------------------------------------------------
 
+    def offer_again(self, caller: Caller) -> None:
+        """The server is another one: it knows nothing of what was refused before."""
+        caller.offering = False
+        self._offer(caller)
+
     def _offer(self, caller: Caller) -> None:
         """Send the next segment, as the SDK does: the first input alone, the others together, within the window."""
         first, total = caller.submitted, len(caller.services)
@@ -229,6 +273,7 @@ class World:
         if count > 0:
             caller.offering = True
             last = first + count == total and not self.faults.ends_apart
+            caller.ended = caller.ended or last
             self.happened(
                 e.InputsSubmitted(caller.call, caller.function, caller.kind, first, count, last, caller.owner)
             )
@@ -244,8 +289,9 @@ class World:
     # -- containers ----------------------------------------------------------------------------------------
 
     def _start(self, container: str, function: str) -> None:
-        spec, behaviour = self.specs[function]
-        process = Process(self, container, function, spec, behaviour, self.now)
+        declared, behaviour = self.declared[function], self.behaviours[function]
+        self.highest_id = max(self.highest_id, int(container.rpartition("-")[2]))
+        process = Process(self, container, function, declared.spec, declared.version, behaviour, self.now, self.life)
         self.processes[container] = process
         self.starts += 1
         self.peak = max(self.peak, len(self.processes))
@@ -265,19 +311,22 @@ class World:
         self.container_seconds += self.now - process.started_at
         self.memory_used -= process.behaviour.memory_bytes
         del self.processes[process.id]
-        moment = max(process.told_until, self.now + EXIT_SECONDS)
-        self.at(moment, lambda: self.happened(e.ContainerExited(process.id, reason, out_of_memory)))
+        moment, life = max(process.told_until, self.now + EXIT_SECONDS), process.connected
+        event = e.ContainerExited(process.id, reason, out_of_memory)
+        self.at(moment, lambda: self.happened(event) if life == self.life else None)
 
     def tell(self, process: Process, event: e.Event) -> None:
         """A container sends the event; it arrives a moment later, in order."""
         process.told_until = moment = max(process.told_until, self.now + self._latency())
-        self.at(moment, lambda: self.happened(event))
+        life = process.connected
+        self.at(moment, lambda: self.happened(event) if life == self.life else None)
 
     def _say(self, container: str, action: Callable[[Process], Any]) -> None:
         process = self.processes.get(container)
         if process is not None:
             process.heard_until = moment = max(process.heard_until, self.now + self._latency())
-            self.at(moment, lambda: None if process.gone else action(process))
+            life = self.life
+            self.at(moment, lambda: None if process.gone or life != self.life else action(process))
 
     def _latency(self) -> float:
         return self.machine.latency_seconds * (1.0 if self.faults.calm else self.random.expovariate(1.0))
