@@ -91,7 +91,9 @@ def test_who_is_late_finds_it_granted_to_somebody_else() -> None:
 @pytest.mark.parametrize("failed", [False, True])
 def test_who_is_late_is_not_believed_for_a_part(failed: bool) -> None:
     """The first of its inputs is in another container, or waits for its next attempt; the others are free."""
-    patient = FunctionSpec(settings=AutoscalerSettings(max_containers=1), retries=Retries(max_retries=1, initial_delay=60.0))
+    patient = FunctionSpec(
+        settings=AutoscalerSettings(max_containers=1), retries=Retries(max_retries=1, initial_delay=60.0)
+    )
     plane, commands = recovered(left((0, 10)), spec=patient)
     (start,) = of(commands, c.Start)
     (grant,) = of(plane.handle(e.ContainerReady(start.container, 0.1), 0.1), c.Grant)
