@@ -326,7 +326,7 @@ async def test_while_the_zygote_imports_without_end(home: Home) -> None:
     before = asyncio.get_running_loop().time()
     await soon(home.engine.close())
     assert {one.container for one in home.exits} == {killed, closed}
-    assert asyncio.get_running_loop().time() - before < 1.5, "nobody waits for the import"
+    assert asyncio.get_running_loop().time() - before < 10, "nobody waits for the import, which takes 100"
     home.engine.close = _nothing  # type: ignore[method-assign]
 
 
