@@ -54,7 +54,8 @@ class Campaign:
     def run(self) -> list[str]:
         """What is wrong, if anything."""
         self._keep_serving()
-        self._deploy(1).wait()
+        while self._deploy(1).wait():
+            time.sleep(0.1)
         while sum(self.killed.values()) < self.kills and not self._wrong:
             self._keep_serving()
             self._keep_calling()
@@ -119,7 +120,7 @@ class Campaign:
         if self._deploying is not None and (status := self._deploying.poll()) is not None:
             self._deploying = None
             if status:
-                self._wrong.append(f"a deploy ended with status {status}")
+                self._deploying = self._deploy(self.deploys)  # the server was killed under it: it is done again
 
     # -- killing -----------------------------------------------------------------------------------
 
@@ -141,9 +142,7 @@ class Campaign:
             living = [client for client in self._clients.values() if client.poll() is None]
             return [psutil.Process(client.pid) for client in living]
         known = {self._server.pid} | {client.pid for client in self._clients.values()}
-        roots = [
-            one for one in self._marked() if one.pid not in known and _serves(one) and os.getsid(one.pid) == one.pid
-        ]
+        roots = [one for one in self._marked() if one.pid not in known and _is_root(one)]
         if what == "root":
             return roots
         zygotes = [child for root in roots for child in _children(root)]
@@ -208,8 +207,13 @@ class Campaign:
         self.fires = len(begun)
 
 
-def _serves(process: psutil.Process) -> bool:
-    return "upswell.server" in process.cmdline()
+def _is_root(process: psutil.Process) -> bool:
+    """Whether it forks zygotes: the server has forked it, or started it in place of one that was killed."""
+    try:
+        serves = {"upswell.server", "upswell.container.root"} & set(process.cmdline())
+        return bool(serves) and os.getsid(process.pid) == process.pid
+    except (psutil.Error, ProcessLookupError):
+        return False
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
