@@ -5,7 +5,8 @@ It is judged by the same laws: what was accepted is settled once, whoever does i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -55,6 +56,7 @@ class Lives(World):
                 self._release(held, held.next, held.stop)
             known.held.clear()
             if name in survivors | late and may_rejoin(known):
+                known.state = "ready"
                 lose_connection(known.process, resending)
                 self.away[name] = known
         for call in self.calls.values():
@@ -75,12 +77,27 @@ class Lives(World):
         event = self._back(known)
         self._hear(event, [event])
 
-    def _hear(self, event: e.Event, rejoining: list[e.ContainerRejoined]) -> None:
+    def reconnect(self, known: Known, *, resending: bool) -> None:
+        """A container loses its connection, and makes it anew to the server it was with."""
+        lose_connection(known.process, resending)
+        before = dict(known.held)
+        for held in before.values():
+            self._release(held, held.next, held.stop)
+        known.held.clear()
+        self.away[known.process.id] = known
+        if known.state == "starting":
+            known.state, known.pool.failed_starts = "ready", 0
+        event = self._back(known)
+        self._hear(event, [event], before)
+
+    def _hear(
+        self, event: e.Event, rejoining: list[e.ContainerRejoined], before: Mapping[int, Held] = MappingProxyType({})
+    ) -> None:
         self._event = event
         answer = self.plane.handle(event, self.now)
         given_up = {(one.container, one.range) for one in answer if isinstance(one, c.CancelRange)}
         for one in rejoining:
-            self._note_rejoined(one, given_up, any(isinstance(kill, c.Kill) for kill in answer))
+            self._note_rejoined(one, before, given_up, any(isinstance(kill, c.Kill) for kill in answer))
         self._obey(answer)
 
     def _perform(self, command: c.Command) -> None:
@@ -151,17 +168,26 @@ class Lives(World):
             ranges.append(e.HeldRange(number, call, first, start, stop, batch, chunks, suspended))
         return e.ContainerRejoined(known.process.id, known.pool.name, known.version, tuple(ranges), known.spec)
 
-    def _note_rejoined(self, event: e.ContainerRejoined, given_up: set[tuple[str, int]], killed: bool) -> None:
+    def _note_rejoined(
+        self, event: e.ContainerRejoined, before: Mapping[int, Held], given_up: set[tuple[str, int]], killed: bool
+    ) -> None:
         known = self.away.pop(event.container)
         pool = self.functions[event.function]
         if not pool.alive:
             assert killed, f"{event} of a function that is gone"
             known.process.dead = True
             return
-        known.pool, known.state, known.heard_at, known.idle_since = pool, "ready", self.now, self.now
+        known.pool, known.heard_at, known.idle_since = pool, self.now, self.now
         self.containers[event.container] = pool.containers[event.container] = known
         for one in event.ranges:
             call = self.calls[one.call]
+            if (held := before.get(one.range)) is not None and one.chunks <= held.chunks:
+                held.next, held.stop, held.suspended = max(held.next, one.next), min(held.stop, one.stop), one.suspended
+                for kept in call.inputs[held.next : held.stop]:
+                    kept.holder = event.container
+                if held.next < held.stop:
+                    known.held[one.range] = held
+                continue
             inputs = call.inputs[one.next : one.stop]
             settled = next((place for place, kept in enumerate(inputs) if not kept.settled), len(inputs))
             left = inputs[settled:]

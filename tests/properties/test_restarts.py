@@ -1,4 +1,4 @@
-"""The same laws where the server dies in between, and all containers, some or none re-join the one that follows."""
+"""The same laws where connections are made anew, and where the server dies and all containers, some or none re-join."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from .lives import Lives
+from .accounts import Known
+from .lives import Lives, may_rejoin
 from .test_laws import EXAMPLES, PLAYED, History, one_of
 from .world import World
 
@@ -26,6 +27,14 @@ class RestartedHistory(History):
         survivors = [name for number, name in enumerate(names) if survive >> number % 8 & 1]
         others = [name for number, name in enumerate(names) if late >> number % 8 & 1 and name not in survivors]
         self.lives.restart(survivors, others, resending=resending)
+
+    @precondition(lambda self: self.connected())
+    @rule(number=one_of, resending=st.booleans())
+    def a_connection_is_made_anew(self, number: int, resending: bool) -> None:
+        self.lives.reconnect(self.choose(self.connected(), number), resending=resending)
+
+    def connected(self) -> list[Known]:
+        return [known for known in self.lives.containers.values() if known.pool.alive and may_rejoin(known)]
 
     @precondition(lambda self: self.lives.away)
     @rule(number=one_of)

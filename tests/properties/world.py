@@ -418,7 +418,7 @@ class World:
                     assert call.cancelled or said
                     assert not call.cancelled or command.reason == call.cancelled
                 case "lost":
-                    assert isinstance(self._event, e.ContainerExited)
+                    assert isinstance(self._event, e.ContainerExited | e.ContainerRejoined)
                     assert one.yielded or one.blows >= LOST_TOO_OFTEN, "it has attempts left"
                 case "start":
                     assert call.pool.ephemeral and call.pool.failed_starts

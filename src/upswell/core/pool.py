@@ -135,13 +135,13 @@ class Pool:
             if told.stop < stop:
                 container.shorten(held, max(until, told.stop))
                 self.queue.put_back(held, held.stop, stop, out)
-            if held.call.cancelled:
-                held.wanted_back = True
-                out.append(CancelRange(container.id, held.id))
         container.advance(held, until - before)
         if held.next >= held.stop:
             container.release(held)
             del held.call.ranges[held.id]
+        elif held.call.cancelled:
+            held.wanted_back = True
+            out.append(CancelRange(container.id, held.id))
         self.queue.put_back(held, before, until, out, "its results were lost with its connection")
 
     def _take_again(self, container: Container, told: HeldRange, now: float) -> bool:
