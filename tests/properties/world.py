@@ -296,7 +296,7 @@ class World:
         most = pool.settings.max_containers
         assert most is None or pool.present() <= most, f"law 4: {pool.present()} of at most {most}"
         reserved = self._reserved()
-        assert reserved <= CORES, f"{reserved} of {CORES} cores are reserved"
+        assert reserved <= CORES or not pool.spec.resources.cpu, f"{reserved} of {CORES} cores are reserved"
 
     def _reserved(self) -> float:
         return sum(known.spec.resources.cpu for known in self.containers.values())

@@ -23,6 +23,7 @@ from typing import Any
 from upswell.core import commands as c
 from upswell.core import events as e
 from upswell.core.plane import Plane
+from upswell.core.snapshot import SavedCall, SavedSegment
 from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Limits, Resources, Retries, SettingsUpdate
 
 SETTINGS = {
@@ -45,12 +46,14 @@ class Player:
         self.now = 0.0
         self.plane = Plane(cores=2.0, memory_available=1 << 40)
         self.shown: set[str] = set()
-        self.functions: dict[str, FunctionSpec] = {}
+        self.functions: dict[str, e.FunctionDeclared] = {}
         self.calls: dict[str, e.InputsSubmitted] = {}  # its last accepted or refused segment
         self.accepted: dict[str, int] = {}  # inputs taken
         self.containers: dict[str, str] = {}  # the core's id → A, B …
+        self.started: dict[str, tuple[str, int]] = {}  # A → its function, and of which version
         self.ranges: dict[int, str] = {}  # the core's id → r1, r2 …
         self.held: dict[str, list[Any]] = {}  # r1 → container, number, next position
+        self.grants: dict[str, c.Grant] = {}  # r1 → as it was granted
         self.chunks: dict[str, int] = {}  # r1 → what its generator has yielded
 
     def lines(self, script: str) -> list[str]:
@@ -75,7 +78,8 @@ class Player:
             return [self._question(happening)]
         if happening == "time passes":
             return []
-        return self._told(self.plane.handle(self._event(happening), self.now))
+        event = self._event(happening)  # which may bring another plane
+        return self._told(self.plane.handle(event, self.now))
 
     def _prepare(self, text: str) -> None:
         word, *rest = text.split()
@@ -132,8 +136,9 @@ class Player:
             single_use=bool(given.pop("single_use", "")),
         )
         assert not given, f"unknown words: {given}"
-        self.functions[function] = spec
-        return e.FunctionDeclared(function, spec, ephemeral, version, strategy)  # type: ignore[arg-type]
+        event = e.FunctionDeclared(function, spec, ephemeral, version, strategy)  # type: ignore[arg-type]
+        self.functions[function] = event
+        return event
 
     def settings(self, function: str, words: str) -> e.Event:
         given = {SETTINGS[name]: value for name, _, value in (word.partition("=") for word in words.split())}
@@ -171,6 +176,27 @@ class Player:
         container, number, _ = self.held[name]
         return make(container, number, *more)
 
+    def comes_back(self, letter: str, ranges: str) -> e.ContainerRejoined:
+        held = []
+        for name, start, stop in re.findall(r"(r\d+) (\d+):(\d+)", ranges or ""):
+            grant = self.grants[name]
+            self.held[name][2] = int(start)
+            held.append(e.HeldRange(grant.range, grant.call, grant.first, int(start), int(stop)))
+        function, version = self.started[letter]
+        return e.ContainerRejoined(self.container(letter), function, version, tuple(held))
+
+    def follows(self, calls: str, containers: str) -> e.Event:
+        """Another server takes the place of the one that died."""
+        self.plane = Plane(cores=2.0, memory_available=1 << 40, first_id=1000)
+        saved = []
+        for name, start, stop in re.findall(r"(\w+) (\d+):(\d+)", calls):
+            call, count = self.calls[name], self.accepted[name]
+            segment = SavedSegment(0, count, ((int(start), int(stop)),))
+            total = count if call.last else None
+            saved.append(SavedCall(name, call.function, call.kind, count, total, False, (segment,), owner=call.owner))
+        back = [self.comes_back(*found) for found in re.findall(r"([A-Z])(?: with ([^,]+))?", containers or "")]
+        return e.Recovered((*self.functions.values(), *(e.CallRestored(call) for call in saved), *back))
+
     def container(self, letter: str) -> str:
         return next(name for name, known in self.containers.items() if known == letter)
 
@@ -193,6 +219,7 @@ class Player:
                 return f"invite {call}"
             case c.Start(container, function):
                 self.containers[container] = name = ascii_uppercase[len(self.containers)]
+                self.started[name] = function, self.functions[function].version
                 return f"start {name}" if len(self.functions) < 2 else f"start {name} for {function}"
             case c.Retire(reason=reason):
                 return f"retire {name}: {reason}"
@@ -203,6 +230,7 @@ class Player:
             case c.Grant(container, identity, call, start=start, stop=stop, batch=batch, left=left):
                 self.ranges[identity] = number = f"r{len(self.ranges) + 1}"
                 self.held[number] = [container, identity, start]
+                self.grants[number] = command
                 together = f", in a batch with {left} to come" if batch else ""
                 return f"grant {number} to {name}: {call} {start}:{stop}{together}"
             case c.TakeBack():
@@ -242,6 +270,8 @@ EVENTS: list[tuple[str, Callable[..., e.Event]]] = [
     (r"(\w+) is cancelled, with its containers", lambda _, call: e.CallCancelled(call, terminate=True)),
     (r"(\w+) leaves", lambda _, owner: e.OwnerLeft(owner)),
     (r"([A-Z]) is ready", lambda player, name: e.ContainerReady(player.container(name), 0.0)),
+    (r"([A-Z]) comes back(?: with (.+))?", Player.comes_back),
+    (r"another server follows, which knows (.+?)(?:; back are (.+))?", Player.follows),
     (r"([A-Z]) can't start: (.+)", lambda player, name, why: e.StartFailed(player.container(name), why)),
     (r"([A-Z]) is stopped", lambda player, name: e.ContainerStopped(player.container(name))),
     (r"([A-Z]) exits: (.+)", lambda player, name, why: e.ContainerExited(player.container(name), why)),
