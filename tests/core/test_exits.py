@@ -1,4 +1,4 @@
-"""How long containers may take to exit, told as events and commands."""
+"""How long containers may take to exit, and who gets what they leave, told as events and commands."""
 
 from upswell.core import commands as c
 from upswell.core import events as e
@@ -61,3 +61,16 @@ def test_settings_are_set_reset_or_kept() -> None:
     now = plane.statistics("f")
     assert now is not None
     assert now.settings == AutoscalerSettings(min_containers=1, max_containers=4)
+
+
+def test_memory_that_becomes_free_is_for_whoever_waits_for_it() -> None:
+    plane = Plane(memory_available=1 << 40)
+    plane.handle(e.FunctionDeclared("big", FunctionSpec(settings=AutoscalerSettings(min_containers=3))), 0.0)
+    plane.handle(e.UsageSampled("big", (), 64 << 20, 2.0, 0), 0.1)  # the machine is full
+    small = FunctionSpec(settings=AutoscalerSettings(min_containers=2))
+    assert len([one for one in plane.handle(e.FunctionDeclared("f", small), 0.2) if isinstance(one, c.Start)]) == 1
+    removed = plane.handle(e.FunctionRemoved("big"), 0.3)
+    freed = plane.handle(
+        e.ContainerExited(next(one.container for one in removed if isinstance(one, c.Kill)), "killed"), 1.0
+    )
+    assert [one.function for one in freed if isinstance(one, c.Start)] == ["f"]

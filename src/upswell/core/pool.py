@@ -54,8 +54,8 @@ class Pool:
         return self.queue.waiting + len(self.queue.delayed) + self.containers.unstarted
 
     def is_short_of_room(self) -> bool:
-        """Whether it would have more containers if the node had room for what they reserve."""
-        return not self.removed and self.scaling.decision.rule == "resources"
+        """Whether it would have more containers if the node had the memory, or room for what they reserve."""
+        return not self.removed and self.scaling.decision.rule in ("memory", "resources")
 
     # -- what happens to the function ------------------------------------------------------------------
 
