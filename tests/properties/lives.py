@@ -124,7 +124,7 @@ class Lives(World):
         for position, one in enumerate(call.inputs):
             one.not_before = one.since = 0.0
             one.failures, one.losses = self._remembered.get((call.id, position), (0, 0))
-            one.blows = one.losses
+            one.blows, one.allowed = one.losses, max(one.allowed, one.failures)  # it was told that it is tried again
             streaming = any(work.call == call.id for process in survivors for work in process.works.values())
             if one.yielded and not streaming and not one.settled:
                 one.settled = call.finished = True  # its client says so
