@@ -28,6 +28,7 @@ CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
 LOOKING = ("tests/server/test_listing.py", "tests/server/test_logs.py")
 SESSIONS = ("tests/wire/test_delivery.py", "tests/server/test_sessions.py")
 SECONDS = 300
+REJOINING = ("tests/conformance/test_rejoining.py",)
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,34 @@ BUGS = [
         "return earlier if same and",
         "return earlier if",
         SESSIONS,
+    ),
+    Bug(
+        "what the server may not know is not told again",
+        "container/link.py",
+        "channel.send(sent.message, sent.packed.data)",
+        "pass",
+        REJOINING,
+    ),
+    Bug(
+        "what the server knows is told again",
+        "container/link.py",
+        "self.work.processed = start + count",
+        "pass",
+        REJOINING,
+    ),
+    Bug(
+        "the root zygote forgets its zygotes",
+        "container/root.py",
+        "self._kept[process] = (engines, parcel)",
+        "pass",
+        ("tests/conformance/test_succession.py",),
+    ),
+    Bug(
+        "a server does not wait for its containers",
+        "server/rejoining.py",
+        "await self._gathered.wait()",
+        "pass",
+        ("tests/server/test_rejoining.py",),
     ),
     Bug(
         "what is settled runs again after a restart",

@@ -13,14 +13,17 @@ from upswell.wire import messages as m
 
 from .kept import KeptServer
 
+ROUNDS, INPUTS = 5, 30
 
-@pytest.fixture(params=["local", "spawn"])
+
+@pytest.fixture(params=["local"])
 async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[KeptServer]:
     one = KeptServer(tmp_path, request.param)
     yield one
     await one.stop()
 
 
+@pytest.mark.parametrize("server", ["local", "spawn"], indirect=True)
 async def test_inputs_go_on(server: KeptServer) -> None:
     client = await server.start()
     function = await server.deploy(client, "wait", most=3)
@@ -170,25 +173,24 @@ async def test_an_orderly_stop_ends_containers(server: KeptServer) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("seed", range(2))
-async def test_whatever_is_killed(tmp_path: Path, seed: int) -> None:
+async def test_whatever_is_killed(tmp_path: Path, seed: int = 0) -> None:
     """By seed: the server, who forks containers, containers, several at once; all is told, and nothing left."""
     chance, server = random.Random(seed), KeptServer(tmp_path)
     client = await server.start()
     function = await server.deploy(client, "nap", most=3)
-    for round in range(8):
+    for round in range(ROUNDS):
         call = f"fc-{round}"
-        await server.spawn(client, function, list(range(round * 40, round * 40 + 40)), call)
+        await server.spawn(client, function, list(range(round * INPUTS, (round + 1) * INPUTS)), call)
         await server.until_begun(1 + chance.randrange(len(server.begun()) + 20))
         victims = chance.sample(["server", "root", "zygote", "container", "container"], chance.randint(1, 3))
         for victim in victims:
             server.kill_one(victim, chance)
         client = await server.start_again_if_killed(client)
-    for round in range(8):
-        found = await server.outcomes(client, 40, f"fc-{round}")
+    for round in range(ROUNDS):
+        found = await server.outcomes(client, INPUTS, f"fc-{round}")
         failed = {x: one.message for x, one in found.items() if isinstance(one, m.ErrorRecord)}
         assert all("container died" in reason for reason in failed.values()), failed
         assert {x: one for x, one in found.items() if x not in failed} == {
-            x: round * 40 + x for x in range(40) if x not in failed
+            x: round * INPUTS + x for x in range(INPUTS) if x not in failed
         }
     await server.stop()

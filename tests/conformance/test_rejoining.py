@@ -1,6 +1,5 @@
 """What a container says that loses its server and finds the next one: here the test is both."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ ENGINES: dict[str, Callable[..., Engine]] = {"local": LocalEngine, "spawn": Spaw
 
 CODE = """
     def await_word(x):
-        open(f"begun-{x}", "w").close()
+        print("begun", x, flush=True)
         while not os.path.exists(f"go-{x}"):
             time.sleep(0.002)
 
@@ -56,11 +55,12 @@ class Scene:
         self.home = home
         self.folder = folder
         self.container: Container
+        self.name = ""
 
     async def start(self, function: str, **concurrency: int) -> str:
         record = self.home.function(function, CODE, concurrency=Concurrency(**concurrency))
-        name, self.container = await self.home.started(record)
-        return name
+        self.name, self.container = await self.home.started(record)
+        return self.name
 
     def assign(self, number: int, inputs: list[Any], *, batch: int = 0, left: int = 0) -> None:
         """Hand it a range of a call of its own."""
@@ -72,9 +72,10 @@ class Scene:
         (self.folder / f"go-{x}").touch()
 
     async def begun(self, x: int) -> None:
-        async with asyncio.timeout(10):
-            while not (self.folder / f"begun-{x}").exists():
-                await asyncio.sleep(0.002)
+        await self.home.until(lambda: self.has_begun(x))
+
+    def has_begun(self, x: int) -> bool:
+        return f"begun {x}\n" in self.home.text(self.name, 1)
 
     async def hear(self, count: int) -> list[m.Message]:
         """The next messages."""
@@ -220,7 +221,7 @@ async def test_with_too_much_kept_nothing_further_begins(monkeypatch: pytest.Mon
     assert [one.range for one in await scene.return_()] == [1, 2]
     (results,) = await scene.hear(1)
     assert isinstance(results, m.Results) and results.range == 1
-    assert not (tmp_path / "begun-2").exists()
+    assert not scene.has_begun(2)
     scene.container.send(m.Processed(1))
     (results,) = await scene.hear(1)
     assert isinstance(results, m.Results) and results.range == 2

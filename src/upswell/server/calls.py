@@ -123,7 +123,7 @@ class CallService:
         segments, caller.arriving = tuple(caller.arriving), None
         del self._arriving[call]
         total = None if message.total < 0 else message.total
-        dispatcher.happened(
+        dispatcher.call_restored(
             e.CallRestored(
                 SavedCall(
                     call, message.function, "map", message.submitted, total, False, segments, owner=connection.name

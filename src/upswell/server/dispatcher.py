@@ -104,6 +104,7 @@ class Dispatcher:
         self._error: m.ErrorRecord | None = None
         self._start_errors: dict[str, tuple[m.ErrorRecord, Kept]] = {}  # function → its last failed start
         self.call_ended: Callable[[str, Caller], None] = lambda call, caller: None  # told of each that was kept
+        self.call_restored: Callable[[e.CallRestored], None] = self.happened  # told of each whose client is back
 
     def happened(self, event: e.Event, arrived: Kept | None = None, error: m.ErrorRecord | None = None) -> None:
         """An event, with the payload or the error it came with."""

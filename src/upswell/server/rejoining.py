@@ -56,6 +56,7 @@ class Rejoining:
         self._gathered = asyncio.Event()
         self._begun = False  # apps and calls of the earlier server are known
         self._is_looking = False
+        dispatcher.call_restored = self.restored
 
     def find(self, found: Sequence[ContainerFound]) -> None:
         """These containers are there, and will call."""
@@ -137,7 +138,9 @@ class Rejoining:
         """Whether its function, and all calls that it has ranges of, are known, or (`call`) about to be."""
         if absent.ranges is None or self._record(absent.found) is None:
             return False
-        return all(one == call or one in self._dispatcher.calls for one in absent.awaited)
+        callers = self._dispatcher.calls
+        here = {one for one in absent.awaited if (caller := callers.get(one)) is not None and caller.arriving is None}
+        return absent.awaited <= here | {call}
 
     def _happened(self, events: Sequence[Known], absent: Sequence[Absent]) -> None:
         """Tell the core of all this as one, and then what the containers have said since they called."""

@@ -95,4 +95,4 @@ class Runtime:
 def give_up() -> NoReturn:
     """The core has a defect, which is being handled: end the process with its traceback."""
     traceback.print_exc()
-    os._exit(70)  # EX_SOFTWARE; containers die with this process, clients see the connection end
+    os._exit(70)  # EX_SOFTWARE; containers and clients see their connections end
