@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..clock import Clock
@@ -17,14 +17,14 @@ from ..engine import ContainerExit, ContainerFound, ContainerOutput, Engine
 from ..spec import FunctionRecord, FunctionSpec
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
-from .connections import Connection
+from .connections import Connection, Peer
 from .dispatcher import Dispatcher, Served, app_of
 from .peers import ContainerPeer
 from .receipts import Receipts
 from .validation import check_container
 
 RETURN_SECONDS = 1.0  # a server that begins waits so long for containers before it starts others
-CALLERS_SECONDS = 5.0  # containers that have called wait so long for those whose calls they run
+CALLERS_SECONDS = 10.0  # containers that have called wait so long for those whose calls they run
 LOST_SECONDS = 60.0  # a container that has not called by then never will
 NEVER = float("inf")
 LOOK_SECONDS = 0.02  # between two looks whether somebody is waited for in vain
@@ -40,6 +40,7 @@ class Absent:
     connection: Connection | None = None
     ranges: list[m.Holding] | None = None  # what it holds, once it has said so
     peer: ReturningPeer | None = None
+    clients: list[WaitingClient] = field(default_factory=list)  # inside it
     awaited: set[str] = field(default_factory=set)  # calls that are not kept: their clients have to tell of them
     patient_until: float = 0.0
     outputs: list[ContainerOutput] = field(default_factory=list)  # what it wrote meanwhile
@@ -95,6 +96,12 @@ class Rejoining:
         if record := self._record(found):
             connection.send(m.Load(record))  # it may never have had one
         return absent.peer
+
+    def greet_client(self, found: ContainerFound, let_in: Callable[[], Peer]) -> WaitingClient:
+        """A client inside the container calls; it is let in when the container is, as what it names may be unknown."""
+        client = WaitingClient(let_in)
+        self._absent[found.container].clients.append(client)
+        return client
 
     async def gather(self) -> None:
         """Wait until all have called, or for a moment."""
@@ -153,6 +160,8 @@ class Rejoining:
         for one in absent:
             assert one.peer is not None
             one.peer.go_on()
+            for client in one.clients:
+                client.go_on()
             for output in one.outputs:
                 self._dispatcher.report(output)
 
@@ -207,6 +216,32 @@ class Rejoining:
     def _end_the_silent(self) -> None:
         for one in self._absent.values():
             self._engine.kill(one.found.container)
+
+
+class WaitingClient:
+    """A client inside a container of an earlier server, until the core knows the container."""
+
+    def __init__(self, let_in: Callable[[], Peer]) -> None:
+        self._let_in = let_in
+        self._peer: Peer | None = None
+        self._is_lost = False
+
+    def receive(self, message: m.Message, payload: memoryview) -> None:
+        """What a client says: nothing, before it has had its answer."""
+        if self._peer is None:
+            raise ProtocolError(f"{type(message).__name__} before Welcome")
+        self._peer.receive(message, payload)
+
+    def go_on(self) -> None:
+        """Let it in."""
+        if not self._is_lost:
+            self._peer = self._let_in()
+
+    def lost(self) -> None:
+        """Its connection is gone."""
+        self._is_lost = True
+        if self._peer is not None:
+            self._peer.lost()
 
 
 class ReturningPeer:

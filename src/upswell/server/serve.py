@@ -187,7 +187,8 @@ class Server:
         if found := self._rejoining.known(hello.token):
             if hello.role == "container":
                 return self._rejoining.greet(connection, found)
-            return self._welcome(connection, Identity("container", found.container, app_of(found.function)))
+            identity = Identity("container", found.container, app_of(found.function))
+            return self._rejoining.greet_client(found, lambda: self._welcome(connection, identity))
         served = self._services.dispatcher.containers.get(hello.token.partition(".")[0])
         if served is None or not secrets.compare_digest(served.token.encode(), hello.token.encode()):
             return None
