@@ -238,15 +238,17 @@ def listen_at(path: Path) -> tuple[socket.socket, str]:
     """A socket at that path, in place of one that an earlier server has left, and its address; only its user can reach
     it.
     """
-    path.unlink(missing_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(str(path))
+        listener.bind(str(fresh))
     except OSError as error:
         listener.close()
         raise InvalidError(f"{path} can't be listened at: {error}: set UPSWELL_HOME to a shorter path") from None
-    path.chmod(0o600)
+    fresh.chmod(0o600)
     listener.listen(BACKLOG)
+    fresh.rename(path)  # so that whoever finds it finds somebody there
     return listener, f"unix:{path.absolute()}"
 
 
