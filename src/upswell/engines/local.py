@@ -22,6 +22,7 @@ from ..container import control
 from ..engine import Capacity, ContainerExit, ContainerFound, ContainerOutput, Report
 from ..errors import InvalidError
 from ..spec import Environment, FunctionRecord
+from ..wire import channel, payload  # noqa: F401 - both sides of the fork need them: imported once, before it
 
 if TYPE_CHECKING:
     from .succession import Legacy
