@@ -9,7 +9,7 @@ PIP    := PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) PIP_DISABLE_PIP_VE
 SIDE_BY_SIDE = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check laws fuzz bench sabotage chaos soak simulate clean
+.PHONY: help demo test test-ray check laws fuzz bench sabotage chaos soak simulate clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ demo: $(VENV)/.runtime ## the main job: a map over 100 numbers, then a census of
 
 test: check ## check, then the whole test suite (ARGS="-k name" to choose, ARGS="-n 0" one after the other)
 	$(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist worksteal $(ARGS)
+
+test-ray: $(VENV)/.dev ## the engines' tests over Ray, on a cluster of three nodes on this machine (about ten minutes)
+	@$(PIP) -e '.[dev,ray]'
+	UPSWELL_TEST_RAY=1 $(BIN)/python -m pytest -k ray $(ARGS) tests/conformance
 
 check: $(VENV)/.dev ## ruff, mypy --strict, and the layers of the code
 	$(BIN)/ruff check .
@@ -33,10 +37,11 @@ laws: $(VENV)/.dev ## play many histories against the laws of the core, drawn af
 fuzz: $(VENV)/.dev ## send malformed frames to a server by every door (FRAMES=1000000 SEED=1)
 	UPSWELL_FUZZ_FRAMES=$(or $(FRAMES),1000000) UPSWELL_FUZZ_SEED=$(or $(SEED),1) $(BIN)/python -m pytest tests/server/test_fuzz.py $(ARGS)
 
-bench: $(VENV)/.bench ## measure against the peers (ONLY=name, WITH=ray,dask, ARGS="--rounds 5")
+bench: $(VENV)/.bench ## measure against the peers (ONLY=name, WITH=ray,dask, ENGINE=ray, ARGS="--rounds 5")
 	@$(BIN)/python -m compileall -q src/upswell # as pip does for the peers
 	$(if $(WITH),$(PIP) -e '.[bench-cluster]')
-	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(WITH),--with $(WITH)) $(ARGS)
+	$(if $(filter ray,$(ENGINE)),$(PIP) -e '.[ray]')
+	$(BIN)/python -m $(if $(filter ray,$(ENGINE)),benchmarks.cluster,benchmarks) $(if $(ONLY),--only $(ONLY)) $(if $(WITH),--with $(WITH)) $(ARGS)
 
 sabotage: $(VENV)/.dev ## plant known bugs one by one; the suite must catch each
 	$(BIN)/python tests/sabotage.py $(ARGS)

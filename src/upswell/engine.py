@@ -36,6 +36,13 @@ class ContainerOutput(msgspec.Struct, frozen=True):
     text: str
 
 
+class ContainerDelayed(msgspec.Struct, frozen=True):
+    """A container can't start yet, as there is no room; it does when there is some. `reason` is for people."""
+
+    container: str
+    reason: str
+
+
 class ContainerFound(msgspec.Struct, frozen=True):
     """A container that an earlier server has started, and that is still there. It will call home again."""
 
@@ -45,11 +52,13 @@ class ContainerFound(msgspec.Struct, frozen=True):
     version: int
 
 
-Report = Callable[[ContainerExit | ContainerOutput], None]
+Report = Callable[[ContainerExit | ContainerOutput | ContainerDelayed], None]
 
 
 class Engine(Protocol):
     """Starts and ends containers. Calls never block; what happens is reported on the server's loop."""
+
+    crosses_machines: bool  # containers may be on other machines, so they dial an address that those can reach
 
     async def open(self, address: str, report: Report) -> Sequence[ContainerFound]:
         """Begin. `address` is where containers dial; `report` is called on the loop of the caller.
@@ -71,7 +80,10 @@ class Engine(Protocol):
         """End the container's process and its children now."""
 
     def cpu_seconds(self, container: str) -> float | None:
-        """CPU time of the container's process so far; `None` when it is not known."""
+        """CPU time of the container's process so far, as last measured; `None` when it is not known."""
+
+    def sample(self, containers: Sequence[str]) -> list[tuple[str, float]]:
+        """The same of all of them that were measured since they were sampled last: what is old looks like idleness."""
 
     def memory_bytes(self, container: str) -> int | None:
         """Memory that ending the container would free (PSS where it can be had)."""

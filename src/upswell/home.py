@@ -28,6 +28,15 @@ class Server(NamedTuple):
     ca: str = ""
 
 
+class OnRay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which Ray cluster the engine `ray` uses, and how its nodes reach the server."""
+
+    address: str = "auto"
+    namespace: str = "upswell"
+    host: str = ""  # the name or address by which the nodes know this machine; with TLS that of the certificate
+    grows_to_cpus: float = 0.0  # what Ray's own autoscaler may make of the cluster
+
+
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the server of this home serves. Paths are absolute, or relative to the home."""
 
@@ -35,6 +44,7 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     certificate: str = ""
     key: str = ""
     engine: str = ""
+    ray: OnRay = OnRay()
     limits: Limits = Limits()
 
     def changed(self, listen: str, certificate: str, key: str) -> Serving:

@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from upswell.engine import ContainerExit, ContainerFound, ContainerOutput, Engine
+from upswell.engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Engine
 from upswell.spec import Concurrency, Environment, FunctionRecord, FunctionSpec, Resources
 from upswell.wire import messages as m
 from upswell.wire.codec import Decoder, encode
 from upswell.wire.payload import BARE, pack, unpack, unpack_exception
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0 if os.environ.get("UPSWELL_TEST_RAY") else 20.0
 T = TypeVar("T")
 
 
@@ -97,6 +97,7 @@ class Home:
         self.engine = engine
         self.exits: list[ContainerExit] = []
         self.written: list[ContainerOutput] = []
+        self.delays: list[ContainerDelayed] = []
         self.found: list[ContainerFound] = []
         self.address = f"unix:@upswell-test-{secrets.token_hex(8)}"
         self.returned: asyncio.Queue[Container] = asyncio.Queue()  # containers that call once more
@@ -193,14 +194,27 @@ class Home:
 
         return await soon(wait())
 
+    async def measured(self, measure: Callable[[str], float | None], container: str, *, beyond: float = 0.0) -> float:
+        """What the engine has measured of the container, once it is beyond that: elsewhere that takes its time."""
+
+        async def wait() -> float:
+            while (value := measure(container)) is None or value <= beyond:
+                await asyncio.sleep(0.01)
+            return value
+
+        return await soon(wait())
+
     def text(self, name: str, stream: int) -> str:
         return "".join(one.text for one in self.written if (one.container, one.stream) == (name, stream))
 
-    def _report(self, report: ContainerExit | ContainerOutput) -> None:
-        if isinstance(report, ContainerExit):
-            self.exits.append(report)
-        else:
-            self.written.append(report)
+    def _report(self, report: ContainerExit | ContainerOutput | ContainerDelayed) -> None:
+        match report:
+            case ContainerExit():
+                self.exits.append(report)
+            case ContainerOutput():
+                self.written.append(report)
+            case ContainerDelayed():
+                self.delays.append(report)
         self._news.set()
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -6,35 +6,56 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
 from pathlib import Path
 
 import psutil
 import pytest
 from msgspec.structs import replace
 
+from upswell.code import CodeStore
 from upswell.container.lines import LONGEST_LINE_BYTES
 from upswell.engine import Engine
 from upswell.engines.local import LocalEngine
+from upswell.engines.ray.engine import Cluster, RayEngine
 from upswell.engines.spawn import SpawnEngine
 from upswell.errors import InvalidError, NotFoundError
 from upswell.wire import messages as m
 from upswell.wire.payload import unpack
 
+from .cluster import OVER_RAY, RayCluster
 from .home import Home, ended, soon
 
 ENGINES: dict[str, Callable[[Path], Engine]] = {"local": LocalEngine, "spawn": SpawnEngine}
+FORKING = pytest.mark.parametrize("home", ["local", *OVER_RAY], indirect=True)  # elsewhere zygotes import nothing
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[*ENGINES, *OVER_RAY])
 async def home(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Home]:
-    before = set(psutil.Process().children(recursive=True))
-    at_home = Home(ENGINES[request.param](tmp_path / "trees"), tmp_path)
+    if request.param == "ray":
+        cluster: RayCluster = request.getfixturevalue("ray_cluster")
+        settings = Cluster(address=cluster.address, code=str(tmp_path / "node"))
+        others = cluster.processes
+        engine: Engine = RayEngine(settings, tmp_path / "code" / "trees")
+    else:
+        engine, others = ENGINES[request.param](tmp_path / "code" / "trees"), set
+    before = set(psutil.Process().children(recursive=True)) - others()
+    at_home = Home(engine, tmp_path)
     await at_home.open()
     yield at_home
     await at_home.close()
-    assert set(psutil.Process().children(recursive=True)) == before, "close() leaves nothing"
+    left = set(psutil.Process().children(recursive=True)) - others() - before
+    assert not [process for process in left if process.is_running()], "close() leaves nothing"
+    assert not [process for process in others() if "upswell.engines.ray.lease" in words_of(process)]
     names = [one.container for one in at_home.exits]
     assert len(names) == len(set(names)), "each exit is reported once"
+
+
+def words_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 SQUARE = """
@@ -121,11 +142,11 @@ async def test_code_is_a_tree(home: Home, tmp_path: Path) -> None:
             return helper.WORDS, os.getcwd(), __file__, sys.argv, (said.code, said.origin, said.sys_path)
     """
     function = home.function("look", code)
-    tree = tmp_path / "trees" / ("0" * 64)
-    (tree / "inner").mkdir(parents=True)
-    (tree / "inner" / "helper.py").write_text("WORDS = 'from the tree'\n")
-    path = tree / "app.py"
-    Path(function.environment.origin).rename(path)
+    store = CodeStore(tmp_path / "code")
+    files = {"app.py": Path(function.environment.origin).read_bytes(), "inner/helper.py": b"WORDS = 'from the tree'\n"}
+    for content in files.values():
+        store.put(sha256(content).hexdigest(), content)
+    tree = store.make_tree([(path, sha256(content).hexdigest()) for path, content in files.items()])
     environment = replace(
         function.environment,
         origin="app.py",
@@ -133,11 +154,12 @@ async def test_code_is_a_tree(home: Home, tmp_path: Path) -> None:
         sys_path=("", "inner"),
         directory="",
         arguments=("app.py",),
-        code=tree.name,
+        code=tree,
     )
     _, container = await home.started(replace(function, environment=environment))
-    same = (tree.name, "app.py", ("", "inner"))
-    assert await container.run() == ("from the tree", str(tree), str(path), ["app.py"], same)
+    words, directory, file, arguments, said = await container.run()
+    assert (words, arguments, said) == ("from the tree", ["app.py"], (tree, "app.py", ("", "inner")))
+    assert Path(file) == Path(directory) / "app.py" and Path(directory).name == tree
     with pytest.raises(ValueError, match="from the tree"):
         await container.run("raise")
     assert container.failure is not None and "raise ValueError(helper.WORDS)" in container.failure.error.traceback
@@ -317,7 +339,7 @@ async def test_a_kill_before_it_has_called_home(home: Home) -> None:
         assert (await home.exit_of(name)).status == -9
 
 
-@pytest.mark.parametrize("home", ["local"], indirect=True)  # elsewhere zygotes import nothing
+@FORKING
 async def test_while_the_zygote_imports_without_end(home: Home) -> None:
     function = home.function("f", "time.sleep(100)")
     killed, closed = home.start(function), home.start(function)
@@ -352,7 +374,9 @@ async def test_the_root_zygote_dies(home: Home) -> None:
     name, container = await home.started(home.function("square", SQUARE))
     zygote = psutil.Process(container.process).parent()
     root = zygote.parent() if zygote else None
-    assert root is not None and root.ppid() == os.getpid()
+    above = root.parent() if root is not None else None
+    assert root is not None and above is not None
+    assert above.pid == os.getpid() or "upswell.engines.ray.lease" in above.cmdline()
     root.kill()
     await home.exit_of(name)
     await ended(container.process)
@@ -392,20 +416,25 @@ async def test_measures(home: Home) -> None:
         kept = []
     """
     name, container = await home.started(home.function("use", code))
-    cpu, memory = home.engine.cpu_seconds(name), home.engine.memory_bytes(name)
-    assert cpu is not None and memory is not None
+    cpu, memory = (
+        await home.measured(home.engine.cpu_seconds, name),
+        await home.measured(home.engine.memory_bytes, name),
+    )
     assert cpu < 5 and 1 << 20 < memory < 200 << 20
     await container.run()
-    after = home.engine.cpu_seconds(name)
-    assert after is not None and 0.15 < after - cpu < 5
-    assert 60 << 20 < (home.engine.memory_bytes(name) or 0) - memory < 80 << 20
+    assert 0.15 < await home.measured(home.engine.cpu_seconds, name, beyond=cpu + 0.15) - cpu < 5
+    grown = await home.measured(home.engine.memory_bytes, name, beyond=memory + (60 << 20)) - memory
+    assert 60 << 20 < grown < 80 << 20
     home.engine.kill(name)
     await home.exit_of(name)
     assert home.engine.cpu_seconds(name) is None and home.engine.memory_bytes(name) is None
     assert home.engine.cpu_seconds("co-none") is None and home.engine.memory_bytes("co-none") is None
     capacity = home.engine.capacity()
-    assert capacity.cores == len(os.sched_getaffinity(0))
-    assert 0 < capacity.memory_available < psutil.virtual_memory().total
+    if isinstance(home.engine, RayEngine):
+        assert capacity.cores == 4
+    else:
+        assert capacity.cores == len(os.sched_getaffinity(0))
+        assert 0 < capacity.memory_available < psutil.virtual_memory().total
 
 
 # -- the user's module -----------------------------------------------------------------------------
@@ -438,7 +467,7 @@ async def test_a_module_that_forks(home: Home) -> None:
         await home.exit_of(name)
 
 
-@pytest.mark.parametrize("home", ["local"], indirect=True)  # elsewhere each container has its own
+@FORKING
 async def test_what_a_module_started_outlives_containers(home: Home) -> None:
     code = """
         server = subprocess.Popen(["sleep", "100"])
@@ -476,7 +505,7 @@ async def test_a_module_that_starts_threads(home: Home) -> None:
         assert "ticker" in str(container.start_error) and "UPSWELL_ENGINE=spawn" in str(container.start_error)
 
 
-@pytest.mark.parametrize("home", ["local"], indirect=True)  # elsewhere zygotes import nothing that could do that
+@FORKING
 async def test_a_container_that_can_not_be_forked(home: Home) -> None:
     code = """
         import resource

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from upswell.clock import ManualClock
-from upswell.engine import Capacity, ContainerExit, ContainerFound, ContainerOutput, Report
+from upswell.engine import Capacity, ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Report
 from upswell.errors import Error
 from upswell.home import SOCKET, Serving
 from upswell.server.front import Front
@@ -48,6 +48,7 @@ class PlayedEngine:
     killed: list[str] = field(default_factory=list)
     found: list[ContainerFound] = field(default_factory=list)  # what an earlier one has left
     address: str = ""
+    crosses_machines: bool = False
 
     async def open(self, address: str, report: Report) -> list[ContainerFound]:
         self.address, self._report = address, report
@@ -76,8 +77,15 @@ class PlayedEngine:
         """The container's process writes whole lines."""
         self._report(ContainerOutput(container, stream, text))
 
+    def delay(self, container: str, reason: str) -> None:
+        """There is no room for the container yet."""
+        self._report(ContainerDelayed(container, reason))
+
     def cpu_seconds(self, container: str) -> float | None:
         return None
+
+    def sample(self, containers: Sequence[str]) -> list[tuple[str, float]]:
+        return []
 
     def memory_bytes(self, container: str) -> int | None:
         return None

@@ -258,6 +258,16 @@ async def test_who_does_not_read_why_is_cut_off(here: Stage, caplog: pytest.LogC
     assert await works(here)
 
 
+async def test_a_container_that_waits_for_room_is_told_of(here: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    name = await here.started("ap-1/f")
+    here.engine.delay(name, "no node has cpu=8")
+    log, _ = await here.client.expect(m.Log)
+    assert (log.function, log.stream, log.text) == ("f", 2, "no node has cpu=8\n")
+    assert "ap-1/f: no node has cpu=8" in caplog.text
+    await here.container(name)
+    assert await works(here), "and starts when there is some"
+
+
 async def test_shared_memory_that_nobody_wants_is_let_go(here: Stage) -> None:
     container = await here.container(await here.started("ap-1/f"))
     open_before = len(os.listdir("/proc/self/fd"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
 from .. import home
 
+FILES = ("tls_cert", "tls_key")
 F = TypeVar("F", bound=Callable[..., Any])
 
 HELP = """Run a server that keeps apps and calls, until a signal ends it.
@@ -20,6 +21,7 @@ HELP = """Run a server that keeps apps and calls, until a signal ends it.
   upswell serve --listen 0.0.0.0:7400 --tls-cert server.pem --tls-key server.key
                                                     for other machines, too: they need a token,
                                                     which `upswell server token create` makes
+  upswell serve --engine ray                        with containers on the nodes of a Ray cluster
 
 Its state is in UPSWELL_HOME (~/.upswell); config.toml there may say all of this under [serve].
 `upswell server start` runs the same in the background.
@@ -29,7 +31,10 @@ Its state is in UPSWELL_HOME (~/.upswell); config.toml there may say all of this
 def serving_options(command: F) -> F:
     """The options of a server, which `upswell server start` has too."""
     for option in (
-        click.option("--engine", type=click.Choice(["local", "spawn"]), help="How containers start."),
+        click.option("--ray-host", metavar="HOST", help="The name by which the cluster's nodes reach this machine."),
+        click.option("--ray-namespace", metavar="NAME", help="Ray's namespace for what is asked of it."),
+        click.option("--ray-address", metavar="HOST:PORT", help="The Ray cluster, if not that of this node."),
+        click.option("--engine", type=click.Choice(["local", "spawn", "ray"]), help="How containers start."),
         click.option("--tls-key", metavar="F", type=click.Path(), help="The certificate's key."),
         click.option("--tls-cert", metavar="F", type=click.Path(), help="The certificate to show there."),
         click.option("--listen", metavar="HOST:PORT", help="Where other machines connect, with TLS and a token."),
@@ -39,15 +44,11 @@ def serving_options(command: F) -> F:
     return command
 
 
-def as_arguments(listen: str | None, tls_cert: str | None, tls_key: str | None, engine: str | None) -> tuple[str, ...]:
+def as_arguments(options: Mapping[str, str | None]) -> tuple[str, ...]:
     """The options as the server's process takes them; names of files as seen from here."""
-    given = {
-        "--listen": listen,
-        "--tls-cert": tls_cert and os.path.abspath(tls_cert),
-        "--tls-key": tls_key and os.path.abspath(tls_key),
-        "--engine": engine,
-    }
-    return tuple(f"{name}={value}" for name, value in given.items() if value)
+    given = {name: value for name, value in options.items() if value}
+    given.update({name: os.path.abspath(given[name]) for name in FILES if name in given})
+    return tuple(f"--{name.replace('_', '-')}={value}" for name, value in given.items())
 
 
 def choose_home(directory: str | None) -> str:
@@ -59,13 +60,10 @@ def choose_home(directory: str | None) -> str:
 
 @click.command(help=HELP, short_help="Run a server in the foreground.")
 @serving_options
-def serve(
-    directory: str | None, listen: str | None, tls_cert: str | None, tls_key: str | None, engine: str | None
-) -> None:
+def serve(directory: str | None, **options: str | None) -> None:
     """Become the server."""
     where = choose_home(directory)
-    options = as_arguments(listen, tls_cert, tls_key, engine)
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     # A fresh interpreter: the first thing that a server does is to fork, and this one has imported a command line.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "upswell.server", "--home", where, *options])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "upswell.server", "--home", where, *as_arguments(options)])

@@ -43,15 +43,13 @@ def in_one_line() -> Iterator[None]:
 
 @server.command(short_help="Start it in the background.")
 @serving_options
-def start(
-    directory: str | None, listen: str | None, tls_cert: str | None, tls_key: str | None, engine: str | None
-) -> None:
+def start(directory: str | None, **options: str | None) -> None:
     """Start the server of UPSWELL_HOME in the background, unless it runs, and wait until it answers."""
     from ..sdk import home_server
 
     choose_home(directory)
     with in_one_line():
-        started = home_server.start(as_arguments(listen, tls_cert, tls_key, engine))
+        started = home_server.start(as_arguments(options))
     words = "the server runs" if started.fresh else "the server runs already"
     print(f"{words}: process {started.process}, {started.address}")
 

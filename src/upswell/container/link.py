@@ -181,7 +181,7 @@ class Link:
         self._pause()
 
     def _dial(self) -> Channel:
-        channel = dial(self._address)
+        channel = dial(self._address, ca=os.environ.get("UPSWELL_CA", ""))
         channel.send(m.Hello(m.PROTOCOL, "container", self._token, os.getpid()))
         return channel
 

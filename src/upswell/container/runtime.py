@@ -34,7 +34,7 @@ def run_container(seed: Seed, token: str, failed: BaseException | None, *, in_gr
             raise failed
         service = find_service(record)
         limit_memory(record.spec.resources, in_group)
-        context.enter_container(seed.address, token)
+        context.enter_container(seed.address, token, os.environ.get("UPSWELL_CA", ""))
         service.enter()
     except BaseException as error:
         described, data = pack_exception(error, own=PACKAGE)

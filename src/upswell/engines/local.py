@@ -56,6 +56,7 @@ class LocalEngine:
     engine of the next server with that home finds them. `code_root` is the folder of the trees that environments name.
     """
 
+    crosses_machines = False
     _fresh = False  # whether each container is an interpreter of its own instead of a fork
 
     def __init__(
@@ -124,6 +125,10 @@ class LocalEngine:
             return time.clock_gettime((~process << 3) | 2)  # the process's CPU clock: clock_getcpuclockid(3)
         except OSError:
             return None
+
+    def sample(self, containers: Sequence[str]) -> list[tuple[str, float]]:
+        """CPU time of each, now."""
+        return [(name, seconds) for name in containers if (seconds := self.cpu_seconds(name)) is not None]
 
     def memory_bytes(self, container: str) -> int | None:
         """The container's share of memory (PSS)."""

@@ -28,14 +28,15 @@ class ImportEnds(BaseException):
 
 running: ContextVar[RunningInput | None] = ContextVar("running", default=None)
 importing = False  # a zygote is importing the user's module
-server: tuple[str, str] | None = None  # inside a container: the server's address and the container's token
+# Inside a container: the server's address, the container's token, and the file of certificates to trust.
+server: tuple[str, str, str] | None = None
 server_keeps_apps = False  # inside a container: whether that server keeps deployed apps, as no private one does
 
 
-def enter_container(address: str, token: str) -> None:
-    """From now on this process is a container of the server at `address`."""
+def enter_container(address: str, token: str, authority: str = "") -> None:
+    """From now on this process is a container of the server at `address`, whose certificate `authority` has signed."""
     global server
-    server = (address, token)
+    server = (address, token, authority)
 
 
 def is_local() -> bool:

@@ -13,10 +13,13 @@ import socket
 import sys
 from pathlib import Path
 
+from ..engine import Engine
 from ..engines.local import REJOIN_SECONDS, LocalEngine
 from ..engines.spawn import SpawnEngine
+from ..home import Serving
 
 ENGINES = {"local": LocalEngine, "spawn": SpawnEngine}
+ON_A_CLUSTER = "ray"  # for a server with a home only
 
 
 def main() -> None:
@@ -44,7 +47,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--engine",
         default="",
-        help="how containers start: local (forked from a process that has done the imports) or spawn (each imports)",
+        help="how containers start: local (forked from a process that has done the imports), spawn (each imports), "
+        "or with --home ray (as local, on the nodes of a Ray cluster)",
     )
     parser.add_argument(
         "--rejoin-seconds",
@@ -52,6 +56,9 @@ def read_arguments() -> argparse.Namespace:
         default=REJOIN_SECONDS,
         help="how long containers go on without a server that was killed, and wait for the next one with its home",
     )
+    parser.add_argument("--ray-address", default="", metavar="HOST:PORT", help="the cluster, if not that of this node")
+    parser.add_argument("--ray-namespace", default="", metavar="NAME", help="Ray's namespace for what is asked of it")
+    parser.add_argument("--ray-host", default="", metavar="HOST", help="the name by which the nodes reach this machine")
     parser.add_argument("--listen", default="", metavar="HOST:PORT", help="listen there too, for other machines")
     parser.add_argument("--tls-cert", default="", metavar="FILE", help="the certificate to show there")
     parser.add_argument("--tls-key", default="", metavar="FILE", help="the certificate's key")
@@ -68,6 +75,29 @@ def engine_name(chosen: str) -> str:
     return name
 
 
+def _engine(directory: Path, arguments: argparse.Namespace, serving: Serving) -> Engine:
+    """The engine of a server with this home."""
+    name = arguments.engine or serving.engine or os.environ.get("UPSWELL_ENGINE", "")
+    code_root = directory / "code" / "trees"
+    if name != ON_A_CLUSTER:
+        return ENGINES[engine_name(name)](code_root, directory, arguments.rejoin_seconds)
+    from ..engines.ray.engine import Cluster, RayEngine, prefix_of
+
+    return RayEngine(
+        Cluster(
+            address=arguments.ray_address or serving.ray.address,
+            namespace=arguments.ray_namespace or serving.ray.namespace,
+            prefix=prefix_of(directory),
+            host=arguments.ray_host or serving.ray.host or "127.0.0.1",
+            bind=serving.listen.rpartition(":")[0].strip("[]") or "127.0.0.1",
+            certificate=serving.certificate,
+            key=serving.key,
+            grows_to_cpus=serving.ray.grows_to_cpus,
+        ),
+        code_root,
+    )
+
+
 def serve_in(directory: Path, arguments: argparse.Namespace) -> int:
     """Serve the home until a signal ends that, and return the exit status: 1 where it could not begin."""
     from .. import home
@@ -80,8 +110,7 @@ def serve_in(directory: Path, arguments: argparse.Namespace) -> int:
         serving = home.configuration(str(directory)).serve
         serving = serving.changed(arguments.listen, arguments.tls_cert, arguments.tls_key)
         # Forked before anything here starts a thread or a loop: see engines/local.py.
-        make_engine = ENGINES[engine_name(arguments.engine or serving.engine)]
-        engine = make_engine(directory / "code" / "trees", directory, arguments.rejoin_seconds)
+        engine = _engine(directory, arguments, serving)
         from ..stores.sqlite import SqliteStore
         from .log import begin_log
         from .serve import serve_home

@@ -5,6 +5,7 @@ Payloads are opaque here. What a command refers to as "just came" is what `arriv
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 
@@ -15,7 +16,7 @@ from .. import store as s
 from ..core import commands as c
 from ..core import events as e
 from ..core.snapshot import SavedSegment
-from ..engine import ContainerExit, ContainerOutput, Engine
+from ..engine import ContainerDelayed, ContainerExit, ContainerOutput, Engine
 from ..spec import FunctionRecord
 from ..store import AppRecord, Kept, Outcome, Store
 from ..wire import messages as m
@@ -25,6 +26,8 @@ from .graph import CallGraph
 from .ledger import Ledger
 from .logs import Logs
 from .runtime import Runtime
+
+log = logging.getLogger("upswell.server")
 
 KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory", "cancelled")
 
@@ -349,11 +352,14 @@ class Dispatcher:
 
     # -- engine reports ------------------------------------------------------------------------------
 
-    def report(self, report: ContainerExit | ContainerOutput) -> None:
+    def report(self, report: ContainerExit | ContainerOutput | ContainerDelayed) -> None:
         """What the engine says of a container."""
         served = self.containers.get(report.container)
         if served is None:
             return
+        if isinstance(report, ContainerDelayed):
+            log.warning("%s: %s", served.record.id, report.reason)
+            report = ContainerOutput(report.container, 2, f"{report.reason}\n")
         if isinstance(report, ContainerOutput):
             self._wrote(served, report)
             return

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..clock import Clock
 from ..core import events as e
-from ..engine import ContainerExit, ContainerFound, ContainerOutput, Engine
+from ..engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Engine
 from ..spec import FunctionRecord, FunctionSpec
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
@@ -68,14 +68,14 @@ class Rejoining:
         else:
             self._gathered.set()
 
-    def report(self, report: ContainerExit | ContainerOutput) -> None:
+    def report(self, report: ContainerExit | ContainerOutput | ContainerDelayed) -> None:
         """What the engine says of a container."""
         absent = self._absent.get(report.container)
         if absent is None:
             self._dispatcher.report(report)
         elif isinstance(report, ContainerOutput):
             absent.outputs.append(report)
-        else:
+        elif isinstance(report, ContainerExit):
             del self._absent[report.container]
             self._count()
 

@@ -73,8 +73,7 @@ class Runtime:
             self._perform(command)
 
     def _sample(self, command: c.Sample) -> None:
-        measured = [(name, self._engine.cpu_seconds(name)) for name in command.containers]
-        seconds = tuple((name, value) for name, value in measured if value is not None)
+        seconds = tuple(self._engine.sample(command.containers))
         memory = self._engine.memory_bytes(command.containers[0]) if command.containers else None
         capacity = self._engine.capacity()
         self._events.append(

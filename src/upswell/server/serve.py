@@ -112,7 +112,8 @@ class Server:
             loop.add_signal_handler(number, self.ended.set)
         # Where there is a home, containers of an earlier server dial what they have dialled before.
         listener, self._address = listen_abstract() if self._home is None else listen_at(self._home / CONTAINERS)
-        self._rejoining.find(await self._engine.open(self._address, self._rejoining.report))
+        abroad = self._front.address if self._front is not None and self._engine.crosses_machines else ""
+        self._rejoining.find(await self._engine.open(abroad or self._address, self._rejoining.report))
         # Held in a name: a listening server that nobody refers to is closed by the garbage collector.
         listening = [
             await loop.create_unix_server(
@@ -179,8 +180,9 @@ class Server:
 
     def _greet_remote(self, connection: Connection, hello: m.Hello) -> Peer | None:
         assert self._front is not None
-        identity = self._front.identify(connection, hello)
-        return self._welcome(connection, identity) if identity is not None else None
+        if identity := self._front.identify(connection, hello):
+            return self._welcome(connection, identity)
+        return self._greet_container(connection, hello) if self._engine.crosses_machines else None
 
     def _greet_container(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Containers, and clients inside them: both have the token that was made for the container."""
@@ -192,8 +194,9 @@ class Server:
         served = self._services.dispatcher.containers.get(hello.token.partition(".")[0])
         if served is None or not secrets.compare_digest(served.token.encode(), hello.token.encode()):
             return None
+        connection.identity = Identity("container", served.id, app_of(served.record.id))
         if hello.role == "client":
-            return self._welcome(connection, Identity("container", served.id, app_of(served.record.id)))
+            return self._welcome(connection, connection.identity)
         if served.connection is not None:
             return None
         connection.send(m.Load(served.record))

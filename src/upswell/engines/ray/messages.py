@@ -1,0 +1,180 @@
+"""What the Ray engine and its leases say to one another, and the engine and the process that speaks to Ray.
+
+Frames like all others, over connections on which nothing else is said, so tags are these messages' own.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ...spec import FunctionRecord
+from ...wire.messages import Message
+
+LINK = 1  # the version of what is said here; both ends have the same
+
+
+class Parcel(msgspec.Struct, frozen=True):
+    """What a lease is told by way of Ray: where its engine is, how it proves itself, where its containers dial.
+
+    `authority` is the text of the certificates that the engine's is checked against, with TLS; `code` the folder for
+    trees of code on the node, "" for the usual one.
+    """
+
+    host: str
+    port: int
+    token: str
+    containers_dial: str
+    cpus: float
+    authority: str = ""
+    code: str = ""
+
+
+# -- the engine and a lease --------------------------------------------------------------------------
+
+
+class Opened(Message, tag=1, frozen=True):
+    """lease → engine, first: it is there and obeys."""
+
+    link: int
+    token: str
+    node: str
+    process: int
+
+
+class Prepare(Message, tag=2, frozen=True):
+    """engine → lease: containers of the function may soon be wanted."""
+
+    function: FunctionRecord
+
+
+class StartContainer(Message, tag=3, frozen=True):
+    """engine → lease."""
+
+    container: str
+    token: str
+    function: FunctionRecord
+
+
+class KillContainer(Message, tag=4, frozen=True):
+    """engine → lease."""
+
+    container: str
+
+
+class End(Message, tag=5, frozen=True):
+    """engine → lease: end all containers, and then yourself. lease → engine: that is what it does now."""
+
+
+class Exited(Message, tag=6, frozen=True):
+    """lease → engine: see `ContainerExit`."""
+
+    container: str
+    status: int
+    reason: str
+    out_of_memory: bool
+
+
+class Wrote(Message, tag=7, frozen=True):
+    """lease → engine: see `ContainerOutput`."""
+
+    container: str
+    stream: int
+    text: str
+
+
+class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a container has used; -1 where that is not known."""
+
+    container: str
+    cpu_seconds: float
+    memory_bytes: int
+
+
+class Measured(Message, tag=8, frozen=True):
+    """lease → engine, again and again: it lives, and so much its containers have used."""
+
+    usages: list[Usage]
+
+
+class Fetch(Message, tag=9, frozen=True):
+    """lease → engine: it lacks these files of a tree of code."""
+
+    tree: str
+    digests: list[str]
+
+
+class File(Message, tag=10, frozen=True):
+    """engine → lease: a file of a tree, as payload; `is_there` is false where the engine lacks it too."""
+
+    tree: str
+    digest: str
+    is_there: bool
+
+
+LeaseMessage = Opened | Prepare | StartContainer | KillContainer | End | Exited | Wrote | Measured | Fetch | File
+
+
+# -- the engine and the process that speaks to Ray -----------------------------------------------------
+
+
+class Join(Message, tag=20, frozen=True):
+    """engine → driver, first: the cluster. Of the leases with this prefix those in `held` go on, others are ended."""
+
+    address: str
+    namespace: str
+    prefix: str
+    held: list[str]
+
+
+class Acquire(Message, tag=21, frozen=True):
+    """engine → driver: ask Ray for a lease that holds so much of a node."""
+
+    lease: str
+    cpus: float
+    memory_bytes: int
+    parcel: bytes
+
+
+class GiveBack(Message, tag=22, frozen=True):
+    """engine → driver: let Ray have it again, whether it has begun or not."""
+
+    lease: str
+
+
+class Node(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a node of the cluster has, and what of it is free, as Ray counts it."""
+
+    id: str
+    address: str
+    cpus: float
+    memory_bytes: int
+    cpus_free: float
+    memory_free: int
+
+
+class Nodes(Message, tag=23, frozen=True):
+    """driver → engine: the nodes that are there; first when the cluster is joined, then when something changes."""
+
+    nodes: list[Node]
+    here: str  # the address of the node that this is
+
+
+class Gone(Message, tag=24, frozen=True):
+    """driver → engine: Ray has the lease no more. `reason` is empty where it was given back."""
+
+    lease: str
+    reason: str
+
+
+class NotJoined(Message, tag=25, frozen=True):
+    """driver → engine: the cluster could not be joined."""
+
+    reason: str
+
+
+DriverMessage = Join | Acquire | GiveBack | Nodes | Gone | NotJoined
+
+decode_lease = msgspec.msgpack.Decoder(LeaseMessage).decode
+decode_driver = msgspec.msgpack.Decoder(DriverMessage).decode
+encode_parcel = msgspec.msgpack.Encoder().encode
+decode_parcel = msgspec.msgpack.Decoder(Parcel).decode
