@@ -22,13 +22,12 @@ LAWS = (
     "tests/properties/test_laws.py",
 )  # for bugs that the laws must notice by themselves
 TESTS = ("tests/core", "tests/transcripts", *LAWS)
-REJOINING = ("tests/core/test_rejoining.py", "tests/properties/test_restarts.py")
+REJOINING = ("tests/core/test_rejoining.py", "tests/conformance/test_rejoining.py", "tests/properties/test_restarts.py")
 RESTARTS = ("tests/core/test_snapshot.py", "tests/stores", "tests/conformance/test_durable_stores.py")
 CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
 LOOKING = ("tests/server/test_listing.py", "tests/server/test_logs.py")
 SESSIONS = ("tests/wire/test_delivery.py", "tests/server/test_sessions.py")
 SECONDS = 300
-REJOINING = ("tests/conformance/test_rejoining.py",)
 
 
 @dataclass(frozen=True)
