@@ -28,6 +28,7 @@ CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
 LOOKING = ("tests/server/test_listing.py", "tests/server/test_logs.py")
 SESSIONS = ("tests/wire/test_delivery.py", "tests/server/test_sessions.py")
 SECONDS = 300
+RETURNING = ("tests/conformance/test_rejoining.py",)
 
 
 @dataclass(frozen=True)
@@ -262,14 +263,14 @@ BUGS = [
         "container/link.py",
         "channel.send(sent.message, sent.packed.data)",
         "pass",
-        REJOINING,
+        RETURNING,
     ),
     Bug(
         "what the server knows is told again",
         "container/link.py",
         "self.work.processed = start + count",
         "pass",
-        REJOINING,
+        RETURNING,
     ),
     Bug(
         "the root zygote forgets its zygotes",
