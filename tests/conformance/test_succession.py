@@ -193,3 +193,21 @@ async def test_a_zygote_is_killed_too(scene: Scene, which: int, first: bool) -> 
 
 async def _nothing() -> None:
     """It is closed already."""
+
+
+async def test_a_zygote_that_nobody_needs_ends_and_comes_again(tmp_path: Path) -> None:
+    engine = LocalEngine(home=tmp_path)
+    engine._unused_seconds = 0.05
+    home = Home(engine, tmp_path)
+    await home.open()
+    function = home.function("end", ECHO)
+    name, container = await home.started(function)
+    zygote = psutil.Process(container.process).parent()
+    assert zygote is not None
+    assert zygote.is_running(), "it has a container"
+    engine.kill(name)
+    await home.exit_of(name)
+    await soon(asyncio.to_thread(zygote.wait))
+    _, again = await home.started(function)
+    assert psutil.Process(again.process).ppid() != zygote.pid
+    await home.close()

@@ -104,6 +104,10 @@ class Inventory(Packet, tag=7, frozen=True):
     """engine → zygote: which containers are there? Answered by `Inhabitants`."""
 
 
+class Leave(Packet, tag=9, frozen=True):
+    """engine → zygote: exit, as nobody needs you now. It has no containers."""
+
+
 class Present(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A container that is there."""
 
@@ -119,7 +123,9 @@ class Inhabitants(Packet, tag=8, frozen=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Launch | End | Launched | Ended | Wrote | Awake | Inventory | Inhabitants).decode
+decode = msgspec.msgpack.Decoder(
+    Launch | End | Launched | Ended | Wrote | Awake | Inventory | Inhabitants | Leave
+).decode
 
 
 def parcel(value: Seed | Sprout) -> int:

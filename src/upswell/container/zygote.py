@@ -106,6 +106,8 @@ class Zygote:
                         kill_group(child.process)
             case control.Inventory():
                 self._send_inventory()
+            case control.Leave():
+                os._exit(0)
 
     def _send_inventory(self) -> None:
         present = [control.Present(child.launch, child.process) for child in self._children.values()]

@@ -32,6 +32,7 @@ if not hasattr(os, "fork"):
 
 RESERVE_BYTES, RESERVE_SHARE = 1 << 30, 0.1  # memory of the machine that is left alone: the lesser of the two
 CLOSE_SECONDS = 2.0
+UNUSED_SECONDS = 300.0  # after which a zygote without containers ends, where a server keeps apps: it imports again
 PACKETS_AT_ONCE = 8  # of one zygote in a turn of the loop: a container may write faster than anybody reads
 REJOIN_SECONDS = 60.0  # so long what a killed server has started goes on, and looks for the next one
 INVENTORY_SECONDS = 1.0  # zygotes of an earlier server that import have no containers, and are not waited for
@@ -44,6 +45,7 @@ class Zygote:
 
     control: socket.socket
     is_awake: bool = False  # it has done its imports and obeys
+    unused_since: float = 0.0  # meaningful while it has no containers
     is_counted: bool = True  # false where it is an earlier server's, and has not said yet which containers it has
     outgoing: deque[bytes] = field(default_factory=deque)
     containers: dict[str, int] = field(default_factory=dict)  # → process, 0 until it is known
@@ -65,6 +67,7 @@ class LocalEngine:
         self._code_root = str(code_root.absolute()) if code_root is not None else ""
         self._root_socket = home.absolute() / ROOT_SOCKET if home is not None else None
         self._rejoin_seconds = rejoin_seconds if home is not None else 0.0
+        self._unused_seconds = UNUSED_SECONDS
         self._zygotes: dict[control.Seed, Zygote] = {}
         self._of: dict[str, Zygote] = {}  # container → its zygote
         self._found: list[ContainerFound] = []
@@ -91,6 +94,7 @@ class LocalEngine:
                 await self._take_over(legacy)
             else:
                 self._await_successor(self._root_socket)
+            self._loop.call_later(self._unused_seconds, self._dismiss_unused)
         self._loop.call_soon(self._report_early)
         found, self._found = self._found, []
         return found
@@ -246,9 +250,19 @@ class LocalEngine:
             zygote = self._add(seed, ours)
         return zygote
 
+    def _dismiss_unused(self) -> None:
+        """End zygotes that have had no containers for long: of apps at rest, and of versions that were replaced."""
+        since = self._loop.time() - self._unused_seconds
+        for seed, zygote in list(self._zygotes.items()):
+            if not zygote.containers and zygote.is_counted and zygote.unused_since <= since:
+                del self._zygotes[seed]
+                self._send(zygote, control.Leave())
+                self._lost(zygote)
+        self._loop.call_later(self._unused_seconds, self._dismiss_unused)
+
     def _add(self, seed: control.Seed, its_control: socket.socket) -> Zygote:
         its_control.setblocking(False)
-        zygote = self._zygotes[seed] = Zygote(its_control)
+        zygote = self._zygotes[seed] = Zygote(its_control, unused_since=self._loop.time())
         self._loop.add_reader(its_control, self._read, seed, zygote)
         return zygote
 
@@ -319,6 +333,7 @@ class LocalEngine:
     def _ended(self, zygote: Zygote, container: str, status: int, reason: str, out_of_memory: bool = False) -> None:
         if zygote.containers.pop(container, None) is not None:
             del self._of[container]
+            zygote.unused_since = self._loop.time()
             self._tell(ContainerExit(container, status, reason, out_of_memory))
 
     def _process(self, container: str) -> int:
