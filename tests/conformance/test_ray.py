@@ -129,6 +129,18 @@ async def test_the_connection_to_ray_is_lost(home: Home) -> None:
     await home.exit_of(name)
 
 
+async def test_a_lease_that_can_not_work(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    """Another would not either, so who waits is told instead of waiting."""
+    home = Home(RayEngine(Cluster(address=ray_cluster.address, code="/proc/none"), None), tmp_path)
+    await home.open()
+    try:
+        report = await home.exit_of(home.start(asking(home, 1.0)))
+        assert report.status == 1 and "no lease could be had for it" in report.reason
+        assert "ended with status 1" in report.reason
+    finally:
+        await home.close()
+
+
 async def test_an_earlier_server_left_leases(home: Home, ray_cluster: RayCluster, tmp_path: Path) -> None:
     """They end with their server; those that do not are ended by the next of that home."""
     _, container = await home.started(asking(home, 1.0))

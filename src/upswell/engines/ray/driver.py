@@ -166,13 +166,13 @@ class Driver:
         ended, _ = ray.wait(list(self._leases), num_returns=len(self._leases), timeout=0)
         for end in ended:
             lease = self._leases.pop(end)
-            reason = "it ended by itself"
+            reason, failed = "it ended by itself", False
             try:
                 ray.get(end)
             except ray.exceptions.RayError as error:
-                reason = in_words(error)
+                reason, failed = in_words(error), isinstance(error, ray.exceptions.RayTaskError)
             ray.kill(self._actors.pop(lease))
-            self._send(r.Gone(lease, reason))
+            self._send(r.Gone(lease, reason, failed))
 
     def _tell_nodes(self) -> None:
         """Say what the nodes have, where it is another than was said."""

@@ -338,15 +338,16 @@ class RayEngine:
         self.nodes = nodes
         self._settle_soon()
 
-    def _lease_gone(self, name: str, reason: str) -> None:
-        """Ray has it no more. One that never opened could not, and those who waited for it hear why."""
+    def _lease_gone(self, gone: r.Gone) -> None:
+        """Ray has it no more. Where it could not work, those who waited for it hear why."""
+        name, reason = gone.lease, gone.reason
         lease = next((lease for lease in self._leases() if lease.name == name), None)
         if lease is None:
             return
         log.warning("lease %s on node %s is gone: %s", name, lease.node[:SHOWN] or "unknown", reason)
-        stock, never_opened = self._stocks[lease.shape], lease.link is None
+        stock, never_opened = self._stocks[lease.shape], not lease.node
         self._give_back(lease, f"{LOST.format(lease=name, node=lease.node[:SHOWN])}: {reason}")
-        if never_opened:
+        if gone.failed and never_opened:
             for container in list(stock.waiting)[: lease.slots]:
                 self._ended(container, 1, f"no lease could be had for it: {reason}")
 

@@ -160,10 +160,14 @@ class Nodes(Message, tag=23, frozen=True):
 
 
 class Gone(Message, tag=24, frozen=True):
-    """driver → engine: Ray has the lease no more. `reason` is empty where it was given back."""
+    """driver → engine: Ray has the lease no more. `reason` is empty where it was given back.
+
+    `failed`: the lease itself did not work, as another one would not.
+    """
 
     lease: str
     reason: str
+    failed: bool = False
 
 
 class NotJoined(Message, tag=25, frozen=True):

@@ -75,7 +75,7 @@ class RayProcess:
         self.here, self.is_joined = nodes.here, True
         return nodes.nodes
 
-    async def open(self, nodes: Callable[[list[r.Node]], None], gone: Callable[[str, str], None]) -> None:
+    async def open(self, nodes: Callable[[list[r.Node]], None], gone: Callable[[r.Gone], None]) -> None:
         """From now on call these on the loop: with the nodes that are there, and with each lease that Ray has lost."""
         self._nodes, self._gone = nodes, gone
         await self._connect()
@@ -103,8 +103,8 @@ class RayProcess:
                     case r.Nodes(nodes=nodes):
                         self.is_joined = True
                         self._nodes(nodes)
-                    case r.Gone(lease=lease, reason=reason) if lease in self._held:
-                        self._gone(lease, reason)
+                    case r.Gone(lease=lease) if lease in self._held:
+                        self._gone(message)
                     case r.NotJoined(reason=reason):
                         log.error("the Ray cluster can't be joined: %s", reason)
             self._link.abort()
