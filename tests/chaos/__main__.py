@@ -236,8 +236,9 @@ def main() -> int:
     wrong = campaign.run()
     done = ", ".join(f"{count} {what}" for what, count in sorted(campaign.killed.items()))
     print(f"seed {arguments.seed}: killed {done}; {campaign.deploys} deploys; {time.monotonic() - began:.0f} s")
-    for line in (folder / "log").read_text().splitlines()[-1:]:
-        print(line)
+    for line in (folder / "log").read_text().splitlines():
+        if line.endswith("are complete"):
+            print(line)
     for words in wrong:
         print(f"WRONG: {words}", file=sys.stderr)
     if wrong:
