@@ -16,3 +16,9 @@ def test_weeks_on_the_calendar() -> None:
     done = campaign("tests.soak", "--inputs", "60000", "--seconds", "6")
     assert done.returncode == 0, done.stderr
     assert "60,000 inputs in 24 days" in done.stdout
+
+
+def test_everything_is_killed() -> None:
+    done = campaign("tests.chaos", "--seed", "7", "--kills", "10")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "are complete" in done.stdout
