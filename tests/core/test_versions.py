@@ -109,3 +109,17 @@ def test_a_start_of_an_earlier_version_that_fails_is_not_held_against_the_new_on
     plane.handle(e.ContainerExited(first.container, "exited with status 1"), 0.1)
     second = of(answer, c.Start)[0].container
     assert of(plane.handle(e.ContainerReady(second, 0.1), 0.2), c.Grant)
+
+
+def test_enough_of_the_new_version_replace_the_old_though_one_of_them_could_not_start() -> None:
+    plane, grants = running()
+    old = grants[0].container
+    starts = of(plane.handle(declared(2, FunctionSpec(settings=AutoscalerSettings(min_containers=2))), 0.2), c.Start)
+    assert len(starts) == 2, "one of two that are needed is there, and one more is to take its place"
+    plane.handle(e.ContainerReady(starts[0].container, 0.1), 0.3)
+    assert not of(plane.handle(e.StartFailed(starts[1].container, "no"), 0.4), c.Retire)
+    answer = plane.handle(e.ContainerExited(starts[1].container, "exited with status 1"), 0.5)
+    answer += plane.handle(e.ResultsReceived(old, grants[0].range, 0, 1, 0.1, 0.0), 0.6)
+    assert not of(answer, c.Drain), "two are needed"
+    answer = plane.handle(e.SettingsUpdated("f", SettingsUpdate(min_containers=1)), 0.7)
+    assert [command.container for command in of(answer, c.Drain)] == [old]

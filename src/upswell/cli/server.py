@@ -88,7 +88,8 @@ def status(as_json: bool) -> int:
     print(f"upswell {found.version}, process {found.process}, since {since}")
     for address in found.addresses:
         print(f"  {address}")
-    print(f"  {found.apps} apps, {found.functions} functions, {found.containers} containers")
+    counts = {"app": found.apps, "function": found.functions, "container": found.containers}
+    print("  " + ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items()))
     print(f"  {found.kept_bytes / (1 << 20):,.1f} MiB kept")
     return 0
 

@@ -93,7 +93,8 @@ class Scaling:
         """Start what is missing; drain what is surplus and has idled long enough. Returns when to look again."""
         containers = self._containers
         self._decide(now)
-        if containers.outdated and not self.starts.failures and self._replace(now, out):
+        works = not self.starts.failures or containers.ready > len(containers.outdated)
+        if containers.outdated and works and self._replace(now, out):
             self._decide(now)
         missing = self.decision.containers - containers.present
         if missing > 0:
@@ -139,6 +140,8 @@ class Scaling:
             self._has_spare = False
         if len(containers.outdated) < outdated:
             return True
+        if self.starts.failures:
+            return False  # no room is made for one that may fail again
         if containers.starting or self.decision.containers > kept or containers.present < kept:
             return False  # one is on its way: when it is ready, one of these is not needed
         if self.decision.rule == "max_containers" and self._node.room(self.spec.resources) != 0:

@@ -164,7 +164,8 @@ class Server:
         while dispatcher.containers and time.monotonic() < deadline:
             await asyncio.sleep(RETIRE_LOOK_SECONDS)
         assert self._home is not None
-        (self._home / SOCKET).unlink(missing_ok=True)
+        for name in (SOCKET, CONTAINERS):
+            (self._home / name).unlink(missing_ok=True)
 
     def _sweep(self) -> None:
         """Let go of what was kept long enough, now and again and again."""
