@@ -130,7 +130,18 @@ BUGS = [
         "self._needed)\n        while containers.outdated and",
         "self._needed)\n        kept -= 1\n        while containers.outdated and",
     ),
-    Bug("a version that can't start goes on replacing", "core/scaling.py", "and not self.starts.failures and", "and"),
+    Bug(
+        "a version that can't start goes on replacing",
+        "core/scaling.py",
+        "works = not self.starts.failures or",
+        "works = True or",
+    ),
+    Bug(
+        "one failed start keeps the outdated for ever",
+        "core/scaling.py",
+        "works = not self.starts.failures or containers.ready > len(containers.outdated)",
+        "works = not self.starts.failures",
+    ),
     Bug(
         "two go at the maximum",
         "core/scaling.py",

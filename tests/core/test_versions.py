@@ -123,3 +123,14 @@ def test_enough_of_the_new_version_replace_the_old_though_one_of_them_could_not_
     assert not of(answer, c.Drain), "two are needed"
     answer = plane.handle(e.SettingsUpdated("f", SettingsUpdate(min_containers=1)), 0.7)
     assert [command.container for command in of(answer, c.Drain)] == [old]
+
+
+def test_while_the_new_version_can_not_start_the_old_ones_stay_though_fewer_are_needed() -> None:
+    plane, grants = running(2)
+    (start,) = of(plane.handle(declared(2, FunctionSpec(settings=AutoscalerSettings(min_containers=2))), 0.2), c.Start)
+    plane.handle(e.StartFailed(start.container, "no"), 0.3)
+    plane.handle(e.ContainerExited(start.container, "exited with status 1"), 0.4)
+    for grant in grants:
+        plane.handle(e.ResultsReceived(grant.container, grant.range, grant.start, 1, 0.1, 0.0), 0.5)
+    answer = plane.handle(e.SettingsUpdated("f", SettingsUpdate(min_containers=1)), 0.6)
+    assert not of(answer, c.Drain) and not of(answer, c.Retire)
