@@ -401,3 +401,8 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     def label(self) -> str:
         """What people are shown, such as "Model" or "Model@1f60c4"."""
         return self.id.rpartition("/")[2]
+
+
+def app_of(function: str) -> str:
+    """The id of the app that a function's id begins with."""
+    return function.rpartition("/")[0]

@@ -344,8 +344,8 @@ class Store(Protocol):
     def apps(self) -> list[AppRecord]:
         """All apps that are kept, stopped ones too, the oldest first."""
 
-    def versions(self, app: str) -> list[Version]:
-        """All versions of the app, the oldest first."""
+    def version(self, app: str, number: int) -> Version | None:
+        """The version of the app, if it is kept."""
 
     def version_heads(self, app: str, limit: int = 100) -> list[VersionHead]:
         """The latest versions of the app, the newest first, at little cost however large they are."""

@@ -299,7 +299,7 @@ def test_an_app_is_served_by_its_present_version(desk: Desk) -> None:
     newer = s.AppRecord("ap-1", "census", 2)
     assert desk.offer(s.PutFile("d3", b"two"), s.PutVersion(two), s.PutApp(newer)) is None
     assert desk.store.load().apps == ((newer, two),)
-    assert desk.store.versions("ap-1") == [one, two]
+    assert [desk.store.version("ap-1", number) for number in (1, 2, 3)] == [one, two, None]
     heads = [s.VersionHead(number.number, number.tag, number.deployed_at) for number in (two, one)]
     assert desk.store.version_heads("ap-1") == heads
     assert desk.store.version_heads("ap-1", 1) == heads[:1]
@@ -316,7 +316,8 @@ def test_a_version_without_its_files_is_refused(desk: Desk) -> None:
     refused = desk.offer(s.PutFile("d1", b"one"), s.PutVersion(version(1, ("a.py", "d1"), ("b.py", "d2"))))
     assert isinstance(refused, InvalidError)
     assert "b.py" in str(refused)
-    assert desk.store.versions("ap-1") == []
+    assert desk.store.version_heads("ap-1") == []
+    assert desk.store.version("ap-1", 1) is None
     assert desk.store.missing(["d1"]) == {"d1"}
 
 

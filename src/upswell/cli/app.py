@@ -9,7 +9,7 @@ from ..sdk.listing import list_apps, list_versions, roll_back, stop_app
 from ..wire.messages import AppInfo, VersionInfo
 from . import logs, naming
 from .connection import Action, connected
-from .tables import Column, count, moment, print_json, show, tell
+from .tables import Column, count, moment, show_listing, tell
 
 COLUMNS: tuple[Column[AppInfo], ...] = (
     Column("NAME", lambda app: app.name or "(unnamed)"),
@@ -44,10 +44,7 @@ def list_(as_json: bool) -> Action:
     def act() -> int:
         with connected() as client:
             found = run_sync(list_apps(client))
-        if as_json:
-            print_json(found.rows)
-        else:
-            show(COLUMNS, found.rows, "no app is here: deploy one with `upswell deploy FILE`", found.more)
+        show_listing(COLUMNS, found, as_json, "no app is here: deploy one with `upswell deploy FILE`")
         return 0
 
     return act
@@ -94,10 +91,7 @@ def history(app_name: str, as_json: bool) -> Action:
         with connected() as client:
             found = naming.find_app(client, app_name)
             versions = run_sync(list_versions(client, found.id))
-        if as_json:
-            print_json(versions.rows)
-        else:
-            show(VERSIONS, versions.rows, f"{app_name} has no versions: it was not deployed", versions.more)
+        show_listing(VERSIONS, versions, as_json, f"{app_name} has no versions: it was not deployed")
         return 0
 
     return act

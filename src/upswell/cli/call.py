@@ -18,7 +18,7 @@ from ..wire.messages import CallInfo
 from . import naming
 from .app import as_json
 from .connection import Action, connected
-from .tables import Column, count, moment, print_json, show, tell
+from .tables import Column, count, moment, show_listing, tell
 
 LIMIT = 50
 
@@ -49,13 +49,10 @@ def list_(app_name: str | None, limit: int, as_json: bool) -> Action:
 
     def act() -> int:
         with connected() as client:
-            app = naming.find_app(client, app_name).id if app_name else ""
+            app = naming.app_id(client, app_name)
             found = run_sync(list_calls(client, app, limit))
-        if as_json:
-            print_json(found.rows)
-        else:
-            whose = f" of {app_name}" if app_name else ""
-            show(COLUMNS, found.rows, f"no call{whose} is here: make one with FUNCTION.spawn(...)", found.more)
+        whose = f" of {app_name}" if app_name else ""
+        show_listing(COLUMNS, found, as_json, f"no call{whose} is here: make one with FUNCTION.spawn(...)")
         return 0
 
     return act

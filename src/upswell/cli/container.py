@@ -10,7 +10,7 @@ from ..wire.messages import ContainerInfo
 from . import logs, naming
 from .app import as_json
 from .connection import Action, connected
-from .tables import Column, count, mebibytes, moment, print_json, seconds, show, tell
+from .tables import Column, count, mebibytes, moment, seconds, show_listing, tell
 
 COLUMNS: tuple[Column[ContainerInfo], ...] = (
     Column("CONTAINER", lambda one: one.id),
@@ -38,13 +38,10 @@ def list_(app_name: str | None, as_json: bool) -> Action:
 
     def act() -> int:
         with connected() as client:
-            app = naming.find_app(client, app_name).id if app_name else ""
+            app = naming.app_id(client, app_name)
             found = run_sync(list_containers(client, app))
-        if as_json:
-            print_json(found.rows)
-        else:
-            whose = f" of {app_name}" if app_name else ""
-            show(COLUMNS, found.rows, f"no container{whose} is here: they start as inputs come", found.more)
+        whose = f" of {app_name}" if app_name else ""
+        show_listing(COLUMNS, found, as_json, f"no container{whose} is here: they start as inputs come")
         return 0
 
     return act

@@ -15,7 +15,7 @@ from ..wire.messages import FunctionInfo
 from . import naming
 from .app import as_json
 from .connection import Action, connected
-from .tables import NOTHING, Column, count, moment, print_json, show
+from .tables import NOTHING, Column, count, moment, print_json, show_listing
 
 DEFAULT = "default"
 
@@ -62,13 +62,10 @@ def list_(app_name: str | None, as_json: bool) -> Action:
 
     def act() -> int:
         with connected() as client:
-            app = naming.find_app(client, app_name).id if app_name else ""
+            app = naming.app_id(client, app_name)
             found = run_sync(list_functions(client, app))
-        if as_json:
-            print_json(found.rows)
-        else:
-            where = f"{app_name} has no function" if app_name else "no function is here"
-            show(COLUMNS, found.rows, f"{where}: deploy one with `upswell deploy FILE`", found.more)
+        where = f"{app_name} has no function" if app_name else "no function is here"
+        show_listing(COLUMNS, found, as_json, f"{where}: deploy one with `upswell deploy FILE`")
         return 0
 
     return act

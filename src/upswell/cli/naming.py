@@ -33,6 +33,11 @@ def find_app(client: Client, word: str) -> AppInfo:
     return found[0]
 
 
+def app_id(client: Client, word: str | None) -> str:
+    """The id of the app that is named; "" where none is, which stands for all."""
+    return find_app(client, word).id if word else ""
+
+
 def find_function(client: Client, app: AppInfo, word: str) -> FunctionInfo:
     """The function, class, object or variant of the app that is shown under that name."""
     functions = run_sync(list_functions(client, app.id)).rows

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from ..sdk.listing import Listing
+
 R = TypeVar("R")
 
 GAP = "  "
@@ -40,6 +42,14 @@ def show(columns: Sequence[Column[R]], rows: Sequence[R], empty: str, more: bool
     print(f"{BOLD}{heading}{PLAIN}" if sys.stdout.isatty() else heading, *lines, sep="\n")
     if more:
         print(f"upswell: only the first {len(rows):,} are shown", file=sys.stderr)
+
+
+def show_listing(columns: Sequence[Column[R]], found: Listing[R], as_json: bool, empty: str) -> None:
+    """Print what was found, as a table or by its records."""
+    if as_json:
+        print_json(found.rows)
+    else:
+        show(columns, found.rows, empty, found.more)
 
 
 def width_of_output() -> int:

@@ -23,7 +23,7 @@ from ..sdk.cls import Cls, hooks_of, restore
 from ..sdk.context import ImportEnds
 from ..sdk.pool import Home
 from ..sdk.variables import Variables
-from ..spec import Environment, FunctionRecord
+from ..spec import Environment, FunctionRecord, app_of
 from .service import Bound, Service
 
 
@@ -120,7 +120,7 @@ def find_service(record: FunctionRecord) -> Service:
 
     Its app's functions and classes get their ids, so that user code can call them.
     """
-    home = Home(record.id.rpartition("/")[0], record.app_name)
+    home = Home(app_of(record.id), record.app_name)
     apps = [app for app in App.all_apps() if (app.name or "") == record.app_name]
     for app in apps:
         app.bind(home.app_id)

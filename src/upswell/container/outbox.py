@@ -74,6 +74,15 @@ class Outbox:
             work.announced = work.sent
         self.link.send_outcome(work, Failure(work.range, position, wall, cpu, record, fatal), Packed(data))
 
+    def is_over(self, work: Work, position: int) -> bool:
+        """Whether the range ends here; if so what remains is sent. Takes the lock itself."""
+        with work.lock:
+            if position < work.stop:
+                return False
+            self.send_outputs(work)
+            self.end(work)
+            return True
+
     def end(self, work: Work) -> None:
         """The range has ended, and everything of it was sent."""
         work.ended = True

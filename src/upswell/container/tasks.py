@@ -158,14 +158,7 @@ class Tasks:
     def _is_over(self, work: Work, position: int) -> bool:
         """Whether the range ends here; if so what remains is sent."""
         work.announced = position
-        if position < work.stop:
-            return False
-        with work.lock:
-            if position < work.stop:
-                return False
-            self._outbox.send_outputs(work)
-            self._outbox.end(work)
-            return True
+        return position >= work.stop and self._outbox.is_over(work, position)
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """The running input failed, or was told to end: say so."""

@@ -161,7 +161,7 @@ class Threads:
         try:
             while True:
                 work.announced = position
-                if position >= work.stop and self._is_over(work, position):
+                if position >= work.stop and self._outbox.is_over(work, position):
                     return True
                 if values is not None and type(values[position - base]) is not Unreadable:
                     output = function(values[position - base])
@@ -185,15 +185,6 @@ class Threads:
         except BaseException as error:
             self._fail(work, error)
             return False
-
-    def _is_over(self, work: Work, position: int) -> bool:
-        """Whether the range ends here; if so what remains is sent."""
-        with work.lock:
-            if position < work.stop:
-                return False
-            self._outbox.send_outputs(work)
-            self._outbox.end(work)
-            return True
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """The running input failed: say so."""
@@ -250,7 +241,7 @@ class Threads:
             except BaseException as error:
                 stream.flush()
                 self._fail(work, error)
-        self._is_over(work, work.stop)
+        self._outbox.is_over(work, work.stop)
 
     def _await_consumer(self, work: Work, stream: Stream, credit: threading.Event) -> None:
         """Wait until the consumer has caught up, in the end without the place."""

@@ -9,13 +9,14 @@ from ..spec import AutoscalerSettings, SettingsUpdate, require
 from ..wire import messages as m
 from .client import Client, ask, failure, new_request
 
+T = TypeVar("T")
 R = TypeVar("R", m.AppInfo, m.FunctionInfo, m.ContainerInfo, m.CallInfo, m.VersionInfo)
 
 
-class Listing(NamedTuple, Generic[R]):
+class Listing(NamedTuple, Generic[T]):
     """Rows, and whether the limit has left some out."""
 
-    rows: list[R]
+    rows: list[T]
     more: bool
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from ..errors import ExecutionError
-from ..spec import FunctionRecord, FunctionSpec, check_name, require
+from ..spec import FunctionRecord, FunctionSpec, app_of, check_name, require
 from ..wire import messages as m
 from . import context
 from .client import ask, get_keeper, new_request
@@ -70,7 +70,7 @@ class Names(NamedTuple):
     def pool(self, record: FunctionRecord, code: Callable[..., Any], parameters: Mapping[str, Any] | None) -> Pool:
         """The pool of what the server has."""
         pool = Pool(self.name, code, Declaration(record.spec), parameters=parameters, interface=record.interface)
-        pool.serve(Home(record.id.rpartition("/")[0], self.app, is_kept=True), record)
+        pool.serve(Home(app_of(record.id), self.app, is_kept=True), record)
         return pool
 
 

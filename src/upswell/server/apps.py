@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from .. import store as s
 from ..core import events as e
 from ..errors import Error, NotFoundError
-from ..spec import FunctionRecord, SettingsUpdate, check_name, require
+from ..spec import FunctionRecord, SettingsUpdate, app_of, check_name, require
 from ..store import AppRecord, Version
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
 from .connections import Connection
-from .dispatcher import App, Caller, Dispatcher, app_of
+from .dispatcher import App, Caller, Dispatcher
 from .timetable import Timetable
 
 if TYPE_CHECKING:
@@ -143,10 +143,11 @@ class AppService:
         except Error as error:
             connection.send(m.Deployed(request, error=m.ErrorRecord("invalid", "", str(error))))
             return
-        versions = self._dispatcher.store.versions(app_id) if known else []
-        version = Version(app_id, len(versions) + 1, message.tag, self._dispatcher.ledger.now(), functions, files)
-        if known and known.version and self._is_same(versions[known.version - 1], version):
-            self._go_back_to_declared(connection, request, known, versions[known.version - 1])
+        number = self._latest_version(app_id) + 1
+        version = Version(app_id, number, message.tag, self._dispatcher.ledger.now(), functions, files)
+        served = self._dispatcher.store.version(app_id, known.version) if known else None
+        if known and served is not None and self._is_same(served, version):
+            self._go_back_to_declared(connection, request, known, served)
             return
         contents = [
             s.PutFile(digest, code.content(digest))
@@ -162,11 +163,11 @@ class AppService:
             known = self._known(message.name)
             if known is None:
                 raise NotFoundError(f"there is no app {message.name}{self._near(message.name)}")
-            versions = self._dispatcher.store.versions(known.id)
+            latest = self._latest_version(known.id)
             number = message.version or known.version - 1
             require(
-                1 <= number <= len(versions),
-                f"{message.name} has versions 1 to {len(versions)}, and none {number}"
+                1 <= number <= latest,
+                f"{message.name} has versions 1 to {latest}, and none {number}"
                 if number
                 else f"{message.name} has no version before its first",
             )
@@ -175,9 +176,10 @@ class AppService:
             kind: m.ErrorKind = "missing" if isinstance(error, NotFoundError) else "invalid"
             connection.send(m.Deployed(message.request, error=m.ErrorRecord(kind, "", str(error))))
             return
-        earlier = versions[number - 1]
+        earlier = self._dispatcher.store.version(known.id, number)
+        assert earlier is not None, "numbers have no gaps"
         tag = earlier.tag or f"as version {number}"
-        version = replace(earlier, number=len(versions) + 1, tag=tag, deployed_at=self._dispatcher.ledger.now())
+        version = replace(earlier, number=latest + 1, tag=tag, deployed_at=self._dispatcher.ledger.now())
         self._serve(connection, message.request, replace(known, version=version.number), version, [], "rolling")
 
     def _serve(
@@ -343,6 +345,11 @@ class AppService:
         """The app of that name, served or stopped."""
         named = [app for app in self._dispatcher.store.apps() if app.name == name and not app.detached]
         return named[-1] if named else None
+
+    def _latest_version(self, app: str) -> int:
+        """The number of the app's latest version, served or not; 0 where it has none."""
+        heads = self._dispatcher.store.version_heads(app, 1)
+        return heads[0].number if heads else 0
 
     def _near(self, name: str) -> str:
         from difflib import get_close_matches

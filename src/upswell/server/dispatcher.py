@@ -17,7 +17,7 @@ from ..core import commands as c
 from ..core import events as e
 from ..core.snapshot import SavedSegment
 from ..engine import ContainerDelayed, ContainerExit, ContainerOutput, Engine
-from ..spec import FunctionRecord
+from ..spec import FunctionRecord, app_of
 from ..store import AppRecord, Kept, Outcome, Store
 from ..wire import messages as m
 from ..wire.messages import Strategy
@@ -419,11 +419,6 @@ class Dispatcher:
             for call in [name for name, caller in self.calls.items() if caller.app == app.id and not caller.kept]:
                 del self.calls[call]
                 self.store.drop_call(call)
-
-
-def app_of(function: str) -> str:
-    """The id of the app that a function's id begins with."""
-    return function.rpartition("/")[0]
 
 
 def send_outcome(connection: Connection, call: str, outcome: Outcome) -> None:

@@ -6,10 +6,10 @@ the answers that it would get then.
 
 from __future__ import annotations
 
-from ..spec import AutoscalerSettings
+from ..spec import AutoscalerSettings, app_of
 from ..wire import messages as m
 from .connections import Connection
-from .dispatcher import Dispatcher, app_of
+from .dispatcher import Dispatcher
 from .identity import may
 
 

@@ -16,12 +16,12 @@ import msgspec
 from ..clock import Clock
 from ..core.plane import Plane
 from ..engine import Engine
-from ..spec import Cron, Period
+from ..spec import Cron, Period, app_of
 from ..store import CallRecord
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
 from .connections import Connection
-from .dispatcher import App, Caller, Dispatcher, app_of
+from .dispatcher import App, Caller, Dispatcher
 from .timetable import Timetable
 
 TURN_SECONDS = 0.002  # of a turn of the loop, in which others wait

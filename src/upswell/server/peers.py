@@ -9,14 +9,14 @@ from msgspec.structs import replace
 
 from ..core import events as e
 from ..errors import Error, InvalidError
-from ..spec import AutoscalerSettings
+from ..spec import AutoscalerSettings, app_of
 from ..store import Kept
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
 from .apps import AppService
 from .calls import CallService, adopt
 from .connections import Connection
-from .dispatcher import App, Dispatcher, Served, app_of
+from .dispatcher import App, Dispatcher, Served
 from .guard import Guard, no_function
 from .identity import NEIGHBOUR
 from .listing import Listings

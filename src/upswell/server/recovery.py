@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..core import events as e
-from ..spec import FunctionRecord
+from ..spec import FunctionRecord, app_of
 from ..store import Snapshot
 
 
@@ -15,16 +15,11 @@ def recovered(snapshot: Snapshot) -> Iterator[e.FunctionDeclared | e.SettingsUpd
     functions: dict[str, FunctionRecord] = {}
     for _, version in snapshot.apps:
         functions |= {record.id: record for record in version.functions}
-    functions |= {record.id: record for record in snapshot.derived if app_of(record) in versions}
+    functions |= {record.id: record for record in snapshot.derived if app_of(record.id) in versions}
     for record in functions.values():
-        yield e.FunctionDeclared(record.id, record.standing_spec, ephemeral=False, version=versions[app_of(record)])
+        yield e.FunctionDeclared(record.id, record.standing_spec, ephemeral=False, version=versions[app_of(record.id)])
     for function, settings in snapshot.settings:
         if function in functions:
             yield e.SettingsUpdated(function, settings)
     for call in snapshot.calls:
         yield e.CallRestored(call)
-
-
-def app_of(record: FunctionRecord) -> str:
-    """The id of the function's app."""
-    return record.id.rpartition("/")[0]

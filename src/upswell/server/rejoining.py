@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from ..clock import Clock
 from ..core import events as e
 from ..engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Engine
-from ..spec import FunctionRecord, FunctionSpec
+from ..spec import FunctionRecord, FunctionSpec, app_of
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
 from .connections import Connection, Peer
-from .dispatcher import Dispatcher, Served, app_of
+from .dispatcher import Dispatcher, Served
 from .peers import ContainerPeer
 from .receipts import Receipts
 from .validation import check_container
@@ -187,10 +187,9 @@ class Rejoining:
         app = self._dispatcher.apps.get(app_of(found.function))
         if app is None or found.version == app.version:
             return None
-        for version in self._dispatcher.store.versions(app.id):
-            if version.number == found.version:
-                return next((one.spec for one in version.functions if one.id == found.function), None)
-        return None
+        version = self._dispatcher.store.version(app.id, found.version)
+        declared = version.functions if version is not None else ()
+        return next((one.spec for one in declared if one.id == found.function), None)
 
     # -- waiting -----------------------------------------------------------------------------------
 

@@ -17,13 +17,13 @@ from ..clock import Clock
 from ..engine import Engine
 from ..errors import Error, InvalidError
 from ..home import DATABASE, SOCKET, Serving
-from ..spec import Limits, ObjectLimits
+from ..spec import Limits, ObjectLimits, app_of
 from ..store import Snapshot, Store
 from ..wire import messages as m
 from .apps import AppService
 from .calls import CallService
 from .connections import Connection, Peer, Sessions
-from .dispatcher import Dispatcher, app_of
+from .dispatcher import Dispatcher
 from .identity import NEIGHBOUR, Identity
 from .ledger import Ledger
 from .listing import Listings

@@ -236,8 +236,8 @@ class MemoryStore:
     def apps(self) -> list[s.AppRecord]:
         return list(self._apps.values())
 
-    def versions(self, app: str) -> list[s.Version]:
-        return list(self._versions.get(app, ()))
+    def version(self, app: str, number: int) -> s.Version | None:
+        return next((version for version in self._versions.get(app, ()) if version.number == number), None)
 
     def version_heads(self, app: str, limit: int = 100) -> list[s.VersionHead]:
         latest = islice(reversed(self._versions.get(app, [])), limit)

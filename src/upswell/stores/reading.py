@@ -103,7 +103,7 @@ class Reader:
         settings = self._rows("SELECT function, settings FROM settings ORDER BY function")
         return s.Snapshot(
             self._row("SELECT lives FROM server")[0] * IDS_OF_A_LIFE,
-            tuple((app, self._version(app.id, app.version)) for app in self.apps() if app.version),
+            tuple((app, self._served(app)) for app in self.apps() if app.version),
             tuple(_function(text) for (text,) in derived),
             tuple((function, _settings(text)) for function, text in settings),
             tuple(self._rows("SELECT function, moment FROM fires ORDER BY function")),
@@ -143,10 +143,14 @@ class Reader:
         rows = self._rows("SELECT id, name, version, detached FROM apps ORDER BY number")
         return [s.AppRecord(name, label, version, bool(detached)) for name, label, version, detached in rows]
 
-    def versions(self, app: str) -> list[s.Version]:
-        """All of the app, the oldest first."""
-        numbers = list(self._rows("SELECT number FROM versions WHERE app = ? ORDER BY number", app))
-        return [self._version(app, number) for (number,) in numbers]
+    def version(self, app: str, number: int) -> s.Version | None:
+        """One of the app, if it is there."""
+        row = self._row("SELECT tag, deployed_at, functions FROM versions WHERE app = ? AND number = ?", app, number)
+        if row is None:
+            return None
+        tag, deployed_at, functions = row
+        files = self._rows("SELECT path, digest FROM files WHERE app = ? AND version = ? ORDER BY path", app, number)
+        return s.Version(app, number, tag, deployed_at, _functions(functions), tuple(files))
 
     def version_heads(self, app: str, limit: int) -> list[s.VersionHead]:
         """The latest of the app. What is large in a row stands behind what is read of it."""
@@ -155,12 +159,10 @@ class Reader:
         )
         return [s.VersionHead(*row) for row in rows]
 
-    def _version(self, app: str, number: int) -> s.Version:
-        tag, deployed_at, functions = self._row(
-            "SELECT tag, deployed_at, functions FROM versions WHERE app = ? AND number = ?", app, number
-        )
-        files = self._rows("SELECT path, digest FROM files WHERE app = ? AND version = ? ORDER BY path", app, number)
-        return s.Version(app, number, tag, deployed_at, _functions(functions), tuple(files))
+    def _served(self, app: s.AppRecord) -> s.Version:
+        version = self.version(app.id, app.version)
+        assert version is not None, f"version {app.version} of {app.id} is served and not kept"
+        return version
 
     def missing(self, digests: Iterable[str]) -> set[str]:
         """Those of the digests whose content is not there."""

@@ -126,8 +126,8 @@ class SqliteStore:
     def apps(self) -> list[s.AppRecord]:
         return self._reader.apps()
 
-    def versions(self, app: str) -> list[s.Version]:
-        return self._reader.versions(app)
+    def version(self, app: str, number: int) -> s.Version | None:
+        return self._reader.version(app, number)
 
     def version_heads(self, app: str, limit: int = 100) -> list[s.VersionHead]:
         return self._reader.version_heads(app, limit)
