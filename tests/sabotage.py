@@ -114,7 +114,7 @@ BUGS = [
         "taken",
         LAWS,
     ),
-    Bug("chunks of an old attempt count", "core/pool.py", "event.first == held.chunks and", "", LAWS),
+    Bug("chunks of an old attempt count", "core/pool.py", "event.first == held.chunks and", ""),
     Bug("resuming does not take the place back", "core/model.py", "sign = -1 if suspended else 1", "sign = -1"),
     Bug(
         "crashed starts are repeated at once",
