@@ -128,6 +128,7 @@ def test_what_was_imported_from_elsewhere_travels(tmp_path: Path) -> None:
     import spaced_elsewhere.part  # type: ignore[import-not-found] # noqa: F401
 
     folder = write(tmp_path / "project", "app.py", "single_elsewhere.py")
+    write(folder, "library_elsewhere/__init__.py", "library_elsewhere/of_another_library.py")
     found = collect([script(folder / "app.py")])
     assert paths(found) == [
         "app.py",
