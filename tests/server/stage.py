@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -46,6 +47,7 @@ class PlayedEngine:
     tokens: dict[str, str] = field(default_factory=dict)  # of containers that were started and have not ended
     functions: dict[str, str] = field(default_factory=dict)
     killed: list[str] = field(default_factory=list)
+    dying: set[str] = field(default_factory=set)  # of those that were killed, whose end is about to be reported
     found: list[ContainerFound] = field(default_factory=list)  # what an earlier one has left
     address: str = ""
     crosses_machines: bool = False
@@ -66,10 +68,12 @@ class PlayedEngine:
 
     def kill(self, container: str) -> None:
         self.killed.append(container)
+        self.dying.add(container)
         self._loop.call_soon(self.end, container, -9)
 
     def end(self, container: str, status: int) -> None:
         """The container's process ends."""
+        self.dying.discard(container)
         if self.tokens.pop(container, None):
             self._report(ContainerExit(container, status, f"status {status}"))
 
@@ -113,10 +117,18 @@ class Peer:
 
     async def send_bytes(self, data: bytes) -> None:
         """Send, unless the server has closed meanwhile."""
+        await self._write(data)
+
+    async def _write(self, data: bytes) -> None:
         try:
             await asyncio.get_running_loop().sock_sendall(self.stream, data)
         except (ConnectionResetError, BrokenPipeError):
             pass
+
+    def _read(self, data: bytes) -> bytes:
+        """What came, as the server has sent it; nothing more when it has closed."""
+        self.closed = not data
+        return data
 
     async def receive(self) -> tuple[m.Message, bytes] | None:
         """The next frame; `None` when the server has closed."""
@@ -125,8 +137,8 @@ class Peer:
                 data = await asyncio.get_running_loop().sock_recv(self.stream, 1 << 16)
             except ConnectionResetError:
                 data = b""
-            self.closed = not data
-            self._frames += [(message, bytes(payload)) for message, payload in self._decoder.feed(data)]
+            frames = self._decoder.feed(self._read(data))
+            self._frames += [(message, bytes(payload)) for message, payload in frames]
         return self._frames.pop(0) if self._frames else None
 
     async def expect(self, kind: type[AnyM]) -> tuple[AnyM, bytes]:
@@ -155,12 +167,45 @@ class Peer:
                 return False
             except ConnectionResetError:
                 data = b""
-            self.closed = not data
-            self._decoder.feed(data)
+            self._decoder.feed(self._read(data))
         return True
 
     def close(self) -> None:
         self.stream.close()
+
+
+class SecuredPeer(Peer):
+    """The same with TLS between."""
+
+    def __init__(self, stream: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(stream)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname="127.0.0.1")
+
+    async def shake_hands(self) -> None:
+        while True:
+            try:
+                self._session.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._write(self._outgoing.read())
+                self._incoming.write(await asyncio.get_running_loop().sock_recv(self.stream, 1 << 16))
+            else:
+                await self._write(self._outgoing.read())
+                return
+
+    async def send_bytes(self, data: bytes) -> None:
+        self._session.write(data)
+        await self._write(self._outgoing.read())
+
+    def _read(self, data: bytes) -> bytes:
+        self._incoming.write(super()._read(data))
+        opened = bytearray()
+        try:
+            while piece := self._session.read(1 << 16):
+                opened += piece
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            pass
+        return bytes(opened)
 
 
 class Stage:
@@ -174,6 +219,7 @@ class Stage:
         self.peers = [client]
         self.home: Path | None = None
         self.front: Front | None = None
+        self.trusted: ssl.SSLContext | None = None  # where the front has TLS: what its certificate is checked against
         self.played: set[str] = set()  # containers that have called home
 
     async def stranger(self) -> Peer:
@@ -191,7 +237,8 @@ class Stage:
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stream.setblocking(False)
         await asyncio.get_running_loop().sock_connect(stream, str(self.home / SOCKET))
-        return await self._greeted(Peer(stream), "")
+        self.peers.append(Peer(stream))
+        return await self._greeted(self.peers[-1], "")
 
     async def remote(self, token: str | None) -> Peer:
         """Somebody from elsewhere: a client with this token, or with `None` one who has said nothing."""
@@ -201,12 +248,15 @@ class Stage:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent now arrives now
         stream.setblocking(False)
         await asyncio.get_running_loop().sock_connect(stream, (host, int(port)))
-        peer = Peer(stream)
+        if self.trusted is None:
+            peer = Peer(stream)
+        else:
+            peer = SecuredPeer(stream, self.trusted)
+            await peer.shake_hands()
         self.peers.append(peer)
         return peer if token is None else await self._greeted(peer, token)
 
     async def _greeted(self, peer: Peer, token: str) -> Peer:
-        self.peers.append(peer)
         await peer.send(m.Hello(m.PROTOCOL, "client", token, os.getpid()))
         await peer.expect(m.Welcome)
         return peer
@@ -273,6 +323,8 @@ async def stage(
     await client.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))
     on_stage = Stage(server, engine, clock, client)
     on_stage.home, on_stage.front = home, front
+    if serving and serving.certificate:
+        on_stage.trusted = ssl.create_default_context(cafile=serving.certificate)
     try:
         if arrive is not None:
             await on_stage.until(lambda: engine.address)

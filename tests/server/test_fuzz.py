@@ -1,6 +1,6 @@
-"""Thousands of malformed, misplaced and mutated frames against a real server, over each of its doors and with every
-identity: whoever sends one is sent away or ignored, an honest client and an honest container never notice, and the
-server lives.
+"""Thousands of malformed, misplaced and mutated frames against a real server, over each of its doors (once with TCP,
+once with TLS for other machines) and with every identity: whoever sends one is sent away or ignored, an honest client
+and an honest container never notice, and the server lives.
 
 `UPSWELL_FUZZ_FRAMES` sets how many; `UPSWELL_FUZZ_SEED` which. A failure prints the seed and the frame.
 `make fuzz FRAMES=1000000` runs many.
@@ -8,6 +8,7 @@ server lives.
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from typing import get_args
 
 import pytest
 
+from tests.acceptance.homes import certificate
 from tests.wire import arbitrary
 from upswell.home import Serving
 from upswell.server import connections, objects, runtime
@@ -32,10 +34,11 @@ FROM_CLIENTS = (
     m.Submit, m.EndInputs, m.Cancel, m.Collect, m.Uncollect, m.Inquire, m.Watch, m.Release, m.OpenApp, m.CloseApp,
     m.UseObject, m.Withdraw, m.Bye, m.List, m.ReadLogs, m.Unfollow, m.StopContainer,
     m.Declare, m.Consumed, m.DescribeGraph, m.DescribeServer, m.Resolve, m.OfferFiles,
-    m.PutFile, m.Deploy, m.Rollback, m.StopApp,
+    m.PutFile, m.Deploy, m.Rollback, m.StopApp, m.Restore,
 )  # fmt: skip
 FROM_CONTAINERS = (
     m.Ready, m.StartFailed, m.Results, m.Failure, m.Returned, m.Suspended, m.Resumed, m.Release, m.Bye,
+    m.Yielded, m.Rejoin,
 )  # fmt: skip
 IDS = ("fc-honest", "fc-1", "fc-2", "fc-3", "ap-1/bad", "ap-1/good", "ap-1", "ap-2", "ap-none/f")
 
@@ -49,7 +52,7 @@ class Mischief:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        self.sent: list[bytes] = []
+        self.sent: deque[bytes] = deque(maxlen=2 * FRAMES_AT_MOST)
         self.ranges: list[m.Assign] = []  # what a bad container was really granted
 
     def frame(self, kinds: tuple[type[m.Message], ...]) -> bytes:
@@ -59,7 +62,7 @@ class Mischief:
         data = encode(message, random.randbytes(random.choice((0, 0, 10, 3000))))
         if dice > 0.85:
             data = self._mutated(data)
-        self.sent = [*self.sent[-2 * FRAMES_AT_MOST :], data]
+        self.sent.append(data)
         return data
 
     def _near(self, kind: type[m.Message]) -> m.Message:
@@ -108,8 +111,14 @@ class Mischief:
         return bytes(changed)
 
 
-async def test_nobody_brings_the_server_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    mischief = Mischief(SEED)
+@pytest.mark.parametrize("secured", [False, True], ids=["tcp", "tls"])
+async def test_nobody_brings_the_server_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secured: bool) -> None:
+    mischief = Mischief(2 * SEED + secured)
+    home, serving = tmp_path / "home", Serving(listen="127.0.0.1:0")
+    home.mkdir()
+    if secured:
+        chain, key = certificate(tmp_path, "IP:127.0.0.1")
+        serving = serving.changed("", str(chain), str(key))
 
     def fail() -> None:
         raise
@@ -119,20 +128,23 @@ async def test_nobody_brings_the_server_down(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(runtime, "give_up", fail)
     monkeypatch.setattr(objects, "give_up", fail)
     loop.set_exception_handler(lambda _, context: defects.append(context))
-    async with stage(home=tmp_path, serving=Serving(listen="127.0.0.1:0")) as here:
+    async with stage(home=home, serving=serving) as here:
         await open_app(here)
         roles: list[Role]
         roles = [as_stranger, as_client, as_container, as_container, as_neighbour, from_elsewhere, *with_tokens(here)]
+        if secured:
+            roles = [without_tls, from_elsewhere, *with_tokens(here), *roles]  # most go through that door
         frames = 0
-        while frames < FRAMES:
+        while frames < FRAMES // 2:
             peer, kinds = await mischief.random.choice(roles)(here, mischief)
             frames += await attack(here, peer, kinds, mischief)
             peer.close()
+            here.peers.remove(peer)
             here.clock.advance(mischief.random.choice((0.0, 0.01, connections.FAREWELL_SECONDS, 61.0)))
             here.client.is_dismissed()
             if mischief.random.random() < 0.02:
                 await honest_call(here)
-            assert not defects, f"seed {SEED}, frame {frames}: {defects[0]}; sent last: {mischief.sent[-3:]!r}"
+            assert not defects, f"seed {SEED}, frame {frames}: {defects[0]}; sent last: {list(mischief.sent)[-3:]!r}"
         await honest_call(here)
 
 
@@ -159,8 +171,16 @@ async def from_elsewhere(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.M
     return await here.remote(None), arbitrary.TYPES
 
 
+async def without_tls(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:
+    """Somebody whose bytes are no TLS, where there should be some."""
+    trusted, here.trusted = here.trusted, None
+    peer = await here.remote(None)
+    here.trusted = trusted
+    return peer, arbitrary.TYPES
+
+
 def with_tokens(here: Stage) -> list[Role]:
-    """Clients from elsewhere, one of each scope."""
+    """Clients from elsewhere, one of each scope, and the same that say they have lost their connection."""
     assert here.front is not None
     made = [here.front.tokens.create(scope, 0.0)[1] for scope in get_args(Scope)]
 
@@ -170,7 +190,25 @@ def with_tokens(here: Stage) -> list[Role]:
 
         return role
 
-    return [with_token(text) for text in made]
+    def come_back(text: str) -> Role:
+        async def role(here: Stage, mischief: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:
+            random, session = mischief.random, f"session {mischief.random.random()}"
+            before, peer = await here.remote(None), await here.remote(None)
+            await before.send(m.Hello(m.PROTOCOL, "client", text, os.getpid(), session))
+            await before.expect(m.Welcome)
+            await before.send(*[m.DescribeServer(number) for number in range(random.choice((0, 1, 3)))])
+            if random.random() < 0.5:
+                before.close()
+            received = random.choice((0, 0, 1, 2, 3, 1 << 40))
+            await peer.send(m.Hello(m.PROTOCOL, "client", text, os.getpid(), session, received))
+            await asyncio.sleep(0)  # it may be back before anybody has noticed that it was away
+            before.close()
+            here.peers.remove(before)
+            return peer, (*FROM_CLIENTS, m.Piece, m.Received)
+
+        return role
+
+    return [make(text) for text in made for make in (with_token, come_back)]
 
 
 async def as_container(here: Stage, mischief: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:
@@ -189,7 +227,7 @@ async def as_container(here: Stage, mischief: Mischief) -> tuple[Peer, tuple[typ
 async def a_bad_one(here: Stage) -> str:
     """A container of the bad function that nobody has played yet; time passes where the pool waits before a start."""
     for _ in range(100):
-        for name in here.engine.tokens.keys() - here.played - set(here.engine.killed):
+        for name in here.engine.tokens.keys() - here.played - here.engine.dying:
             if here.engine.functions[name] == "ap-1/bad":
                 return name
         await here.client.send(m.Inquire(0, "ap-1/bad", SettingsUpdate(min_containers=1)))  # whoever changed that
@@ -222,6 +260,7 @@ async def honest_call(here: Stage) -> None:
     assert payload == b"in and out"
     answering.cancel()
     container.close()
+    here.peers.remove(container)
     await here.until(lambda: name not in here.engine.tokens)
 
 

@@ -1,7 +1,11 @@
-"""Arbitrary messages of every type, from any source of randomness: a seed's, or Hypothesis's."""
+"""Arbitrary messages of every type, from any source of randomness: a seed's, or Hypothesis's.
+
+What an annotation allows is worked out once, so that a value costs little: the fuzzer makes millions.
+"""
 
 import types
 import typing
+from collections.abc import Callable
 from functools import cache
 from random import Random
 from typing import Any, Literal
@@ -24,52 +28,55 @@ TABLES: dict[Any, tuple[Any, ...]] = {
     msgspec.UnsetType: (msgspec.UNSET,),
 }
 
+Maker = Callable[[Random], Any]
+
 
 def message(random: Random, kinds: tuple[type[m.Message], ...] = TYPES) -> m.Message:
     """Any message; its values are of the right types and otherwise as odd as can be."""
-    return typing.cast(m.Message, value(random, random.choice(kinds)))
+    return typing.cast(m.Message, maker(random.choice(kinds))(random))
 
 
-def value(random: Random, kind: Any) -> Any:
-    """Any value of an annotation."""
+@cache
+def maker(kind: Any) -> Maker:
+    """What makes any value of an annotation."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        allowed = [one for one in TABLES[arguments[0]] if all(_fits(one, rule) for rule in arguments[1:])]
-        return random.choice(allowed)
+        allowed = tuple(one for one in TABLES[arguments[0]] if all(_fits(one, rule) for rule in arguments[1:]))
+        return lambda random: random.choice(allowed)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return _struct(random, kind)
+        return _struct(kind)
     if origin is Literal:
-        return random.choice(arguments)
+        return lambda random: random.choice(arguments)
+    parts = [maker(one) for one in arguments if one is not ...]
     if origin in (typing.Union, types.UnionType):
-        return value(random, random.choice(arguments))
+        return lambda random: random.choice(parts)(random)
     if origin is list:
-        return [value(random, arguments[0]) for _ in range(random.choice((0, 1, 3)))]
+        return lambda random: [parts[0](random) for _ in range(random.choice((0, 1, 3)))]
     if origin is tuple and arguments[-1] is ...:
-        return tuple(value(random, arguments[0]) for _ in range(random.choice((0, 1, 3))))
+        return lambda random: tuple(parts[0](random) for _ in range(random.choice((0, 1, 3))))
     if origin is tuple:
-        return tuple(value(random, one) for one in arguments)
+        return lambda random: tuple(part(random) for part in parts)
     if kind is bytes:
-        return random.randbytes(random.choice((0, 1, 40)))
-    return random.choice(TABLES[kind])
+        return lambda random: random.randbytes(random.choice((0, 1, 40)))
+    table = TABLES[kind]
+    return lambda random: random.choice(table)
 
 
 def _fits(value: Any, rule: msgspec.Meta) -> bool:
     return (rule.ge is None or value >= rule.ge) and (rule.gt is None or value > rule.gt)
 
 
-@cache
-def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
+def _struct(kind: type[msgspec.Struct]) -> Maker:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = [(name, maker(hints[name])) for name in kind.__struct_fields__]
+    needed = {field.name for field in msgspec.structs.fields(kind) if field.required}
 
+    def make(random: Random) -> msgspec.Struct:
+        for _ in range(5):
+            try:
+                return kind(**{name: part(random) for name, part in fields})
+            except (InvalidError, TypeError):
+                continue  # a declaration with rules of its own
+        return kind(**{name: part(random) for name, part in fields if name in needed})
 
-def _struct(random: Random, kind: type[msgspec.Struct]) -> msgspec.Struct:
-    hints = _hints(kind)
-    for _ in range(5):
-        try:
-            return kind(**{name: value(random, hints[name]) for name in kind.__struct_fields__})
-        except (InvalidError, TypeError):
-            continue  # a declaration with rules of its own
-    required = {
-        field.name: value(random, hints[field.name]) for field in msgspec.structs.fields(kind) if field.required
-    }
-    return kind(**required)
+    return make
