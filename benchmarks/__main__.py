@@ -21,6 +21,7 @@ MODULES = [
     "lazy_memory",
     "durable_store",
     "kept_calls",
+    "settings",
 ]
 EXTRAS = {"ray", "dask"}
 

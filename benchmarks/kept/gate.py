@@ -22,3 +22,8 @@ def noop(x: int) -> int:
 @app.function(min_containers=1, max_containers=1)
 def warm(x: int) -> int:
     return x
+
+
+@app.function(max_containers=20, scaledown_window=600)
+def scaled(x: int) -> int:
+    return x

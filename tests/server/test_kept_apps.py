@@ -121,6 +121,25 @@ async def test_the_same_once_more_is_no_new_version_but_takes_overrides_away(hom
         assert (await statistics(here.client, function.id)).settings.max_containers == 4
 
 
+async def test_changed_settings_merge_outlive_the_server_and_end_with_the_next_deploy(home: Path) -> None:
+    shop = replace(record("Shop", settings=AutoscalerSettings(max_containers=4)), kind="class")
+    async with killed(home) as here:
+        await deploy(here.client, shop)
+        plain = (await served(here.client, "Shop")).id
+        ulm = replace(shop, id=f"{plain}@ulm", parameters=b"ulm")
+        bonn = replace(shop, id=f"{plain}@bonn", parameters=b"bonn")
+        await here.client.send(*[m.Declare(plain.partition("/")[0], one) for one in (ulm, bonn)])
+        for update in (SettingsUpdate(max_containers=7), SettingsUpdate(buffer_containers=2)):
+            await statistics(here.client, ulm.id, update)
+        changed = (await statistics(here.client, ulm.id)).settings
+        assert (changed.max_containers, changed.buffer_containers) == (7, 2)
+    async with stage(home=home) as here:
+        for function, wanted in ((ulm.id, changed), (bonn.id, shop.spec.settings), (plain, shop.spec.settings)):
+            assert (await statistics(here.client, function)).settings == wanted
+        await deploy(here.client, shop)
+        assert (await statistics(here.client, ulm.id)).settings == shop.spec.settings
+
+
 async def test_a_new_version_keeps_ids_and_what_waits(home: Path) -> None:
     async with stage(home=home) as here:
         await deploy(here.client, record("f"), record("g"))
