@@ -141,7 +141,7 @@ class AppService:
             for record in functions:
                 require(record.environment.code in ("", tree), f"the code of {record.name} is not what was sent")
         except Error as error:
-            connection.send(m.Deployed(request, error=m.ErrorRecord("invalid", "", str(error))))
+            refuse(connection, request, "invalid", error)
             return
         number = self._latest_version(app_id) + 1
         version = Version(app_id, number, message.tag, self._dispatcher.ledger.now(), functions, files)
@@ -173,8 +173,7 @@ class AppService:
             )
             require(message.name not in self._deploying, f"a deploy of {message.name} is under way: try again")
         except Error as error:
-            kind: m.ErrorKind = "missing" if isinstance(error, NotFoundError) else "invalid"
-            connection.send(m.Deployed(message.request, error=m.ErrorRecord(kind, "", str(error))))
+            refuse(connection, message.request, "missing" if isinstance(error, NotFoundError) else "invalid", error)
             return
         earlier = self._dispatcher.store.version(known.id, number)
         assert earlier is not None, "numbers have no gaps"
@@ -205,7 +204,7 @@ class AppService:
         def answer(error: Error | None) -> None:
             self._deploying.discard(record.name)
             if error is not None:
-                connection.send(m.Deployed(request, error=m.ErrorRecord("full", "", str(error))))
+                refuse(connection, request, "full", error)
                 return
             app = self._install(record, version, follow, strategy)
             tag = f" ({version.tag})" if version.tag else ""
@@ -243,7 +242,7 @@ class AppService:
 
         def answer(error: Error | None) -> None:
             if error is not None:
-                connection.send(m.Deployed(request, error=m.ErrorRecord("full", "", str(error))))
+                refuse(connection, request, "full", error)
                 return
             for function in laid_over:
                 self._overrides.pop(function, None)
@@ -402,6 +401,11 @@ class AppService:
         for digest in self._code.missing(digest for _, digest in version.files):
             self._code.put(digest, self._dispatcher.store.file(digest))
         self._code.make_tree(version.files)
+
+
+def refuse(connection: Connection, request: int, kind: m.ErrorKind, error: Error) -> None:
+    """Say that nothing is deployed, and why."""
+    connection.send(m.Deployed(request, error=m.ErrorRecord(kind, "", str(error))))
 
 
 def derived(plain: FunctionRecord, record: FunctionRecord) -> FunctionRecord:
