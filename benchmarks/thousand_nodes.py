@@ -10,12 +10,13 @@ import time
 
 import psutil
 
+from upswell.capacity import MIB
 from upswell.core import commands as c
 from upswell.core import events as e
 from upswell.core.plane import Plane
 from upswell.engines.ray.link import Link
 from upswell.engines.ray.messages import Node
-from upswell.engines.ray.sizing import MIB, Shape
+from upswell.engines.ray.sizing import Shape
 from upswell.engines.ray.stock import Lease, Stock, Wanted, free_of
 from upswell.spec import Concurrency, Environment, FunctionRecord, FunctionSpec, Limits, Resources
 

@@ -185,7 +185,7 @@ BUGS = [
         "self.by_id[container.id] = container",
         REJOINING,
     ),
-    Bug("nobody wakes who waits for room", "core/plane.py", "if other is not pool:", "if False:"),
+    Bug("nobody wakes who waits for room", "core/plane.py", "if pool is not settled:", "if False:"),
     Bug("calls outlive their owner", "core/plane.py", "self._owned.setdefault(call.owner, {})[call.id] = None", "pass"),
     Bug("the agenda keeps what is outdated", "core/agenda.py", "> 2 * len(self._moments) + FEW", "> 10**9"),
     Bug("a range is twice its fair share", "core/dispatch.py", "(2 * max(1, containers))", "max(1, containers)"),

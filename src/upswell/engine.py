@@ -9,14 +9,8 @@ from typing import Protocol
 
 import msgspec
 
+from .capacity import Capacity
 from .spec import FunctionRecord
-
-
-class Capacity(msgspec.Struct, frozen=True):
-    """What a node has for containers: cores, and bytes of memory that are free now, less a reserve."""
-
-    cores: float
-    memory_available: int
 
 
 class ContainerExit(msgspec.Struct, frozen=True):
@@ -43,6 +37,10 @@ class ContainerDelayed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class CapacityChanged(msgspec.Struct, frozen=True):
+    """There are other nodes than there were: see `Engine.capacity`."""
+
+
 class ContainerFound(msgspec.Struct, frozen=True):
     """A container that an earlier server has started, and that is still there. It will call home again."""
 
@@ -52,7 +50,8 @@ class ContainerFound(msgspec.Struct, frozen=True):
     version: int
 
 
-Report = Callable[[ContainerExit | ContainerOutput | ContainerDelayed], None]
+Reported = ContainerExit | ContainerOutput | ContainerDelayed | CapacityChanged
+Report = Callable[[Reported], None]
 
 
 class Engine(Protocol):
@@ -73,6 +72,8 @@ class Engine(Protocol):
     def start(self, container: str, token: str, function: FunctionRecord, version: int = 0) -> None:
         """Start a container that presents `token` in its `Hello`. Its end is always reported, exactly once.
 
+        Of GPUs the function asks for one alternative at most, or for none where they are not counted.
+
         `version` is that of the function's app, where it has any.
         """
 
@@ -89,7 +90,7 @@ class Engine(Protocol):
         """Memory that ending the container would free (PSS where it can be had)."""
 
     def capacity(self) -> Capacity:
-        """What the node has now."""
+        """What the nodes have now."""
 
     async def close(self) -> None:
         """End every container and every process of the engine; all exits are reported before this returns.

@@ -35,6 +35,7 @@ class OnRay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     namespace: str = "upswell"
     host: str = ""  # the name or address by which the nodes know this machine; with TLS that of the certificate
     grows_to_cpus: float = 0.0  # what Ray's own autoscaler may make of the cluster
+    grows_to_gpus: int = 0
 
 
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

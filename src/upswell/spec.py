@@ -200,16 +200,54 @@ class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
         return self.target_inputs * self.place
 
 
+class Gpu(msgspec.Struct, frozen=True):
+    """So many GPUs for one container, of a kind such as "A10G", or of any kind where that is ""."""
+
+    kind: str = ""
+    count: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.kind or 'any'}:{self.count}" if self.count > 1 else self.kind or "any"
+
+    @classmethod
+    def parse(cls, value: object) -> "tuple[Gpu, ...]":
+        """What `gpu=` may be: `None`, "A10G", "A10G:2", "any", or a list of them, the preferred first.
+
+        Raises `InvalidError` for what it may not be. `"H100!"` is "H100": nobody gets another kind than asked for.
+        """
+        if value is None or value == "":
+            return ()
+        if isinstance(value, (list, tuple)):
+            return tuple(one for each in value for one in cls.parse(each))
+        found = (
+            re.fullmatch(r"([A-Za-z][A-Za-z0-9\-]*)!?(?::([1-9][0-9]{0,3}))?", value) if type(value) is str else None
+        )
+        if found is None:
+            raise InvalidError(f"gpu must be a kind such as 'A10G', 'A10G:2' for two, 'any', or a list, not {value!r}")
+        kind = found[1].upper()
+        return (cls("" if kind == "ANY" else kind, int(found[2] or 1)),)
+
+
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """What a container holds of its node: `cpu` cores are reserved, `memory_mib` is reserved and enforced."""
+    """What a container holds of its node: `cpu` cores are reserved, `memory_mib` is reserved and enforced, and of
+    `gpus`, which are alternatives with the preferred first, it has one for itself.
+    """
 
     cpu: float = 0.0
     memory_mib: int = 0
+    gpus: tuple[Gpu, ...] = ()
 
     def __post_init__(self) -> None:
         require(type(self.cpu) in (int, float), f"cpu must be a number of cores, not {self.cpu!r}")
         require(self.cpu >= 0, f"cpu must be a number of cores >= 0, not {self.cpu!r}")
         _whole("memory", self.memory_mib, 0)
+
+    def __str__(self) -> str:
+        """As it is declared, such as "cpu=2, memory=512, gpu=A10G:2"; "" where nothing is."""
+        declared = [f"cpu={self.cpu:g}"] if self.cpu else []
+        declared += [f"memory={self.memory_mib}"] if self.memory_mib else []
+        declared += [f"gpu={' or '.join(map(str, self.gpus))}"] if self.gpus else []
+        return ", ".join(declared)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -120,9 +120,43 @@ def test_options_that_mount_and_reserve_nothing_say_so_once(program: Program) ->
         "upswell: volumes= are not mounted: '/no/such/place' is this machine's own, "
         "where this directory does not exist",
         "upswell: region= has no effect here",
-        "upswell: gpu= reserves nothing: containers see what this machine has",
+        "upswell: gpu= reserves nothing on a machine without GPUs: containers run there without",
         "upswell: image= is recorded, not built: containers run in this program's own Python environment",
     ]
+
+
+def test_gpus_are_reserved_where_there_are_some(program: Program) -> None:
+    program.write("""
+        import os
+        import time
+        import upswell
+
+        app = upswell.App("gpus")
+
+        @app.function(gpu=["H100", "any:2"])
+        def pair(x):
+            time.sleep(0.05)
+            return os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()
+
+        @app.function(gpu="any:8")
+        def many(x):
+            return x
+
+        @app.local_entrypoint()
+        def main():
+            answers = set(pair.map(range(12)))
+            print(sorted(devices for devices, _ in answers))
+            try:
+                many.remote(1)
+            except upswell.exception.NotFoundError as error:
+                print(error)
+    """)
+    program.variables["CUDA_VISIBLE_DEVICES"] = "0,1,2,3,4"
+    done = program.upswell("run", "program.py")
+    assert done.status == 0, done.err
+    assert done.lines[0] == "['0,1', '2,3']", "two containers, though there are inputs for twelve"
+    assert "many asks for gpu=any:8, and this machine has" in done.lines[1] and "5 GPUs: ask for less" in done.lines[1]
+    assert "gpu=" not in done.err
 
 
 def test_an_import_that_fails_for_an_image_fails_the_functions_that_use_it(program: Program) -> None:

@@ -23,7 +23,7 @@ def need_ray() -> None:
 class RayCluster:
     """The program that is the cluster."""
 
-    def __init__(self, folder: Path, *cpus: int) -> None:
+    def __init__(self, folder: Path, *cpus: int | str) -> None:
         folder.mkdir(parents=True)
         self._words = (folder / "words").open("w+")
         self._program = subprocess.Popen(

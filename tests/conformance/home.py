@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from upswell.engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Engine
+from upswell.engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Engine, Reported
 from upswell.spec import Concurrency, Environment, FunctionRecord, FunctionSpec, Resources
 from upswell.wire import messages as m
 from upswell.wire.codec import Decoder, encode
@@ -207,7 +207,7 @@ class Home:
     def text(self, name: str, stream: int) -> str:
         return "".join(one.text for one in self.written if (one.container, one.stream) == (name, stream))
 
-    def _report(self, report: ContainerExit | ContainerOutput | ContainerDelayed) -> None:
+    def _report(self, report: Reported) -> None:
         match report:
             case ContainerExit():
                 self.exits.append(report)

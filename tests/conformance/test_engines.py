@@ -16,10 +16,12 @@ from msgspec.structs import replace
 from upswell.code import CodeStore
 from upswell.container.lines import LONGEST_LINE_BYTES
 from upswell.engine import Engine
+from upswell.engines.devices import Devices
 from upswell.engines.local import LocalEngine
 from upswell.engines.ray.engine import Cluster, RayEngine
 from upswell.engines.spawn import SpawnEngine
 from upswell.errors import InvalidError, NotFoundError
+from upswell.spec import FunctionSpec, Gpu, Resources
 from upswell.wire import messages as m
 from upswell.wire.payload import unpack
 
@@ -65,6 +67,13 @@ SQUARE = """
 """
 
 
+SEEN = """
+    @app.function()
+    def seen(_):
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+"""
+
+
 async def test_a_container_calls_home_and_runs(home: Home) -> None:
     name, container = await home.started(home.function("square", SQUARE))
     assert await container.run(7) == 49
@@ -72,6 +81,28 @@ async def test_a_container_calls_home_and_runs(home: Home) -> None:
     assert not home.exits
     home.engine.kill(name)
     await home.exit_of(name)
+
+
+@pytest.mark.parametrize("home", ENGINES, indirect=True)
+async def test_each_container_sees_gpus_of_its_own(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(home.engine, LocalEngine)
+    assert home.engine.capacity().gpus is None, "there are none here"
+    monkeypatch.setattr(home.engine, "_devices", Devices(dict.fromkeys(("0", "1", "2"), frozenset({"T4"}))))
+    assert home.engine.capacity().gpus == {"": 3, "T4": 3}
+    seen = home.function("seen", SEEN)
+    pair = replace(seen, spec=FunctionSpec(resources=Resources(gpus=(Gpu("T4", 2),))))
+    name, container = await home.started(pair)
+    assert await container.run() == "0,1"
+    refused = await home.exit_of(home.start(pair))
+    assert (refused.status, refused.reason) == (1, "no gpu=T4:2 is free here")
+    _, other = await home.started(replace(seen, spec=FunctionSpec(resources=Resources(gpus=(Gpu(),)))))
+    assert await other.run() == "2"
+    home.engine.kill(name)
+    await home.exit_of(name)
+    _, again = await home.started(pair)
+    assert await again.run() == "0,1", "what has ended has none"
+    _, without = await home.started(seen)
+    assert await without.run() == "all"
 
 
 async def test_somebody_reads_whatever_runs(home: Home, tmp_path: Path) -> None:

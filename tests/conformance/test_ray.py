@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from upswell.engines.ray.engine import Cluster, RayEngine
 from upswell.errors import ConnectionError, InvalidError
-from upswell.spec import FunctionRecord, FunctionSpec, Resources
+from upswell.spec import FunctionRecord, FunctionSpec, Gpu, Resources
 
 from .cluster import IN_TIME, RayCluster, need_ray
 from .home import Home, ended, soon
-from .test_engines import SQUARE, words_of
+from .test_engines import SEEN, SQUARE, words_of
 
 need_ray()
 pytestmark = IN_TIME
@@ -74,7 +74,7 @@ async def test_containers_are_on_several_nodes_and_one_is_killed(home: Home, ray
     await until(lambda: engine.capacity().cores == 2, home)
     again = home.start(function)  # the other node is full
     (delay,) = await home.until(lambda: home.delays)
-    assert delay.container == again and "cpu=1" in delay.reason and "of 2 cpus on 2 nodes 0 are free" in delay.reason
+    assert delay.container == again and "cpu=1" in delay.reason and "of 2 cpus on 1 node 0 are free" in delay.reason
     ray_cluster.do("add 2")
     assert await (await home.container(again)).run(5) == 25, "what waited goes on by itself"
     assert engine.capacity().cores == 4
@@ -87,9 +87,33 @@ async def test_what_the_cluster_can_not_hold_is_said(home: Home) -> None:
     assert await container.run(3) == 9, "others go on"
     (delay,) = await home.until(lambda: home.delays)
     assert delay.container == waits
-    assert "cpu=3, and no node has so much even when empty: at most 2 cpus" in delay.reason
+    assert "cpu=3, and no node has so much even when empty: the largest have 2 cpus" in delay.reason
     home.engine.kill(waits)
     assert (await home.exit_of(waits)).reason == "killed before it was started"
+
+
+async def test_gpus_of_a_node_are_split_among_its_containers(home: Home, ray_cluster: RayCluster) -> None:
+    engine, record = engine_of(home), home.function("seen", SEEN)
+    assert engine.capacity().gpus == {}
+    ray_cluster.do("add 2 3 T4")
+    await until(lambda: engine.capacity().gpus == {"": 3, "T4": 3}, home)
+
+    def having(*gpus: Gpu) -> FunctionRecord:
+        return replace(record, spec=FunctionSpec(resources=Resources(cpu=0.5, gpus=gpus)))
+
+    _, pair = await home.started(having(Gpu("T4", 2)))
+    name, single = await home.started(having(Gpu()))
+    seen = [(await one.run()).split(",") for one in (pair, single)]
+    assert [len(names) for names in seen] == [2, 1] and {*seen[0], *seen[1]} == {"0", "1", "2"}
+    waits, never = home.start(having(Gpu("T4"))), home.start(having(Gpu("A100")))
+    delays = await home.until(lambda: {one.container: one.reason for one in home.delays if len(home.delays) == 2})
+    assert "gpu=T4, and no node has so much free" in delays[waits] and "0 of 3 T4" in delays[waits]
+    assert "gpu=A100, and no node has so much even when empty" in delays[never] and "3 GPUs (T4)" in delays[never]
+    home.engine.kill(name)
+    assert await (await home.container(waits)).run() == seen[1][0], "what one gave back another has"
+    ray_cluster.do("kill -1")
+    await home.exit_of(waits)
+    await until(lambda: engine.capacity().gpus == {}, home)
 
 
 async def test_a_lease_is_killed(home: Home, ray_cluster: RayCluster) -> None:

@@ -112,8 +112,7 @@ def test_each_rule(
             {"waiting": 8, "node_room": 2},
             known(2.0),
             {},
-            "8 waiting and 0 running, 2.0 s each; one place for each; "
-            "the machine has room for 2 by their cpu and memory",
+            "8 waiting and 0 running, 2.0 s each; one place for each; the machine has room for 2 by what they reserve",
         ),
     ],
 )

@@ -2,10 +2,11 @@
 
 import pytest
 
+from upswell.capacity import Capacity, Size
 from upswell.core import commands as c
 from upswell.core import events as e
 from upswell.core.plane import Plane
-from upswell.spec import FunctionSpec, Resources
+from upswell.spec import FunctionSpec, Gpu, Resources
 
 
 def submitted(call: str, function: str = "f", count: int = 1) -> e.InputsSubmitted:
@@ -65,7 +66,7 @@ def test_an_answer_counts_once() -> None:
     [
         (submitted("b", "unknown"), "there is no function unknown: its app is stopped, or never ran"),
         (submitted("a", "g"), "the call a is one of f, not of g"),
-        (submitted("b", "huge"), "huge asks for cpu=8, and this machine has 1 cores and 1024 MiB: ask for less"),
+        (submitted("b", "huge"), "huge asks for cpu=8, and this machine has 1 cpus, 1024 MiB: ask for less"),
     ],
 )
 def test_refusals_say_why(event: e.InputsSubmitted, reason: str) -> None:
@@ -80,3 +81,22 @@ def test_statistics() -> None:
     now = plane.statistics("f")
     assert now is not None and plane.statistics("unknown") is None
     assert (now.backlog, now.pending, now.running, now.headroom, now.containers) == (2, 2, 1, 0, 1)
+
+
+def test_nodes_that_come_are_room_for_who_waits() -> None:
+    plane = Plane(cores=1.0)
+    spec = FunctionSpec(resources=Resources(cpu=1, gpus=(Gpu("T4", 2), Gpu("A10G"))))
+    none, small = Capacity(0.0, 0, gpus={}, sizes=(Size(0.0, 0),)), Size(2.0, 1 << 33, {"": 1, "A10G": 1})
+    assert plane.handle(e.NodesChanged(none), 0.0) == []
+    plane.handle(e.FunctionDeclared("f", spec), 0.0)
+    (refused,) = plane.handle(submitted("a"), 0.1)
+    assert isinstance(refused, c.Refuse)
+    asked = "f asks for cpu=1, gpu=T4:2 or A10G"
+    assert refused.reason == f"{asked}, and the largest nodes have 0 cpus, 0 MiB: ask for less"
+    plane.handle(e.NodesChanged(Capacity(2.0, 1 << 33, gpus={"": 1, "A10G": 1}, sizes=(small,))), 0.2)
+    (started,) = (made for made in plane.handle(submitted("b", "f", 2), 0.3) if isinstance(made, c.Start))
+    assert started.gpus == (Gpu("A10G"),), "there is one, and no T4"
+    assert plane.handle(e.ContainerReady("co-1", 0.01), 0.4)
+    more = Capacity(4.0, 1 << 34, gpus={"": 3, "A10G": 1, "T4": 2}, sizes=(small, Size(2.0, 1 << 33, {"": 2, "T4": 2})))
+    (started,) = (made for made in plane.handle(e.NodesChanged(more), 3.0) if isinstance(made, c.Start))
+    assert started.gpus == (Gpu("T4", 2),)

@@ -12,6 +12,7 @@ from upswell.spec import (
     Environment,
     FunctionRecord,
     FunctionSpec,
+    Gpu,
     Interface,
     Resources,
     Retries,
@@ -42,6 +43,8 @@ from upswell.spec import (
         (lambda: Retries(max_retries=1, backoff_coefficient=0.5), "backoff_coefficient must be between 1.0 and 10.0"),
         (lambda: Retries.parse("3"), "retries must be a whole number or upswell.Retries, not '3'"),
         (lambda: Resources(cpu=-1), "cpu must be a number of cores >= 0, not -1"),
+        (lambda: Gpu.parse("A10G:0"), "gpu must be a kind such as 'A10G', 'A10G:2' for two, 'any', or a list, not"),
+        (lambda: Gpu.parse(["A10G", 2]), "'any', or a list, not 2"),
         (lambda: Resources(memory_mib=-1), "memory must be at least 0, not -1"),
         (lambda: FunctionSpec(timeout=0), "timeout must be a number of seconds from 1 to 86400, not 0"),
         (lambda: FunctionSpec(startup_timeout=90_000), "startup_timeout must be a number of seconds from 1 to 86400"),
@@ -53,6 +56,28 @@ def test_what_can_not_be_declared(declare: Callable[[], object], words: str) -> 
     with pytest.raises(InvalidError) as refused:
         declare()
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus"),
+    [
+        (None, ()),
+        ("a10g", (Gpu("A10G"),)),
+        ("A100-80GB:8", (Gpu("A100-80GB", 8),)),
+        ("any", (Gpu(),)),
+        ("H100!:2", (Gpu("H100", 2),)),
+        (["H100", "A100:2", "any"], (Gpu("H100"), Gpu("A100", 2), Gpu())),
+    ],
+)
+def test_what_gpu_may_be(given: object, gpus: tuple[Gpu, ...]) -> None:
+    assert Gpu.parse(given) == gpus
+
+
+def test_resources_in_words() -> None:
+    assert str(Resources(cpu=0.5, memory_mib=512, gpus=(Gpu("H100", 2), Gpu()))) == (
+        "cpu=0.5, memory=512, gpu=H100:2 or any"
+    )
+    assert str(Resources()) == ""
 
 
 def test_settings_merge_field_by_field() -> None:

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
+from upswell.capacity import MIB, Size
 from upswell.engines.ray.link import Link
 from upswell.engines.ray.messages import Node
-from upswell.engines.ray.sizing import MIB, Plan, Shape, missing, plan
+from upswell.engines.ray.sizing import Plan, Shape, capacity_of, gpus_of, missing, plan, ray_kind
 from upswell.engines.ray.stock import (
     EXPECTED_SECONDS,
     IDLE_SECONDS,
@@ -25,8 +26,16 @@ ENVIRONMENT = Environment(kind="script", origin="", module="m", main=False, sys_
 ANY = Shape(0.0, 0)
 
 
-def node(name: str, cpus: float, free: float | None = None, mib: int = 8192) -> Node:
-    return Node(name, "", cpus, mib * MIB, cpus if free is None else free, mib * MIB)
+def node(
+    name: str, cpus: float, free: float | None = None, mib: int = 8192, gpus: int = 0, kind: str = "", used: int = 0
+) -> Node:
+    kinds = (kind,) if kind else ()
+    free = cpus if free is None else free
+    return Node(name, "", cpus, mib * MIB, free, mib * MIB, gpus, gpus - used, kinds)
+
+
+ONE_GPU, TWO_T4 = Shape(0.0, 0, 1), Shape(1.0, 0, 2, "T4")
+GPU_NODES = [node("a", 8), node("b", 8, gpus=4, kind="T4"), node("c", 8, gpus=1, kind="A100")]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +50,9 @@ def node(name: str, cpus: float, free: float | None = None, mib: int = 8192) -> 
         pytest.param(Shape(0.1, 0), 10, 0, [node("a", 1)], Plan([("a", 10)], []), id="tenths that make a whole"),
         pytest.param(Shape(0.1, 4096), 3, 0, [node("a", 1)], Plan([("a", 2)], [1]), id="memory is what is short"),
         pytest.param(Shape(3.0, 0), 1, 0, [node("a", 2)], Plan([], [1]), id="no node is large enough"),
+        pytest.param(ONE_GPU, 6, 0, GPU_NODES, Plan([("b", 4), ("c", 1)], [1]), id="where GPUs are"),
+        pytest.param(TWO_T4, 3, 0, GPU_NODES, Plan([("b", 2)], [1]), id="of its kind"),
+        pytest.param(TWO_T4, 1, 0, [node("a", 8, gpus=4, kind="T4", used=3)], Plan([], [1]), id="that are free"),
     ],
 )
 def test_a_plan(shape: Shape, wanted: int, present: int, nodes: list[Node], planned: Plan) -> None:
@@ -51,12 +63,43 @@ def test_a_plan(shape: Shape, wanted: int, present: int, nodes: list[Node], plan
     ("shape", "nodes", "words"),
     [
         (Shape(2.0, 512), [], "cpu=2, memory=512, and the cluster has no nodes"),
-        (Shape(8.0, 0), [node("a", 4)], "no node has so much even when empty: at most 4 cpus"),
+        (Shape(8.0, 0), [node("a", 4)], "no node has so much even when empty: the largest have 4 cpus, 8192 MiB"),
+        (
+            Shape(8.0, 9000),
+            [node("a", 2, mib=10_000), node("b", 8), node("c", 8)],
+            "the largest have 2 cpus, 10000 MiB or 8 cpus, 8192 MiB",
+        ),
+        (
+            Shape(1.0, 0, 2, "A100"),
+            GPU_NODES,
+            "each container asks for cpu=1, gpu=A100:2, and no node has so much even when empty: "
+            "the largest have 8 cpus, 8192 MiB, 4 GPUs (T4) or 8 cpus, 8192 MiB, 1 GPU (A100)",
+        ),
+        (TWO_T4, [node("a", 8, gpus=4, kind="T4", used=3)], "and at most 8192 MiB on one, and 1 of 4 T4"),
+        (ONE_GPU, [node("a", 8, gpus=2, used=2)], "gpu=any, and no node has so much free: of 8 cpus on 1 node 8 are"),
         (Shape(2.0, 0), [node("a", 4, 1), node("b", 4, 1.5)], "no node has so much free: of 8 cpus on 2 nodes 2.5 are"),
     ],
 )
 def test_what_is_missing(shape: Shape, nodes: list[Node], words: str) -> None:
     assert words in missing(shape, nodes)
+
+
+def test_what_the_cluster_is_said_to_have() -> None:
+    capacity = capacity_of(GPU_NODES)
+    assert (capacity.cores, capacity.gpus) == (24, {"": 5, "T4": 4, "A100": 1})
+    assert [size.gpus for size in capacity.sizes] == [{"": 4, "T4": 4}, {"": 1, "A100": 1}]
+    assert capacity_of([]).sizes == (Size(0.0, 0),), "so that nothing fits"
+    assert capacity_of([*GPU_NODES, node("head", 0, mib=1 << 20, gpus=8)]) == capacity, "where no container can be"
+    grown = capacity_of(GPU_NODES, grows_to_cpus=48.0, grows_to_gpus=16)
+    assert (grown.cores, grown.memory_total, grown.sizes, grown.may_grow) == (48, 6 * 8192 * MIB, (), True)
+    assert grown.gpus == {"": 16, "T4": 4, "A100": 1}
+    assert capacity_of(GPU_NODES, grows_to_cpus=24.0) == capacity, "it has grown to that"
+    assert capacity_of([], grows_to_cpus=2.0).memory_available > 0, "or the first node would never come"
+
+
+def test_kinds_have_the_names_that_users_and_ray_use() -> None:
+    assert (ray_kind("A100-80GB"), ray_kind("GB200"), ray_kind("A10G")) == ("A100-80G", "GB200", "A10G")
+    assert gpus_of([node("a", 1, gpus=2, kind="A100-80G")]) == {"": 2, "A100-80G": 2, "A100-80GB": 2}
 
 
 class Scene:
@@ -210,9 +253,9 @@ def test_nothing_is_said_while_a_lease_is_expected() -> None:
 
 
 def test_what_ray_has_not_counted_yet() -> None:
-    scene = Scene(Shape(1.0, 1024))
+    scene = Scene(Shape(1.0, 1024, 2))
     scene.lease(3, asked_at=10.0)
-    nodes = [node("a", 4), node("b", 4)]
+    nodes = [node("a", 4, gpus=8), node("b", 4)]
     after, other = free_of(nodes, list(scene.stock.leases.values()), 10.5)
-    assert (after.cpus_free, after.memory_free, other) == (1.0, 5120 * MIB, nodes[1])
+    assert (after.cpus_free, after.memory_free, after.gpus_free, other) == (1.0, 5120 * MIB, 2, nodes[1])
     assert free_of(nodes, list(scene.stock.leases.values()), 20.0) == nodes

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from upswell.capacity import Capacity
 from upswell.clock import ManualClock
-from upswell.engine import Capacity, ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Report
+from upswell.engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Report
 from upswell.errors import Error
 from upswell.home import SOCKET, Serving
 from upswell.server.front import Front

@@ -53,7 +53,8 @@ class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Launch(Packet, tag=1, frozen=True):
     """engine → zygote: fork a container; `memory_bytes` is its limit, 0 where it has none.
 
-    What it is a container of, the function and its version, is for the engine of a later server.
+    `devices` are the GPUs that are its own, and all that it sees; with `None` it sees what the zygote does. What it is
+    a container of, the function and its version, is for the engine of a later server.
     """
 
     container: str
@@ -61,6 +62,7 @@ class Launch(Packet, tag=1, frozen=True):
     memory_bytes: int = 0
     function: str = ""
     version: int = 0
+    devices: tuple[str, ...] | None = None
 
 
 class End(Packet, tag=2, frozen=True):

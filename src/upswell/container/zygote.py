@@ -153,6 +153,9 @@ class Zygote:
             adopt_orphans()
             self._guardian.leave()
             in_group = group is not None and group.enter()
+            if launch.devices is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(launch.devices)
+                os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # by which they are numbered
             _become_container(pipes[1], pipes[3])
             if self._seed.fresh:
                 _become_interpreter(control.Sprout(self._seed, launch.token, in_group))

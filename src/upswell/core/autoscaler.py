@@ -302,7 +302,7 @@ def _within_machine(wanted: Decision, load: Load, estimates: Estimates) -> Decis
         wanted = wanted.at_most(fits, "memory", f"memory for {fits} at {estimates.memory_bytes / 2**20:.0f} MiB each")
     if load.node_room is not None and wanted.containers > load.node_room:
         fits = max(load.node_room, min(present, wanted.containers))
-        wanted = wanted.at_most(fits, "resources", f"the machine has room for {fits} by their cpu and memory")
+        wanted = wanted.at_most(fits, "resources", f"the machine has room for {fits} by what they reserve")
     return wanted
 
 

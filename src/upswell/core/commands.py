@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from ..spec import Gpu
+
 FailureKind = Literal["user", "cancelled", "lost", "memory", "timeout", "start", "unreadable"]
 
 
@@ -34,10 +36,11 @@ class Invite(msgspec.Struct, frozen=True, gc=False):
 
 
 class Start(msgspec.Struct, frozen=True, gc=False):
-    """Start a container of the function. The core has chosen its id."""
+    """Start a container of the function. The core has chosen its id, and the GPUs that it has for itself."""
 
     container: str
     function: str
+    gpus: tuple[Gpu, ...] = ()  # one alternative of those that the function asks for, or none
 
 
 class Retire(msgspec.Struct, frozen=True, gc=False):

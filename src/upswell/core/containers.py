@@ -54,14 +54,14 @@ class Containers:
     # -- their lives -----------------------------------------------------------------------------------
 
     def start(self, name: str, function: str, spec: FunctionSpec, version: int, now: float, out: list[Command]) -> None:
-        """One more."""
+        """One more, with these resources of its own."""
         container = self.by_id[name] = Container(name, spec, State.STARTING, now, now, version)
         if not self.starting:
             self.ready_at = now
         container.starting_beside = self.starting
         self.starting += 1
         self._watch.put(container, watch.due_at(container))
-        out.append(Start(name, function))
+        out.append(Start(name, function, spec.resources.gpus))
 
     def join(self, container: Container) -> None:
         """It has been there all along, and is ready."""

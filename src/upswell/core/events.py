@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from ..capacity import Capacity
 from ..spec import FunctionSpec, SettingsUpdate
 from .snapshot import SavedCall
 
@@ -207,6 +208,12 @@ class InputResumed(msgspec.Struct, frozen=True, gc=False):
     range: int
 
 
+class NodesChanged(msgspec.Struct, frozen=True, gc=False):
+    """Nodes have come or gone, and this is what there is now."""
+
+    capacity: Capacity
+
+
 class UsageSampled(msgspec.Struct, frozen=True, gc=False):
     """Answer to `Sample`: CPU seconds so far of containers, bytes of memory of one of them, and what the node has."""
 
@@ -238,5 +245,6 @@ Event = (
     | RangeReturned
     | InputSuspended
     | InputResumed
+    | NodesChanged
     | UsageSampled
 )

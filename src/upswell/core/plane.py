@@ -71,15 +71,14 @@ class Plane:
         self,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         *,
-        cores: float = 1.0,
+        cores: float = 1.0,  # of one node; see `NodesChanged`
         memory_available: int = 1 << 30,
-        memory_total: int | None = None,
         policy: Policy = ALL_RULES,
         first_id: int = 1,  # containers and ranges are numbered from here
     ) -> None:
         self._policy = policy
         self._limits = limits
-        self._node = Node(cores, memory_available, memory_total or memory_available)
+        self._node = Node(cores, memory_available, memory_available)
         self._pools: dict[str, Pool] = {}
         self._short: dict[Pool, None] = {}  # pools whose next container the node has no room for
         self._calls: dict[str, tuple[Pool, Call]] = {}
@@ -132,6 +131,9 @@ class Plane:
                     self._settle(found[0], now, out)
             case e.ContainerExited():
                 self._exited(event, now, out)
+            case e.NodesChanged(capacity=capacity):
+                self._node.resized(capacity)
+                self._settle_short(now, out)
             case e.UsageSampled():
                 if pool := self._pools.get(event.function):
                     pool.sampled(event, now)
@@ -189,10 +191,7 @@ class Plane:
             out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
             return
         if not self._node.holds(pool.scaling.spec.resources):
-            resources = pool.scaling.spec.resources
-            asked = f"cpu={resources.cpu:g}" + (f", memory={resources.memory_mib}" if resources.memory_mib else "")
-            held = f"{self._node.cores:g} cores and {self._node.memory_total >> 20} MiB"
-            reason = f"{event.function} asks for {asked}, and this machine has {held}: ask for less"
+            reason = f"{event.function} asks for {pool.scaling.spec.resources}, and {self._node.held()}: ask for less"
             out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
             return
         known = self._calls.get(event.call)
@@ -239,10 +238,13 @@ class Plane:
             del self._containers[event.container]
             pool.container_exited(container, event, now, out)
             self._settle(pool, now, out)
-            # Its room may be what others wait for. Whoever still waits then goes to the end of the line.
-            for other in list(self._short):
-                if other is not pool:
-                    self._settle(other, now, out)
+            self._settle_short(now, out, pool)
+
+    def _settle_short(self, now: float, out: list[Command], settled: Pool | None = None) -> None:
+        """There may be the room that others wait for. Whoever still waits then goes to the end of the line."""
+        for pool in list(self._short):
+            if pool is not settled:
+                self._settle(pool, now, out)
 
     def _cancel(self, name: str, running: bool, terminate: bool, now: float, out: list[Command]) -> None:
         if known := self._calls.get(name):

@@ -112,7 +112,7 @@ class Pool:
             self.containers.ask_back(container, out)
 
     def _joined(self, event: ContainerRejoined, now: float) -> Container:
-        spec = event.spec or self.scaling.spec
+        spec = self._node.given(event.spec or self.scaling.spec)
         container = Container(event.container, spec, State.READY, now, now, event.version)
         self.containers.join(container)
         self._node.reserve(spec.resources)

@@ -122,9 +122,10 @@ class Scaling:
         return self.decision.containers - self.decision.spare
 
     def _start(self, now: float, out: list[Command]) -> None:
-        self._containers.start(f"co-{self._new_id()}", self._function, self.spec, self.version, now, out)
+        spec = self._node.given(self.spec)
+        self._containers.start(f"co-{self._new_id()}", self._function, spec, self.version, now, out)
         self._sampling.starts += 1
-        self._node.reserve(self.spec.resources)
+        self._node.reserve(spec.resources)
 
     # -- a new version replaces an earlier one -----------------------------------------------------------
 

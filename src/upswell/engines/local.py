@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ..capacity import Capacity
 from ..container import control
-from ..engine import Capacity, ContainerExit, ContainerFound, ContainerOutput, Report
+from ..engine import ContainerExit, ContainerFound, ContainerOutput, Report
 from ..errors import InvalidError
 from ..spec import Environment, FunctionRecord
 from ..wire import channel, payload  # noqa: F401 - both sides of the fork need them: imported once, before it
+from .devices import found
 
 if TYPE_CHECKING:
     from .succession import Legacy
@@ -68,6 +70,7 @@ class LocalEngine:
         self._root_socket = home.absolute() / ROOT_SOCKET if home is not None else None
         self._rejoin_seconds = rejoin_seconds if home is not None else 0.0
         self._unused_seconds = UNUSED_SECONDS
+        self._devices = found(os.environ)
         self._zygotes: dict[control.Seed, Zygote] = {}
         self._of: dict[str, Zygote] = {}  # container → its zygote
         self._found: list[ContainerFound] = []
@@ -108,8 +111,14 @@ class LocalEngine:
         zygote = self._zygote(function.environment)
         zygote.containers[container] = 0
         self._of[container] = zygote
-        limit = function.spec.resources.memory_mib << 20
-        self._send(zygote, control.Launch(container, token, limit, function.id, version))
+        resources, devices = function.spec.resources, None
+        if resources.gpus:
+            devices = self._devices.take(container, resources.gpus[0])
+            if devices is None:
+                self._loop.call_soon(self._ended, zygote, container, 1, f"no gpu={resources.gpus[0]} is free here")
+                return
+        limit = resources.memory_mib << 20
+        self._send(zygote, control.Launch(container, token, limit, function.id, version, devices))
 
     def kill(self, container: str) -> None:
         """Kill the container and what it started."""
@@ -144,7 +153,8 @@ class LocalEngine:
         total = _kibibytes("/proc/meminfo", "MemTotal:") or 8 << 30
         available = _kibibytes("/proc/meminfo", "MemAvailable:") or total // 2
         reserve = int(min(RESERVE_BYTES, RESERVE_SHARE * total))
-        return Capacity(float(cores), max(0, available - reserve))
+        gpus = self._devices.counts() if self._devices else None
+        return Capacity(float(cores), max(0, available - reserve), gpus=gpus)
 
     async def close(self) -> None:
         """End every process of the engine."""
@@ -320,6 +330,7 @@ class LocalEngine:
                 continue
             zygote.containers[launch.container] = one.process
             self._of[launch.container] = zygote
+            self._devices.hold(launch.container, launch.devices or ())
             self._found.append(ContainerFound(launch.container, launch.token, launch.function, launch.version))
 
     def _lost(self, zygote: Zygote) -> None:
@@ -333,6 +344,7 @@ class LocalEngine:
     def _ended(self, zygote: Zygote, container: str, status: int, reason: str, out_of_memory: bool = False) -> None:
         if zygote.containers.pop(container, None) is not None:
             del self._of[container]
+            self._devices.give_back(container)
             zygote.unused_since = self._loop.time()
             self._tell(ContainerExit(container, status, reason, out_of_memory))
 

@@ -17,6 +17,7 @@ from ..spec import (
     Concurrency,
     Cron,
     FunctionSpec,
+    Gpu,
     Period,
     Resources,
     Retries,
@@ -123,7 +124,9 @@ class Declaration:
                 settings=spec.settings.merge(SettingsUpdate.of(**settings)),
                 concurrency=spec.concurrency,
                 resources=Resources(
-                    cpu=_or(given.get("cpu"), resources.cpu), memory_mib=_or(given.get("memory"), resources.memory_mib)
+                    cpu=_or(given.get("cpu"), resources.cpu),
+                    memory_mib=_or(given.get("memory"), resources.memory_mib),
+                    gpus=Gpu.parse(given["gpu"]) if given.get("gpu") is not None else resources.gpus,
                 ),
                 retries=Retries.parse(given.get("retries", spec.retries)),
                 timeout=given.get("timeout", spec.timeout),

@@ -77,9 +77,9 @@ def say_of_volumes(volumes: Mapping[Any, Any] | None) -> None:
 
 
 def say_of_gpus(gpu: str | Collection[str] | None) -> None:
-    """Say once what a container has of them."""
-    if gpu:
-        say_once("gpu= reserves nothing: containers see what this machine has")
+    """Say once what a container has of them where there are none."""
+    if gpu and not (os.path.exists("/dev/nvidiactl") or os.environ.get("CUDA_VISIBLE_DEVICES")):
+        say_once("gpu= reserves nothing on a machine without GPUs: containers run there without")
 
 
 def say_once(words: str) -> None:

@@ -93,6 +93,7 @@ def _engine(directory: Path, arguments: argparse.Namespace, serving: Serving) ->
             certificate=serving.certificate,
             key=serving.key,
             grows_to_cpus=serving.ray.grows_to_cpus,
+            grows_to_gpus=serving.ray.grows_to_gpus,
         ),
         code_root,
     )

@@ -16,7 +16,7 @@ from .. import store as s
 from ..core import commands as c
 from ..core import events as e
 from ..core.snapshot import SavedSegment
-from ..engine import ContainerDelayed, ContainerExit, ContainerOutput, Engine
+from ..engine import CapacityChanged, ContainerDelayed, ContainerExit, ContainerOutput, Engine, Reported
 from ..spec import FunctionRecord, app_of
 from ..store import AppRecord, Kept, Outcome, Store
 from ..wire import messages as m
@@ -175,8 +175,8 @@ class Dispatcher:
             case c.Invite(call=call):
                 if caller := self.calls.get(call):
                     caller.tell(m.Invited(call))
-            case c.Start(container=container, function=function):
-                self._start(container, function)
+            case c.Start():
+                self._start(command)
             case c.Drain(container=container, reason=reason):
                 self._tell(container, m.Drain(reason))
             case c.Kill(container=container, reason=reason):
@@ -202,8 +202,12 @@ class Dispatcher:
         if served is not None and served.connection is not None:
             served.connection.send(message, payload)
 
-    def _start(self, container: str, function: str) -> None:
+    def _start(self, command: c.Start) -> None:
+        container, function = command.container, command.function
         record = self.functions[function]
+        if record.spec.resources.gpus != command.gpus:
+            resources = replace(record.spec.resources, gpus=command.gpus)
+            record = replace(record, spec=replace(record.spec, resources=resources))
         served = self.containers[container] = Served(container, f"{container}.{secrets.token_hex(16)}", record)
         if app := self.apps.get(app_of(function)):
             served.version = app.version
@@ -352,8 +356,11 @@ class Dispatcher:
 
     # -- engine reports ------------------------------------------------------------------------------
 
-    def report(self, report: ContainerExit | ContainerOutput | ContainerDelayed) -> None:
-        """What the engine says of a container."""
+    def report(self, report: Reported) -> None:
+        """What the engine says of a container, or of its nodes."""
+        if isinstance(report, CapacityChanged):
+            self.happened(e.NodesChanged(self._engine.capacity()))
+            return
         served = self.containers.get(report.container)
         if served is None:
             return

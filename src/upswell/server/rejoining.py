@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..clock import Clock
 from ..core import events as e
-from ..engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Engine
+from ..engine import CapacityChanged, ContainerExit, ContainerFound, ContainerOutput, Engine, Reported
 from ..spec import FunctionRecord, FunctionSpec, app_of
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
@@ -68,9 +68,9 @@ class Rejoining:
         else:
             self._gathered.set()
 
-    def report(self, report: ContainerExit | ContainerOutput | ContainerDelayed) -> None:
+    def report(self, report: Reported) -> None:
         """What the engine says of a container."""
-        absent = self._absent.get(report.container)
+        absent = None if isinstance(report, CapacityChanged) else self._absent.get(report.container)
         if absent is None:
             self._dispatcher.report(report)
         elif isinstance(report, ContainerOutput):

@@ -25,9 +25,9 @@ class Runtime:
     """Feeds the plane, and calls `perform` for each command."""
 
     def __init__(self, engine: Engine, limits: Limits, clock: Clock, first_id: int = 1) -> None:
-        capacity = engine.capacity()
         self._engine = engine
-        self.plane = Plane(limits, cores=capacity.cores, memory_available=capacity.memory_available, first_id=first_id)
+        self.plane = Plane(limits, first_id=first_id)
+        self.plane.handle(e.NodesChanged(engine.capacity()), clock.time())
         self.clock = clock
         self._events: deque[e.Event] = deque()
         self._busy = False

@@ -27,6 +27,7 @@ NODES_SECONDS = 0.5
 PACKET_BYTES = 64 << 10
 JOIN_SECONDS = 60  # Ray's own patience with a cluster that does not answer is longer
 FAREWELL_SECONDS = 30.0
+KIND, KIND_SHARE = "accelerator_type:", 0.001  # a node has one of each kind of its GPUs, of which no one needs much
 
 
 class Holder:
@@ -136,8 +137,10 @@ class Driver:
 
     def _obey(self, message: r.DriverMessage) -> None:
         match message:
-            case r.Acquire(lease=lease, cpus=cpus, memory_bytes=memory, parcel=parcel):
+            case r.Acquire(lease=lease, cpus=cpus, memory_bytes=memory, parcel=parcel, gpus=gpus, gpu_kind=kind):
                 options: dict[str, Any] = {"memory": memory} if memory else {}
+                if kind:
+                    options["resources"] = {KIND + kind: KIND_SHARE}
                 actor = (
                     ray.remote(Holder)
                     .options(
@@ -146,7 +149,7 @@ class Driver:
                         max_restarts=0,
                         max_task_retries=0,
                         num_cpus=cpus,
-                        num_gpus=0,
+                        num_gpus=gpus,
                         **options,
                     )
                     .remote()
@@ -200,6 +203,9 @@ def nodes_now() -> list[r.Node]:
                     int(has.get("memory", 0)),
                     left.get("CPU", 0.0),
                     int(left.get("memory", 0)),
+                    int(has.get("GPU", 0)),
+                    int(left.get("GPU", 0)),
+                    tuple(sorted(name.removeprefix(KIND) for name in has if name.startswith(KIND))),
                 )
             )
     return nodes

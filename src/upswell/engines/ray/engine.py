@@ -22,15 +22,16 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from ...capacity import MIB, Capacity
 from ...code import CodeStore
-from ...engine import Capacity, ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Report
+from ...engine import CapacityChanged, ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Report
 from ...errors import InvalidError
-from ...spec import FunctionRecord
+from ...spec import FunctionRecord, Gpu
 from ...wire.codec import ProtocolError
 from . import messages as r
 from .link import Link
 from .ray_process import RayProcess
-from .sizing import MIB, Shape
+from .sizing import Shape, capacity_of
 from .stock import Lease, Stock, Wanted, free_of
 
 LOOK_SECONDS = 1.0
@@ -48,8 +49,8 @@ class Cluster:
     """Which cluster it is, and how its nodes reach this engine.
 
     Leases dial `host`: this machine alone, or with `certificate` and `key` (files) a name or address that the nodes
-    know, of which `bind` is the interface here. `grows_to_cpus` is what Ray's own autoscaler may make of the cluster.
-    `prefix` is that of the leases' names.
+    know, of which `bind` is the interface here. `grows_to_cpus` and `grows_to_gpus` are what Ray's own autoscaler may
+    make of the cluster. `prefix` is that of the leases' names.
     """
 
     address: str = "auto"
@@ -60,6 +61,7 @@ class Cluster:
     certificate: str = ""
     key: str = ""
     grows_to_cpus: float = 0.0
+    grows_to_gpus: int = 0
     code: str = ""  # the folder for code on nodes, "" for the usual one
 
 
@@ -158,8 +160,7 @@ class RayEngine:
 
     def capacity(self) -> Capacity:
         """What the nodes have that are there now, or what the cluster may grow to."""
-        cpus = sum(node.cpus for node in self.nodes)
-        return Capacity(max(cpus, self._cluster.grows_to_cpus), sum(node.memory_free for node in self.nodes))
+        return capacity_of(self.nodes, self._cluster.grows_to_cpus, self._cluster.grows_to_gpus)
 
     async def close(self) -> None:
         """End every container, and give every lease back."""
@@ -235,7 +236,8 @@ class RayEngine:
         cpus = round(slots * shape.cpus, 4)
         parcel = r.Parcel(host, port, f"{name}.{token}", self._address, cpus, authority, self._cluster.code)
         memory = slots * shape.memory_mib * MIB
-        self._ray.send(r.Acquire(name, cpus, memory, r.encode_parcel(parcel)))
+        gpus = slots * shape.gpus
+        self._ray.send(r.Acquire(name, cpus, memory, r.encode_parcel(parcel), gpus, shape.gpu_kind))
 
     def _give_back(self, lease: Lease, reason: str) -> None:
         """The lease is not there any more, or is not to be; containers in it are gone with it."""
@@ -335,7 +337,10 @@ class RayEngine:
     # -- what Ray says, and what nobody says -------------------------------------------------------
 
     def _nodes_changed(self, nodes: list[r.Node]) -> None:
+        others = {node.id for node in nodes} != {node.id for node in self.nodes}
         self.nodes = nodes
+        if others and nodes:  # without a connection to Ray nothing is known of them, and they may well be there
+            self._report(CapacityChanged())
         self._settle_soon()
 
     def _lease_gone(self, gone: r.Gone) -> None:
@@ -370,5 +375,9 @@ def prefix_of(home: Path) -> str:
 
 
 def _slim(function: FunctionRecord) -> FunctionRecord:
-    """What a lease needs of it; the container itself gets the rest from the server."""
+    """What a lease needs of it; the container itself gets the rest from the server. Its GPUs are of the right kind."""
+    resources = function.spec.resources
+    if resources.gpus:
+        resources = replace(resources, gpus=(Gpu(count=resources.gpus[0].count),))
+        function = replace(function, spec=replace(function.spec, resources=resources))
     return replace(function, serialized=b"", parameters=b"")

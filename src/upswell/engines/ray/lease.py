@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...code import CodeStore
-from ...engine import ContainerDelayed, ContainerExit, ContainerOutput
+from ...engine import ContainerExit, ContainerOutput, Reported
 from ...errors import InvalidError
 from ...spec import FunctionRecord
 from ...wire.codec import ProtocolError
@@ -99,7 +99,7 @@ class Lease:
         else:
             self._engine.kill(container)
 
-    def _report(self, report: ContainerExit | ContainerOutput | ContainerDelayed) -> None:
+    def _report(self, report: Reported) -> None:
         match report:
             case ContainerOutput(container=container, stream=stream, text=text):
                 self._link.send(r.Wrote(container, stream, text))

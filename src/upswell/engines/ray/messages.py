@@ -133,6 +133,8 @@ class Acquire(Message, tag=21, frozen=True):
     cpus: float
     memory_bytes: int
     parcel: bytes
+    gpus: int = 0
+    gpu_kind: str = ""  # as Ray calls it; "" for any
 
 
 class GiveBack(Message, tag=22, frozen=True):
@@ -150,6 +152,9 @@ class Node(msgspec.Struct, array_like=True, frozen=True, gc=False):
     memory_bytes: int
     cpus_free: float
     memory_free: int
+    gpus: int = 0
+    gpus_free: int = 0
+    gpu_kinds: tuple[str, ...] = ()  # as Ray calls them
 
 
 class Nodes(Message, tag=23, frozen=True):

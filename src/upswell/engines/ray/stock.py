@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from ...capacity import MIB
 from ...spec import FunctionRecord
 from .link import Link
 from .messages import Node, Usage
-from .sizing import MIB, Shape, missing, plan
+from .sizing import Shape, missing, plan
 
 IDLE_SECONDS = 60.0  # an empty lease is kept so long, as the next one costs seconds; less where others wait for room
 EXPECTED_SECONDS = 30.0  # a lease that a node had room for is there by then, or something took the room
@@ -167,6 +168,7 @@ def free_of(nodes: Sequence[Node], leases: Sequence[Lease], now: float) -> list[
                 node,
                 cpus_free=node.cpus_free - lease.slots * lease.shape.cpus,
                 memory_free=node.memory_free - lease.slots * lease.shape.memory_mib * MIB,
+                gpus_free=node.gpus_free - lease.slots * lease.shape.gpus,
             )
     return list(counted.values())
 
