@@ -74,7 +74,7 @@ class Engine(Protocol):
 
         Of GPUs the function asks for one alternative at most, or for none where they are not counted.
 
-        `version` is that of the function's app, where it has any.
+        `version` is that of the function's containers, where its app has any.
         """
 
     def kill(self, container: str) -> None:

@@ -429,11 +429,27 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     parameters: bytes = b""  # pickle of a class's parameters by name
     serialized: bytes = b""  # cloudpickle of the raw function or class where it travels by value
     interface: Interface = Interface()
+    version: int = 0  # of its app, the last one that has changed what its containers are; for the server to say
 
     @property
     def standing_spec(self) -> FunctionSpec:
         """The declaration of the pool of this id: no container is kept for a class that has no object as it stands."""
         return self.spec if self.interface.is_complete else replace(self.spec, settings=AutoscalerSettings())
+
+    def follows(self, earlier: "FunctionRecord | None", version: int) -> "FunctionRecord":
+        """The same as part of that version of its app, where it was `earlier` in the version before.
+
+        Its containers are others unless code, environment, parameters and options are as they were. What the server
+        alone goes by (settings of the autoscaler, retries, schedule) makes no other container.
+        """
+        if earlier is not None and self._container == earlier._container:
+            version = earlier.version
+        return replace(self, version=version)
+
+    @property
+    def _container(self) -> "FunctionRecord":
+        spec = replace(self.spec, settings=AutoscalerSettings(), retries=None, schedule=None)
+        return replace(self, spec=spec, interface=Interface(), version=0)
 
     @property
     def label(self) -> str:

@@ -14,6 +14,7 @@ from upswell.spec import (
     FunctionSpec,
     Gpu,
     Interface,
+    Period,
     Resources,
     Retries,
     SettingsUpdate,
@@ -108,3 +109,29 @@ def test_no_container_is_kept_for_a_class_without_parameters() -> None:
     assert whole.standing_spec is spec
     lacking = replace(whole, interface=Interface(is_complete=False))
     assert lacking.standing_spec == replace(spec, settings=AutoscalerSettings())
+
+
+SPEC = FunctionSpec(timeout=7)
+HERE = Environment(kind="module", origin="m", module="m", main=False, sys_path=(), directory="/")
+BEFORE = FunctionRecord(id="ap-1/f", app_name="a", name="f", spec=SPEC, environment=HERE, version=3)
+
+
+@pytest.mark.parametrize(
+    ("now", "version"),
+    [
+        (BEFORE, 3),
+        (replace(BEFORE, spec=replace(SPEC, settings=AutoscalerSettings(max_containers=2))), 3),
+        (replace(BEFORE, spec=replace(SPEC, retries=Retries(max_retries=1), schedule=Period(days=1))), 3),
+        (replace(BEFORE, interface=Interface(is_generator=True)), 3),
+        (replace(BEFORE, spec=replace(SPEC, timeout=8)), 5),
+        (replace(BEFORE, spec=replace(SPEC, concurrency=Concurrency(max_inputs=2))), 5),
+        (replace(BEFORE, spec=replace(SPEC, resources=Resources(memory_mib=100))), 5),
+        (replace(BEFORE, environment=replace(HERE, code="of another tree")), 5),
+        (replace(BEFORE, environment=replace(HERE, variables=(("KEY", "another"),))), 5),
+        (replace(BEFORE, parameters=b"others"), 5),
+        (replace(BEFORE, serialized=b"another"), 5),
+    ],
+)
+def test_containers_are_others_only_where_what_they_are_made_of_has_changed(now: FunctionRecord, version: int) -> None:
+    assert replace(now, version=0).follows(BEFORE, 5) == replace(now, version=version)
+    assert now.follows(None, 5).version == 5

@@ -159,6 +159,32 @@ async def test_a_new_version_keeps_ids_and_what_waits(home: Path) -> None:
         assert (await served(here.client, "g")).id == other.id
 
 
+async def test_only_what_would_be_another_container_is_replaced(home: Path) -> None:
+    warm = AutoscalerSettings(min_containers=1)
+    plain = [record(name, settings=warm) for name in ("f", "g", "h")]
+    scaled = record("f", settings=AutoscalerSettings(min_containers=1, max_containers=3))
+    slower = replace(plain[1], spec=replace(plain[1].spec, timeout=17.0))
+    async with stage(home=home) as here:
+        await deploy(here.client, *plain)
+        f, g, h = [(await served(here.client, name)).id for name in ("f", "g", "h")]
+        before = {function: await here.container(await here.started(function)) for function in (f, g, h)}
+        assert (await deploy(here.client, scaled, slower, plain[2])).version == 2
+        assert (await statistics(here.client, f)).settings.max_containers == 3
+        await here.until(lambda: len(here.engine.functions) == 4)
+        await here.container(await here.started(g))
+        assert await before[g].receive() == (m.Drain("version 2 replaces version 1"), b"")
+        for function in (f, h):
+            await spawn(here.client, f"fc-{function}", function)
+            answer = await before[function].receive()
+            assert answer is not None and isinstance(answer[0], m.Assign), "it goes on"
+        assert len(here.engine.functions) == 4, "no other container was started"
+        assert (await deploy(here.client, scaled, slower, plain[2])).unchanged
+        await here.client.send(m.Rollback(4, "census"))
+        assert (await here.client.expect(m.Deployed))[0].version == 3
+        await here.until(lambda: len(here.engine.functions) == 5)
+        assert here.engine.functions[await here.started(g)] == g
+
+
 async def test_what_is_accepted_is_there_after_a_kill(home: Path) -> None:
     async with killed(home) as here:
         await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=1)))

@@ -10,7 +10,7 @@ from upswell.engine import ContainerFound, ContainerOutput
 from upswell.server import runtime
 from upswell.server.receipts import SAY_SECONDS
 from upswell.server.rejoining import CALLERS_SECONDS, LOST_SECONDS, RETURN_SECONDS
-from upswell.spec import AutoscalerSettings
+from upswell.spec import AutoscalerSettings, Retries
 from upswell.wire import messages as m
 
 from .stage import Peer, Stage, record, stage
@@ -140,6 +140,20 @@ async def test_a_call_that_is_not_kept_is_waited_for(home: Path) -> None:
         # Another container may have the kept range by then; nobody comes for the other.
         cancelled = {(await peers[0].expect(m.CancelRange))[0].range}
         assert attached.range in cancelled or attached.range == (await peers[0].expect(m.CancelRange))[0].range
+
+
+async def test_one_of_a_version_that_had_the_same_containers_goes_on(home: Path) -> None:
+    found, assign = await first_life(home)
+    again = record("f", settings=AutoscalerSettings(max_containers=1), retries=Retries(max_retries=2))
+    async with stage(home=home) as here:
+        await here.client.send(m.Deploy(1, "ap-new", "census", (again,), ()))
+        assert (await here.client.expect(m.Deployed))[0].version == 2
+    arrive, _ = returning(found, m.Rejoin([holding(assign)]))
+    async with stage(home=home, found=[found], arrive=arrive) as here:
+        await here.client.send(m.List(1, m.ListContainers()))
+        (row,) = (await here.client.expect(m.Listed))[0].rows
+        assert isinstance(row, m.ContainerInfo)
+        assert (row.id, row.state, row.version) == (found.container, "ready", 1)
 
 
 async def test_one_without_a_function_is_killed(home: Path) -> None:

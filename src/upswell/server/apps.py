@@ -144,8 +144,10 @@ class AppService:
             refuse(connection, request, "invalid", error)
             return
         number = self._latest_version(app_id) + 1
-        version = Version(app_id, number, message.tag, self._dispatcher.ledger.now(), functions, files)
-        served = self._dispatcher.store.version(app_id, known.version) if known else None
+        served = self._served_version(known)
+        version = following(
+            served, Version(app_id, number, message.tag, self._dispatcher.ledger.now(), functions, files)
+        )
         if known and served is not None and self._is_same(served, version):
             self._go_back_to_declared(connection, request, known, served)
             return
@@ -179,6 +181,7 @@ class AppService:
         assert earlier is not None, "numbers have no gaps"
         tag = earlier.tag or f"as version {number}"
         version = replace(earlier, number=latest + 1, tag=tag, deployed_at=self._dispatcher.ledger.now())
+        version = following(self._served_version(known), version)
         self._serve(connection, message.request, replace(known, version=version.number), version, [], "rolling")
 
     def _serve(
@@ -207,8 +210,7 @@ class AppService:
                 refuse(connection, request, "full", error)
                 return
             app = self._install(record, version, follow, strategy)
-            tag = f" ({version.tag})" if version.tag else ""
-            self._dispatcher.say(f"version {version.number}{tag} is served from now on, {strategy}", app=app.id)
+            self._dispatcher.say(f"{said(version)} is served from now on, {strategy}", app=app.id)
             if record.detached:
                 app.opener = connection
             connection.send(m.Deployed(request, record.id, version.number))
@@ -261,7 +263,7 @@ class AppService:
                 if base is None:
                     gone.append(record.id)
                 else:
-                    follow.append(derived(base, record))
+                    follow.append(derived(base, record).follows(record, version.number))
         return follow, gone
 
     def _schedule(self, record: FunctionRecord, began_at: float, fired_until: float | None = None) -> None:
@@ -345,6 +347,9 @@ class AppService:
         named = [app for app in self._dispatcher.store.apps() if app.name == name and not app.detached]
         return named[-1] if named else None
 
+    def _served_version(self, known: AppRecord | None) -> Version | None:
+        return self._dispatcher.store.version(known.id, known.version) if known else None
+
     def _latest_version(self, app: str) -> int:
         """The number of the app's latest version, served or not; 0 where it has none."""
         heads = self._dispatcher.store.version_heads(app, 1)
@@ -406,6 +411,21 @@ class AppService:
 def refuse(connection: Connection, request: int, kind: m.ErrorKind, error: Error) -> None:
     """Say that nothing is deployed, and why."""
     connection.send(m.Deployed(request, error=m.ErrorRecord(kind, "", str(error))))
+
+
+def following(served: Version | None, version: Version) -> Version:
+    """The version after the one that is served: it tells which functions' containers are the same in both."""
+    before = {function.id: function for function in served.functions} if served else {}
+    functions = tuple(one.follows(before.get(one.id), version.number) for one in version.functions)
+    return replace(version, functions=functions)
+
+
+def said(version: Version) -> str:
+    """The version for people, with how much of it is as it was before."""
+    tag = f" ({version.tag})" if version.tag else ""
+    count, same = len(version.functions), sum(one.version != version.number for one in version.functions)
+    as_before = f", with containers of {same} of its {count} functions as they were," if same else ""
+    return f"version {version.number}{tag}{as_before}"
 
 
 def derived(plain: FunctionRecord, record: FunctionRecord) -> FunctionRecord:

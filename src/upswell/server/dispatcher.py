@@ -65,7 +65,7 @@ class Served(msgspec.Struct, eq=False):
     id: str
     token: str
     record: FunctionRecord
-    version: int = 0  # of its app
+    version: int = 0  # that its record had when it was started
     connection: Connection | None = None
     exit: ContainerExit | None = None
     explained: bool = False  # why it ends was said in the log
@@ -125,7 +125,7 @@ class Dispatcher:
         app.functions[record.id] = self.functions[record.id] = record
         self._engine.prepare(record)
         ephemeral = app.record is None
-        self.happened(e.FunctionDeclared(record.id, record.standing_spec, ephemeral, app.version, strategy))
+        self.happened(e.FunctionDeclared(record.id, record.standing_spec, ephemeral, record.version, strategy))
 
     def remove(self, app: App, function: str, reason: str) -> None:
         """The function is no part of the app any more."""
@@ -208,11 +208,11 @@ class Dispatcher:
         if record.spec.resources.gpus != command.gpus:
             resources = replace(record.spec.resources, gpus=command.gpus)
             record = replace(record, spec=replace(record.spec, resources=resources))
-        served = self.containers[container] = Served(container, f"{container}.{secrets.token_hex(16)}", record)
+        token = f"{container}.{secrets.token_hex(16)}"
+        self.containers[container] = Served(container, token, record, record.version)
         if app := self.apps.get(app_of(function)):
-            served.version = app.version
             app.containers += 1
-        self._engine.start(container, served.token, record, served.version)
+        self._engine.start(container, token, record, record.version)
 
     def _grant(self, command: c.Grant) -> None:
         served = self.containers[command.container]

@@ -11,13 +11,13 @@ from ..store import Snapshot
 
 def recovered(snapshot: Snapshot) -> Iterator[e.FunctionDeclared | e.SettingsUpdated | e.CallRestored]:
     """Functions first, then what was laid over their settings, then their calls: warm containers start meanwhile."""
-    versions = {app.id: version.number for app, version in snapshot.apps}
+    apps = {app.id for app, _ in snapshot.apps}
     functions: dict[str, FunctionRecord] = {}
     for _, version in snapshot.apps:
         functions |= {record.id: record for record in version.functions}
-    functions |= {record.id: record for record in snapshot.derived if app_of(record.id) in versions}
+    functions |= {record.id: record for record in snapshot.derived if app_of(record.id) in apps}
     for record in functions.values():
-        yield e.FunctionDeclared(record.id, record.standing_spec, ephemeral=False, version=versions[app_of(record.id)])
+        yield e.FunctionDeclared(record.id, record.standing_spec, ephemeral=False, version=record.version)
     for function, settings in snapshot.settings:
         if function in functions:
             yield e.SettingsUpdated(function, settings)

@@ -184,10 +184,10 @@ class Rejoining:
 
     def _old_spec(self, found: ContainerFound) -> FunctionSpec | None:
         """How its function was declared, where that is not how it is now and is still known."""
-        app = self._dispatcher.apps.get(app_of(found.function))
-        if app is None or found.version == app.version:
+        record = self._record(found)
+        if record is None or found.version == record.version:
             return None
-        version = self._dispatcher.store.version(app.id, found.version)
+        version = self._dispatcher.store.version(app_of(found.function), found.version)
         declared = version.functions if version is not None else ()
         return next((one.spec for one in declared if one.id == found.function), None)
 

@@ -68,7 +68,7 @@ class ContainerInfo(Row, tag="container", frozen=True):
     app_name: str
     function: str  # its pool, as people see it
     state: ContainerState
-    version: int
+    version: int  # of its app, from which on containers of its function were like this one
     started_at: float
     running: int  # inputs
     cpu_seconds: float | None  # so far
