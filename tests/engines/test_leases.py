@@ -252,6 +252,15 @@ def test_nothing_is_said_while_a_lease_is_expected() -> None:
     assert scene.stock.complaints([node("a", 4)], EXPECTED_SECONDS), "but not for ever"
 
 
+def test_what_no_lease_is_expected_for_is_said_meanwhile() -> None:
+    """However long the leases take that others wait for."""
+    scene = Scene(Shape(1.0, 0))
+    scene.want(5)
+    scene.lease(3)
+    ((container, words),) = scene.stock.complaints([node("a", 3, 0)], SAY_SECONDS)
+    assert container == "co-4" and words.startswith("2 of its containers wait for room")
+
+
 def test_what_ray_has_not_counted_yet() -> None:
     scene = Scene(Shape(1.0, 1024, 2))
     scene.lease(3, asked_at=10.0)

@@ -145,17 +145,23 @@ class Stock:
         return [one for one in self.leases.values() if one.link is not None and now - one.heard_at > SILENCE_SECONDS]
 
     def complaints(self, nodes: Sequence[Node], now: float) -> list[tuple[str, str]]:
-        """Of each function that waits for room for long, one container, and what is missing."""
-        expected = any(lease.is_expected(now) for lease in self.leases.values())
+        """Of each function that waits for room for long, one container, and what is missing.
+
+        Those that leases are expected for, the first to have come, are not in want of it yet.
+        """
+        expected = sum(lease.slots for lease in self.leases.values() if lease.is_expected(now))
+        late: dict[str, list[str]] = {}  # function → its containers
+        for position, wanted in enumerate(self.waiting.values()):
+            if now - wanted.since >= (EXPECTED_SECONDS if position < expected else SAY_SECONDS):
+                late.setdefault(wanted.function.id, []).append(wanted.container)
         found = []
-        for wanted in self.waiting.values():
-            name = wanted.function.id
-            waited = now - wanted.since >= (EXPECTED_SECONDS if expected else SAY_SECONDS)
-            if waited and now - self._said.get(name, -SAY_AGAIN_SECONDS) >= SAY_AGAIN_SECONDS:
+        for name, containers in late.items():
+            if now - self._said.get(name, -SAY_AGAIN_SECONDS) >= SAY_AGAIN_SECONDS:
                 self._said[name] = now
-                waiting = sum(other.function.id == name for other in self.waiting.values())
-                words = f"{waiting} of its containers wait for room in the cluster: {missing(self.shape, nodes)}"
-                found.append((wanted.container, words))
+                words = (
+                    f"{len(containers)} of its containers wait for room in the cluster: {missing(self.shape, nodes)}"
+                )
+                found.append((containers[0], words))
         return found
 
 
