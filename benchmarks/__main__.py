@@ -22,6 +22,7 @@ MODULES = [
     "durable_store",
     "kept_calls",
     "settings",
+    "server_cost",
 ]
 EXTRAS = {"ray", "dask"}
 

@@ -15,11 +15,45 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report, server_cost
+from benchmarks.harness import OURS, Figures, Measure, Result, Target
+
 CLUSTER = Path(__file__).resolve().parent.parent / "tests" / "conformance" / "ray_cluster.py"
 INPUTS, TASKS, CALLS, CROWD = 100_000, 3_000, 300, 30
 SLEEPS, SLEEP_SECONDS = 80, 0.1
+DETECTION_SECONDS = 1.0  # of a node that is killed with all its processes: its connections break
 START_SECONDS = 60.0
-Figures = dict[str, float]
+TASKS_OF_RAY, POOL_OF_RAY, ACTOR, ACTORS = "Ray tasks", "ray.util.multiprocessing", "Ray actor", f"{CROWD} Ray actors"
+NOOP_MAP = Measure(
+    "cluster_noop_map",
+    f"No-op map of {INPUTS:,}, 2 containers on 2 nodes ({TASKS:,} for tasks)",
+    {},
+    (
+        Target("inputs/s", 200, 1_000, TASKS_OF_RAY, higher_is_better=True),
+        Target("inputs/s", 3, 6, POOL_OF_RAY, higher_is_better=True),
+    ),
+)
+WARM_CALL = Measure("cluster_warm_call", "One warm call at a time", {}, (Target("p50 ms", 0.6, 0.3, ACTOR),))
+FROM_ZERO = Measure(
+    "cluster_from_zero",
+    f"{CROWD} containers, all with a result: the server runs, without a lease; or with empty ones that it still has",
+    {},
+    (Target("from zero s", 1 / 8, 1 / 20, ACTORS),),
+)
+NODE_KILLED = Measure(
+    "cluster_node_killed",
+    "A node killed in mid-map, all results right",
+    {},
+    (Target("s more", DETECTION_SECONDS + 2),),
+)
+SERVER_COST = Measure(
+    "cluster_server_cost",
+    "CPU of the server for each of 200 containers in leases, and of fewer",
+    {},
+    server_cost.TARGETS,
+)
+MEASURES = (NOOP_MAP, WARM_CALL, FROM_ZERO, NODE_KILLED, SERVER_COST)
+Found = dict[str, dict[str, Figures]]  # measure → contender → its figures
 
 
 def nothing(x: Any) -> Any:
@@ -75,8 +109,8 @@ class Cluster:
 
 
 @contextmanager
-def server(folder: Path, address: str) -> Iterator[None]:
-    """A server of upswell's on the cluster, for programs of this process."""
+def server(folder: Path, address: str) -> Iterator[int]:
+    """A server of upswell's on the cluster, for programs of this process; yields its process."""
     home = folder / "home"
     command = [sys.executable, "-P", "-m", "upswell.server", "--home", str(home), "--engine", "ray"]
     process = subprocess.Popen([*command, "--ray-address", address], stdin=subprocess.DEVNULL)
@@ -86,32 +120,28 @@ def server(folder: Path, address: str) -> Iterator[None]:
         time.sleep(0.05)
     os.environ["UPSWELL_SERVER"] = f"unix:{home / 'server.sock'}"
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()
 
 
-def of_upswell(cluster: Cluster) -> Figures:
+def of_upswell(cluster: Cluster, process: int) -> Found:
     import upswell
 
-    found: Figures = {}
-    app = upswell.App("cluster-crowd")
-    crowd = app.function(cpu=0.1, min_containers=CROWD, serialized=True, name="crowd")(who)
-    began, processes = time.perf_counter(), set[int]()
-    with app.run():
-        while len(processes) < CROWD:
-            wait_for(lambda: crowd.get_current_stats().num_total_runners == CROWD)
-            processes |= set(crowd.map(range(CROWD)))
-        found[f"{CROWD} containers from zero, s"] = time.perf_counter() - began - 1.0
+    found: Found = {}
+    found[FROM_ZERO.name] = {OURS: {"from zero s": from_zero(), "with empty leases s": from_zero()}}
     app = upswell.App("cluster-benchmark")
     # Two cpus each, so that there is one container on each of the two nodes.
     plain = app.function(cpu=2, max_containers=2, min_containers=2, serialized=True, name="plain")(nothing)
     with app.run():
         wait_for(lambda: plain.get_current_stats().num_total_runners == 2)
         assert sum(1 for _ in plain.map(range(1000))) == 1000
-        found["no-op inputs per second"] = INPUTS / timed(lambda: list(plain.map(range(INPUTS))))
-        found["warm call, ms"] = 1000 * warm(lambda: plain.remote(1))
+        found[NOOP_MAP.name] = {OURS: {"inputs/s": INPUTS / timed(lambda: list(plain.map(range(INPUTS))))}}
+        found[WARM_CALL.name] = {OURS: {"p50 ms": 1000 * warm(lambda: plain.remote(1))}}
+    found[SERVER_COST.name] = {
+        name: server_cost.crowded(containers, process, cpu=0.01) for name, containers in server_cost.CROWDS.items()
+    }
     app = upswell.App("cluster-kill")
     dozing = app.function(cpu=1, max_containers=4, serialized=True, name="dozing")(doze)
     with app.run():
@@ -125,9 +155,23 @@ def of_upswell(cluster: Cluster) -> Figures:
                 if len(results) == SLEEPS // 4:
                     cluster.do("kill 1")
 
-        found["node killed in mid-map, s more"] = timed(disturbed) - calm
+        found[NODE_KILLED.name] = {OURS: {"s more": timed(disturbed) - calm}}
         assert results == [x * x for x in range(SLEEPS)], "all results are right"
     return found
+
+
+def from_zero() -> float:
+    """Seconds until every one of the crowd has a result, less the second that each takes for it."""
+    import upswell
+
+    app = upswell.App("cluster-crowd")
+    crowd = app.function(cpu=0.1, min_containers=CROWD, serialized=True, name="crowd")(who)
+    began, processes = time.perf_counter(), set[int]()
+    with app.run():
+        while len(processes) < CROWD:
+            wait_for(lambda: crowd.get_current_stats().num_total_runners == CROWD)
+            processes |= set(crowd.map(range(CROWD)))
+        return time.perf_counter() - began - 1.0
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -137,7 +181,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def of_ray(address: str) -> Figures:
+def of_ray(address: str) -> Found:
     import ray
     from ray.util.multiprocessing import Pool
 
@@ -149,16 +193,15 @@ def of_ray(address: str) -> Figures:
             return who(x)
 
     ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    found: Figures = {}
     try:
         task = ray.remote(nothing)
         ray.get([task.remote(x) for x in range(100)])
-        found["no-op inputs per second, tasks"] = TASKS / timed(lambda: ray.get([task.remote(x) for x in range(TASKS)]))
+        tasks = TASKS / timed(lambda: ray.get([task.remote(x) for x in range(TASKS)]))
         with Pool(2) as pool:
             pool.map(nothing, range(1000))
-            found["no-op inputs per second, its Pool"] = INPUTS / timed(lambda: pool.map(nothing, range(INPUTS)))
+            pooled = INPUTS / timed(lambda: pool.map(nothing, range(INPUTS)))
         actor = ray.remote(Actor).options(num_cpus=1).remote()
-        found["warm call, ms"] = 1000 * warm(lambda: ray.get(actor.call.remote(1)))
+        called = 1000 * warm(lambda: ray.get(actor.call.remote(1)))
         ray.kill(actor)
         time.sleep(1.0)
 
@@ -166,10 +209,14 @@ def of_ray(address: str) -> Figures:
             actors = [ray.remote(Actor).options(num_cpus=0.1).remote() for _ in range(CROWD)]
             assert len(set(ray.get([one.who.remote(0) for one in actors]))) == CROWD
 
-        found[f"{CROWD} actors from zero, s"] = timed(crowd) - 1.0
+        crowded = timed(crowd) - 1.0
     finally:
         ray.shutdown()
-    return found
+    return {
+        NOOP_MAP.name: {TASKS_OF_RAY: {"inputs/s": tasks}, POOL_OF_RAY: {"inputs/s": pooled}},
+        WARM_CALL.name: {ACTOR: {"p50 ms": called}},
+        FROM_ZERO.name: {ACTORS: {"from zero s": crowded}},
+    }
 
 
 def main() -> None:
@@ -181,13 +228,18 @@ def main() -> None:
         os.environ["RAY_TMPDIR"] = name
         try:
             ray = of_ray(cluster.address)
-            with server(folder, cluster.address):
-                ours = of_upswell(cluster)
+            with server(folder, cluster.address) as process:
+                ours = of_upswell(cluster, process)
         finally:
             cluster.close()
-    for contender, figures in (("Ray", ray), ("upswell", ours)):
-        for words, value in figures.items():
-            print(f"{contender:<8} {words:<36} {value:>12,.2f}")
+    results = []
+    for measure in MEASURES:
+        figures = ours[measure.name] | ray.get(measure.name, {})
+        results.append(Result(measure, {contender: [one] for contender, one in figures.items()}, {}))
+    report.print_heading()
+    for result in results:
+        report.print_result(result)
+    report.print_verdicts(results)
 
 
 if __name__ == "__main__":

@@ -100,13 +100,13 @@ class CpuClock:
         for process in psutil.Process().children(recursive=True):
             try:
                 times = process.cpu_times()
-                total += _clock_of(process.pid) + times.children_user + times.children_system
+                total += clock_of(process.pid) + times.children_user + times.children_system
             except (psutil.Error, OSError):
                 continue  # ended just now: its parent has it among the reaped
         return total
 
 
-def _clock_of(pid: int) -> float:
+def clock_of(pid: int) -> float:
     if sys.platform == "linux":
         return time.clock_gettime((~pid << 3) | 2)
     times = psutil.Process(pid).cpu_times()
