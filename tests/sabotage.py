@@ -185,6 +185,18 @@ BUGS = [
         "self.by_id[container.id] = container",
         REJOINING,
     ),
+    Bug("one container may have what all nodes have", "core/placement.py", "self.sizes or (Size", "(Size"),
+    Bug("alternatives are all reserved", "core/placement.py", "if spec.resources.gpus else spec", "if False else spec"),
+    Bug(
+        "GPUs of a kind are of all kinds", "core/placement.py", "self.gpus or {}).get(kind,", 'self.gpus or {}).get("",'
+    ),
+    Bug(
+        "GPUs are lost with their container",
+        "engines/devices.py",
+        "if name in self._free or name in held",
+        "if name in self._free",
+        ("tests/engines/test_devices.py",),
+    ),
     Bug("nobody wakes who waits for room", "core/plane.py", "if pool is not settled:", "if False:"),
     Bug("calls outlive their owner", "core/plane.py", "self._owned.setdefault(call.owner, {})[call.id] = None", "pass"),
     Bug("the agenda keeps what is outdated", "core/agenda.py", "> 2 * len(self._moments) + FEW", "> 10**9"),

@@ -93,14 +93,17 @@ async def test_each_container_sees_gpus_of_its_own(home: Home, monkeypatch: pyte
     pair = replace(seen, spec=FunctionSpec(resources=Resources(gpus=(Gpu("T4", 2),))))
     name, container = await home.started(pair)
     assert await container.run() == "0,1"
-    refused = await home.exit_of(home.start(pair))
-    assert (refused.status, refused.reason) == (1, "no gpu=T4:2 is free here")
+    waits, never = home.start(pair), home.start(pair)
     _, other = await home.started(replace(seen, spec=FunctionSpec(resources=Resources(gpus=(Gpu(),)))))
     assert await other.run() == "2"
+    assert [(one.container, one.reason) for one in home.delays] == [
+        (name, "it waits for gpu=T4:2, as others have them") for name in (waits, never)
+    ]
+    home.engine.kill(never)
+    assert (await home.exit_of(never)).reason == "killed before it was started"
     home.engine.kill(name)
     await home.exit_of(name)
-    _, again = await home.started(pair)
-    assert await again.run() == "0,1", "what has ended has none"
+    assert await (await home.container(waits)).run() == "0,1", "what has ended has none"
     _, without = await home.started(seen)
     assert await without.run() == "all"
 

@@ -11,13 +11,15 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from upswell.engine import Engine
 from upswell.engines.local import LocalEngine
 from upswell.engines.spawn import SpawnEngine
-from upswell.spec import FunctionRecord
+from upswell.spec import FunctionRecord, FunctionSpec, Gpu, Resources
 
 from .home import Container, Home, ended, soon
+from .test_engines import SEEN
 
 ENGINES: dict[str, Callable[..., Engine]] = {"local": LocalEngine, "spawn": SpawnEngine}
 LONG_SECONDS, SHORT_SECONDS = 60.0, 0.2
@@ -117,6 +119,25 @@ async def test_the_next_engine_goes_on(scene: Scene) -> None:
     _, fresh = await home.started(function)
     assert await fresh.run("more") == "more"
     assert family(fresh) == (zygote, root), "the imports are not done again"
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+
+
+async def test_gpus_stay_with_who_has_them(two_gpus: None, scene: Scene) -> None:
+    one_gpu = FunctionSpec(resources=Resources(gpus=(Gpu(),)))
+    home, function = scene.home, replace(scene.home.function("seen", SEEN), spec=one_gpu)
+    (name,), (container,) = await scene.first_engine(function, 1)
+    await scene.kill_engine()
+    await home.open_engine()
+    _, other = await home.started(function)
+    assert [await one.run() for one in (container, other)] == ["4", "6"]
+    home.engine.kill(name)
+    await home.exit_of(name)
+    _, fresh = await home.started(function)
+    assert await fresh.run() == "4"
 
 
 async def test_it_can_be_killed_again(scene: Scene) -> None:

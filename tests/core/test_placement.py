@@ -92,6 +92,7 @@ def test_the_first_alternative_with_room_is_given() -> None:
     node = mixed()
     spec = FunctionSpec(resources=asking(Gpu("H100"), Gpu("A100"), Gpu("T4", 2), cpu=1))
     assert node.room(spec.resources) == 4, "two with an A100, two with a pair of T4"
+    assert node.room(asking(Gpu("T4"), Gpu())) == 6, "none counts twice"
     given = []
     for _ in range(5):
         given.append(node.given(spec).resources.gpus)

@@ -98,6 +98,7 @@ class Node(msgspec.Struct):
             rooms.append(left // (resources.memory_mib * MIB))
         if gpus := self._counted(resources).gpus:
             rooms.append(sum(self._gpus_left(gpu, without) // gpu.count for gpu in gpus))
+            rooms.append(self._gpus_left(Gpu(), without) // min(gpu.count for gpu in gpus))  # of whichever alternative
         return max(0, min(rooms)) if rooms else None
 
     def _gpus_left(self, gpu: Gpu, without: Resources) -> int:

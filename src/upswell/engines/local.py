@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from msgspec.structs import replace
+
 from ..capacity import Capacity
 from ..container import control
-from ..engine import ContainerExit, ContainerFound, ContainerOutput, Report
+from ..engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Report, Reported
 from ..errors import InvalidError
-from ..spec import Environment, FunctionRecord
+from ..spec import Environment, FunctionRecord, Gpu
 from ..wire import channel, payload  # noqa: F401 - both sides of the fork need them: imported once, before it
 from .devices import found
 
@@ -71,10 +73,11 @@ class LocalEngine:
         self._rejoin_seconds = rejoin_seconds if home is not None else 0.0
         self._unused_seconds = UNUSED_SECONDS
         self._devices = found(os.environ)
+        self._without_gpus: dict[str, tuple[Zygote, control.Launch, Gpu]] = {}  # containers that wait for some
         self._zygotes: dict[control.Seed, Zygote] = {}
         self._of: dict[str, Zygote] = {}  # container → its zygote
         self._found: list[ContainerFound] = []
-        self._early: list[ContainerExit | ContainerOutput] | None = []  # reports that wait until this is open
+        self._early: list[Reported] | None = []  # reports that wait until this is open
         self._root, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._root_process = os.fork()
         if self._root_process == 0:
@@ -111,20 +114,29 @@ class LocalEngine:
         zygote = self._zygote(function.environment)
         zygote.containers[container] = 0
         self._of[container] = zygote
-        resources, devices = function.spec.resources, None
-        if resources.gpus:
-            devices = self._devices.take(container, resources.gpus[0])
-            if devices is None:
-                self._loop.call_soon(self._ended, zygote, container, 1, f"no gpu={resources.gpus[0]} is free here")
-                return
-        limit = resources.memory_mib << 20
-        self._send(zygote, control.Launch(container, token, limit, function.id, version, devices))
+        resources = function.spec.resources
+        launch = control.Launch(container, token, resources.memory_mib << 20, function.id, version)
+        if not resources.gpus:
+            self._send(zygote, launch)
+            return
+        self._without_gpus[container] = (zygote, launch, resources.gpus[0])
+        self._give_gpus()
+        if container in self._without_gpus:
+            words = f"it waits for gpu={resources.gpus[0]}, as others have them"
+            self._loop.call_soon(self._tell, ContainerDelayed(container, words))
+
+    def _give_gpus(self) -> None:
+        """Let who waits for GPUs have those that are free, the first to have come first."""
+        for container, (zygote, launch, gpu) in list(self._without_gpus.items()):
+            if (devices := self._devices.take(container, gpu)) is not None:
+                del self._without_gpus[container]
+                self._send(zygote, replace(launch, devices=devices))
 
     def kill(self, container: str) -> None:
         """Kill the container and what it started."""
         if zygote := self._of.get(container):
             self._send(zygote, control.End(container))
-            if not zygote.is_awake:
+            if not zygote.is_awake or container in self._without_gpus:
                 # It may import for long before it obeys: nobody needs to wait for what has not begun.
                 words = "killed before it was started"
                 self._loop.call_soon(self._ended, zygote, container, -signal.SIGKILL, words)
@@ -214,7 +226,7 @@ class LocalEngine:
         for report in early or ():
             self._report(report)
 
-    def _tell(self, report: ContainerExit | ContainerOutput) -> None:
+    def _tell(self, report: Reported) -> None:
         if self._early is not None:
             self._early.append(report)
         else:
@@ -344,9 +356,11 @@ class LocalEngine:
     def _ended(self, zygote: Zygote, container: str, status: int, reason: str, out_of_memory: bool = False) -> None:
         if zygote.containers.pop(container, None) is not None:
             del self._of[container]
+            self._without_gpus.pop(container, None)
             self._devices.give_back(container)
             zygote.unused_since = self._loop.time()
             self._tell(ContainerExit(container, status, reason, out_of_memory))
+            self._give_gpus()
 
     def _process(self, container: str) -> int:
         zygote = self._of.get(container)
