@@ -52,8 +52,9 @@ SERVER_COST = Measure(
     {},
     server_cost.TARGETS,
 )
-MEASURES = (NOOP_MAP, WARM_CALL, FROM_ZERO, NODE_KILLED, SERVER_COST)
-Found = dict[str, dict[str, Figures]]  # measure → contender → its figures
+# In this order: at the first there is no lease yet, and at the last a node is lost.
+MEASURES = (FROM_ZERO, NOOP_MAP, WARM_CALL, SERVER_COST, NODE_KILLED)
+Contenders = dict[str, Figures]
 
 
 def nothing(x: Any) -> Any:
@@ -126,38 +127,60 @@ def server(folder: Path, address: str) -> Iterator[int]:
         process.wait()
 
 
-def of_upswell(cluster: Cluster, process: int) -> Found:
+class Upswell:
+    """What is measured of upswell, by the name of the measure; `server` is its process."""
+
+    def __init__(self, cluster: Cluster, server: int) -> None:
+        self._cluster = cluster
+        self._server = server
+
+    def cluster_from_zero(self) -> Contenders:
+        return {OURS: {"from zero s": from_zero(), "with empty leases s": from_zero()}}
+
+    def cluster_noop_map(self) -> Contenders:
+        with two_containers() as plain:
+            return {OURS: {"inputs/s": INPUTS / timed(lambda: list(plain.map(range(INPUTS))))}}
+
+    def cluster_warm_call(self) -> Contenders:
+        with two_containers() as plain:
+            return {OURS: {"p50 ms": 1000 * warm(lambda: plain.remote(1))}}
+
+    def cluster_server_cost(self) -> Contenders:
+        crowds = server_cost.CROWDS.items()
+        return {name: server_cost.crowded(containers, self._server, cpu=0.01) for name, containers in crowds}
+
+    def cluster_node_killed(self) -> Contenders:
+        import upswell
+
+        app = upswell.App("cluster-kill")
+        dozing = app.function(cpu=1, max_containers=4, serialized=True, name="dozing")(doze)
+        with app.run():
+            list(dozing.map(range(8)))
+            calm = timed(lambda: list(dozing.map(range(SLEEPS))))
+            results: list[int] = []
+
+            def disturbed() -> None:
+                for result in dozing.map(range(SLEEPS)):
+                    results.append(result)
+                    if len(results) == SLEEPS // 4:
+                        self._cluster.do("kill 1")
+
+            more = timed(disturbed) - calm
+        assert results == [x * x for x in range(SLEEPS)], "all results are right"
+        return {OURS: {"s more": more}}
+
+
+@contextmanager
+def two_containers() -> Iterator[Any]:
+    """A function with one on each of the two nodes, as each takes two cpus."""
     import upswell
 
-    found: Found = {}
-    found[FROM_ZERO.name] = {OURS: {"from zero s": from_zero(), "with empty leases s": from_zero()}}
     app = upswell.App("cluster-benchmark")
-    # Two cpus each, so that there is one container on each of the two nodes.
     plain = app.function(cpu=2, max_containers=2, min_containers=2, serialized=True, name="plain")(nothing)
     with app.run():
         wait_for(lambda: plain.get_current_stats().num_total_runners == 2)
         assert sum(1 for _ in plain.map(range(1000))) == 1000
-        found[NOOP_MAP.name] = {OURS: {"inputs/s": INPUTS / timed(lambda: list(plain.map(range(INPUTS))))}}
-        found[WARM_CALL.name] = {OURS: {"p50 ms": 1000 * warm(lambda: plain.remote(1))}}
-    found[SERVER_COST.name] = {
-        name: server_cost.crowded(containers, process, cpu=0.01) for name, containers in server_cost.CROWDS.items()
-    }
-    app = upswell.App("cluster-kill")
-    dozing = app.function(cpu=1, max_containers=4, serialized=True, name="dozing")(doze)
-    with app.run():
-        list(dozing.map(range(8)))
-        calm = timed(lambda: list(dozing.map(range(SLEEPS))))
-        results: list[int] = []
-
-        def disturbed() -> None:
-            for result in dozing.map(range(SLEEPS)):
-                results.append(result)
-                if len(results) == SLEEPS // 4:
-                    cluster.do("kill 1")
-
-        found[NODE_KILLED.name] = {OURS: {"s more": timed(disturbed) - calm}}
-        assert results == [x * x for x in range(SLEEPS)], "all results are right"
-    return found
+        yield plain
 
 
 def from_zero() -> float:
@@ -181,65 +204,94 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def of_ray(address: str) -> Found:
-    import ray
-    from ray.util.multiprocessing import Pool
+class Ray:
+    """What is measured of Ray itself, likewise."""
 
-    class Actor:
-        def call(self, x: Any) -> Any:
-            return x
+    def cluster_noop_map(self) -> Contenders:
+        import ray
+        from ray.util.multiprocessing import Pool
 
-        def who(self, x: int) -> int:
-            return who(x)
-
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    try:
         task = ray.remote(nothing)
         ray.get([task.remote(x) for x in range(100)])
         tasks = TASKS / timed(lambda: ray.get([task.remote(x) for x in range(TASKS)]))
         with Pool(2) as pool:
             pool.map(nothing, range(1000))
             pooled = INPUTS / timed(lambda: pool.map(nothing, range(INPUTS)))
+        return {TASKS_OF_RAY: {"inputs/s": tasks}, POOL_OF_RAY: {"inputs/s": pooled}}
+
+    def cluster_warm_call(self) -> Contenders:
+        import ray
+
         actor = ray.remote(Actor).options(num_cpus=1).remote()
-        called = 1000 * warm(lambda: ray.get(actor.call.remote(1)))
+        called = warm(lambda: ray.get(actor.call.remote(1)))
         ray.kill(actor)
-        time.sleep(1.0)
+        return {ACTOR: {"p50 ms": 1000 * called}}
+
+    def cluster_from_zero(self) -> Contenders:
+        import ray
 
         def crowd() -> None:
             actors = [ray.remote(Actor).options(num_cpus=0.1).remote() for _ in range(CROWD)]
             assert len(set(ray.get([one.who.remote(0) for one in actors]))) == CROWD
 
-        crowded = timed(crowd) - 1.0
+        return {ACTORS: {"from zero s": timed(crowd) - 1.0}}
+
+
+class Actor:
+    """The least that one of Ray's may be."""
+
+    def call(self, x: Any) -> Any:
+        return x
+
+    def who(self, x: int) -> int:
+        return who(x)
+
+
+@contextmanager
+def joined(address: str) -> Iterator[Ray]:
+    import ray
+
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield Ray()
     finally:
         ray.shutdown()
-    return {
-        NOOP_MAP.name: {TASKS_OF_RAY: {"inputs/s": tasks}, POOL_OF_RAY: {"inputs/s": pooled}},
-        WARM_CALL.name: {ACTOR: {"p50 ms": called}},
-        FROM_ZERO.name: {ACTORS: {"from zero s": crowded}},
-    }
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
+    known = {measure.name: measure for measure in MEASURES}
+    parser.add_argument("--only", default=",".join(known), help=f"measures, separated by commas: {', '.join(known)}")
+    chosen = parser.parse_args().only.split(",")
+    if unknown := set(chosen) - set(known):
+        parser.error(f"no measure is called {', '.join(unknown)}; there are {', '.join(known)}")
     os.environ["RAY_AUTH_MODE"] = "disabled"
+    found: dict[str, Contenders] = {name: {} for name in known if name in chosen}
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         cluster = Cluster(folder)
         os.environ["RAY_TMPDIR"] = name
         try:
-            ray = of_ray(cluster.address)
+            with joined(cluster.address) as ray:
+                measure_all(ray, found)
             with server(folder, cluster.address) as process:
-                ours = of_upswell(cluster, process)
+                measure_all(Upswell(cluster, process), found)
         finally:
             cluster.close()
-    results = []
-    for measure in MEASURES:
-        figures = ours[measure.name] | ray.get(measure.name, {})
-        results.append(Result(measure, {contender: [one] for contender, one in figures.items()}, {}))
+    results = [
+        Result(known[name], {contender: [one] for contender, one in contenders.items()}, {})
+        for name, contenders in found.items()
+    ]
     report.print_heading()
     for result in results:
         report.print_result(result)
     report.print_verdicts(results)
+
+
+def measure_all(side: Upswell | Ray, found: dict[str, Contenders]) -> None:
+    for name in found:
+        if measure := getattr(side, name, None):
+            found[name] |= measure()
 
 
 if __name__ == "__main__":

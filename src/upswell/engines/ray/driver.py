@@ -93,7 +93,10 @@ class Driver:
             self._look()
 
     def _receive(self) -> list[Any]:
-        data = self._link.recv(PACKET_BYTES)
+        try:
+            data = self._link.recv(PACKET_BYTES)
+        except ConnectionResetError:  # the engine is gone without having read all that it was told
+            data = b""
         if not data:
             ray.shutdown()
             os._exit(0)
