@@ -61,6 +61,8 @@ EQUAL: list[tuple[Callable[[], Any], Callable[[], Any]]] = [
     ),
     (lambda: Model.with_concurrency(max_inputs=3)(), lambda: Model()),
     (lambda: function.with_options(cpu=None), lambda: function),
+    (lambda: function.with_options(gpu="T4").with_options(gpu=[]), lambda: function),
+    (lambda: function.with_options(gpu="t4:2"), lambda: function.with_options(gpu=["T4!:2"])),
     (lambda: function.with_options(env={"B": "2"}), lambda: function.with_options(env={"A": "1", "B": "2"})),
 ]
 DIFFERENT: list[Callable[[], Any]] = [
@@ -78,6 +80,8 @@ DIFFERENT: list[Callable[[], Any]] = [
     lambda: function.with_options(retries=2),
     lambda: function.with_options(timeout=61),
     lambda: function.with_options(memory=100),
+    lambda: function.with_options(gpu="T4"),
+    lambda: function.with_options(gpu=["T4", "any"]),
     lambda: function.with_options(env={"A": "2"}),
     lambda: function.with_concurrency(max_inputs=2),
     lambda: function.with_batching(max_batch_size=2, wait_ms=0),
