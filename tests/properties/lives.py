@@ -194,7 +194,7 @@ class Lives(World):
             gone = call.finished or call.cancelled or not left or any(kept.settled or kept.holder for kept in left)
             cancelled = (event.container, one.range) in given_up
             assert cancelled or not gone, f"{one} of {event.container} is not its own any more"
-            tried = held is not None or any(kept.failures + kept.blows for kept in left)  # or chunks of it were lost
+            tried = held is not None or any(kept.failures + kept.blows for kept in left)  # or its chunks were lost
             assert not cancelled or gone or tried, f"{one}: who else has it?"
             if cancelled:
                 self._not_its_own.add(one.range)
@@ -214,8 +214,8 @@ def may_rejoin(known: Known) -> bool:
 
 
 def lose_connection(process: Process, resending: bool) -> None:
-    """What was on its way to the container is lost, and a batch that will not be complete is dropped; of what it said, it
-    says results and chunks again, or nothing.
+    """What was on its way to the container is lost, and a batch that will not be complete is dropped; of what it said,
+    it says results and chunks again, or nothing.
     """
     process.inbox.clear()
     process.works = {number: work for number, work in process.works.items() if work.place != process.gathering}
