@@ -87,6 +87,13 @@ def test_what_runs_in_those_that_retire_is_running() -> None:
     assert [drain.container for drain in of(ended, c.Drain)] == [grants[0].container]
 
 
+def test_the_version_that_is_being_rolled_out_can_be_wanted_at_once() -> None:
+    plane, grants = running()
+    assert not of(plane.handle(declared(2), 0.2), c.Retire)
+    answer = plane.handle(declared(2, FunctionSpec(), "recreate"), 0.3)
+    assert [command.container for command in of(answer, c.Retire)] == [grants[0].container]
+
+
 def test_of_a_batch_that_runs_in_one_that_retires_nothing_is_taken_back() -> None:
     plane = Plane(memory_available=1 << 40)
     plane.handle(declared(1, FunctionSpec(concurrency=Concurrency(batch_size=4))), 0.0)

@@ -55,17 +55,19 @@ class Scaling:
     def declare(self, event: FunctionDeclared, now: float, out: list[Command]) -> None:
         """Go by another declaration; containers of another version are outdated."""
         self.spec, self.settings = event.spec, event.spec.settings
-        if event.version == self.version:
-            return
-        self.version = event.version
-        self.starts, self._has_spare = Starts(), False
-        containers = self._containers
-        containers.outdate(event.version)
-        for container in list(containers.by_id.values()):
-            if container.state is State.STARTING:  # it serves nobody yet
-                containers.kill(container, "cancelled", self._replaced(container), out)
-        while event.strategy == "recreate" and containers.outdated:
+        if event.version != self.version:
+            self._outdate(event.version, out)
+        while event.strategy == "recreate" and self._containers.outdated:  # also those of a roll-out under way
             self._let_one_go(now, out)
+
+    def _outdate(self, version: int, out: list[Command]) -> None:
+        """From now on this is the version to serve. Who is starting serves nobody yet."""
+        self.version = version
+        self.starts, self._has_spare = Starts(), False
+        self._containers.outdate(version)
+        for container in list(self._containers.by_id.values()):
+            if container.state is State.STARTING:
+                self._containers.kill(container, "cancelled", self._replaced(container), out)
 
     def apply(self, update: SettingsUpdate) -> None:
         """Lay these settings over the present ones."""
