@@ -63,8 +63,18 @@ BUGS = [
     Bug(
         "a range is asked back twice",
         "core/pool.py",
-        "held.wanted_back = True  # all",
-        "held.wanted_back = False  # all",
+        "held.wanted_back = held.returned = True  # all",
+        "held.wanted_back = held.returned = False  # all",
+    ),
+    Bug(
+        "an input is cancelled with its neighbours",
+        "core/pool.py",
+        "alone = len(unwanted) == len(held) or",
+        "alone = True or",
+    ),
+    Bug("a cancelled input waits again", "core/queue.py", "in sorted(call.unwanted, reverse=True):", "in ():"),
+    Bug(
+        "a cancelled input is tried again", "core/queue.py", "if call.cancelled or position in call.unwanted:", "if 0:"
     ),
     Bug("nothing is taken back", "core/matching.py", "elif wanted:\n", "elif False:\n"),
     Bug("old results count again", "core/pool.py", "held is None or event.start != held.next or", "held is None or"),

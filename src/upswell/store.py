@@ -159,6 +159,15 @@ class CancelCall(msgspec.Struct, frozen=True):
     call: str
 
 
+class CancelInput(msgspec.Struct, frozen=True):
+    """The input at `position` is not to run any more, and the others of its call are. Where it has ended, or never was,
+    nothing is kept of that.
+    """
+
+    call: str
+    position: int
+
+
 class PutAttempts(msgspec.Struct, frozen=True):
     """The input at `position` failed so often, and so many containers died under it; it is to be tried again."""
 
@@ -254,6 +263,7 @@ CallWrite = (
     | WithdrawInputs
     | EndInputs
     | CancelCall
+    | CancelInput
     | PutAttempts
     | PutOutcome
     | DropInputs

@@ -106,6 +106,35 @@ def test_a_cancelled_call_says_so(desk: Desk) -> None:
     assert isinstance(desk.offer(s.PutInputs("fc-1", 10, 1, True, Kept(b"late"))), ConflictError)
 
 
+def test_a_cancelled_input_says_so_until_it_has_ended(desk: Desk) -> None:
+    desk.offer(*opened("fc-1"))
+    desk.offer(s.PutInputs("fc-1", 10, 5, True, Kept(b"more")))
+    for position in (12, 3, 3, 4):
+        assert desk.offer(s.CancelInput("fc-1", position)) is None
+    assert saved(desk)["fc-1"].cancelled_inputs == (3, 4, 12)
+    assert not saved(desk)["fc-1"].cancelled
+    desk.commit(outputs("fc-1", 4, 2))
+    assert saved(desk)["fc-1"].cancelled_inputs == (3, 12)
+    desk.commit(outputs("fc-1", 0, 4), outputs("fc-1", 6, 4), s.DropInputs("fc-1", 0))
+    assert saved(desk)["fc-1"].cancelled_inputs == (12,)
+    assert desk.offer(s.CancelInput("fc-1", 3)) is None  # it has ended
+    assert desk.offer(s.CancelInput("fc-1", 99)) is None  # there is none
+    assert saved(desk)["fc-1"].cancelled_inputs == (12,)
+    desk.commit(outputs("fc-1", 10, 5), s.DropInputs("fc-1", 10), s.FinishCall("fc-1", 200.0))
+    assert desk.offer(s.CancelInput("fc-1", 12)) is None
+    assert isinstance(desk.offer(s.CancelInput("fc-2", 0)), NotFoundError)
+    assert saved(desk) == {}
+
+
+def test_a_cancelled_input_goes_with_what_is_withdrawn(desk: Desk) -> None:
+    desk.offer(*opened("fc-1"))
+    desk.offer(s.PutInputs("fc-1", 10, 5, True, Kept(b"more")))
+    desk.offer(s.CancelInput("fc-1", 12), s.CancelInput("fc-1", 2))
+    desk.commit(s.WithdrawInputs("fc-1", 10))
+    desk.offer(s.PutInputs("fc-1", 10, 5, True, Kept(b"more")))
+    assert saved(desk)["fc-1"].cancelled_inputs == (2,)
+
+
 def test_outcomes_come_by_position_and_as_they_were(desk: Desk) -> None:
     desk.offer(*opened("fc-1", 400))
     error = ErrorRecord("user", "builtins.ValueError", "no", "Traceback", 2)

@@ -25,6 +25,8 @@ class Input:
     losses: int = 0  # of these, the ones that certainly cost it an attempt
     since: float = 0.0  # when it was submitted; 0 once it has been in a container, which is wait enough for a batch
     yielded: bool = False  # chunks of it were passed on
+    unwanted: bool = False  # it was cancelled, and not its call
+    dies: bool = False  # ... with its container
 
 
 @dataclass(eq=False)

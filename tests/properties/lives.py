@@ -157,6 +157,9 @@ class Lives(World):
             segments=tuple(segments),
             attempts=attempts,
             owner=call.owner,
+            cancelled_inputs=tuple(
+                position for position, one in enumerate(call.inputs) if one.unwanted and not one.settled
+            ),
         )
 
     # -- containers ------------------------------------------------------------------------------------------------
@@ -189,9 +192,11 @@ class Lives(World):
                     known.held[one.range] = held
                 continue
             inputs = call.inputs[one.next : one.stop]
-            settled = next((place for place, kept in enumerate(inputs) if not kept.settled), len(inputs))
+            # Nobody has had it since, so what is cancelled of it ends as the call is restored.
+            over = [kept.settled or kept.unwanted for kept in inputs]
+            settled = over.index(False) if False in over else len(inputs)
             left = inputs[settled:]
-            gone = call.finished or call.cancelled or not left or any(kept.settled or kept.holder for kept in left)
+            gone = call.finished or call.cancelled or not left or any(over[settled:]) or any(one.holder for one in left)
             cancelled = (event.container, one.range) in given_up
             assert cancelled or not gone, f"{one} of {event.container} is not its own any more"
             tried = held is not None or any(kept.failures + kept.blows for kept in left)  # or its chunks were lost

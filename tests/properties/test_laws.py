@@ -166,6 +166,13 @@ class History(RuleBasedStateMachine):
         if call := self.choose(self.open_calls(), number):
             self.world.tell(e.CallCancelled(call.id, running, terminate))
 
+    @precondition(lambda self: any(call.unsettled() for call in self.open_calls()))
+    @rule(number=one_of, position=one_of, terminate=st.sampled_from([False, False, False, True]))
+    def an_input_is_cancelled(self, number: int, position: int, terminate: bool) -> None:
+        call = self.choose((call for call in self.open_calls() if call.unsettled()), number)
+        left = [place for place, one in enumerate(call.inputs) if not one.settled]
+        self.world.tell(e.InputCancelled(call.id, self.choose(left, position), terminate))
+
     @rule(
         what=st.sampled_from(
             [*4 * ["a container dies"], *2 * ["settings change", "deployed"], "its owner leaves", "removed", "stopped"]
@@ -312,6 +319,7 @@ class History(RuleBasedStateMachine):
                 self.world.pass_time(self.world.now + 0.01)
                 if not self.exchange():
                     self.check_that_nothing_waits_in_the_wrong_place()
+                    self.check_that_nothing_unwanted_goes_on()
                     return
 
     def exchange(self) -> bool:
@@ -335,6 +343,15 @@ class History(RuleBasedStateMachine):
             assert not (stuck and free), f"law 3: inputs of range {stuck[0].range} wait, and {free[0]} has room"
             if pool.alive and not pool.failed_starts and not self.an_exit_is_recent():
                 assert pool.present() >= pool.settings.floor, "law 4: fewer than min_containers"
+
+    def check_that_nothing_unwanted_goes_on(self) -> None:
+        """A cancelled input is ended, unless that would end others that run with it."""
+        for known in self.world.containers.values():
+            for held in known.held.values():
+                left = held.call.inputs[held.next : held.stop]
+                together = held.batch and not all(one.unwanted for one in left)
+                alive = known.state in ("ready", "retiring")
+                assert together or not alive or not any(one.unwanted for one in left), f"{held} goes on"
 
     def an_exit_is_recent(self) -> bool:
         """Whether the next start of somebody may have to wait."""

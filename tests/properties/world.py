@@ -101,6 +101,9 @@ class World:
                 self.calls[name].ended = True
             case e.CallCancelled(call=name):
                 self.calls[name].cancelled = self.calls[name].cancelled or CANCELLED
+            case e.InputCancelled(call=name, position=position, terminate=terminate):
+                for one in self.calls[name].inputs[position : position + 1]:
+                    one.unwanted, one.dies = True, one.dies or terminate
             case e.OwnerLeft(owner=owner):
                 for call in self.calls.values():
                     if call.owner == owner:
@@ -260,7 +263,11 @@ class World:
                 known = self.containers[name]
                 assert number in known.held, f"{command}: nobody holds it"
                 held = known.held[number]
-                assert not held.batch or held.call.cancelled, f"{command}: a batch is never taken back"
+                left = held.call.inputs[held.next : held.stop]
+                unwanted = held.call.cancelled or all(one.unwanted for one in left)
+                assert not held.batch or unwanted, f"{command}: a batch is never taken back"
+                if isinstance(command, c.CancelRange):
+                    self._end_running(known, number, held)
                 known.process.inbox.append(command)
             case c.Deliver(call=name, start=start, count=count):
                 for one in self._settle(name, start, count):
@@ -284,6 +291,13 @@ class World:
                 assert not call.finished and not call.unsettled() and (call.ended or call.cancelled)
                 assert not call.segments, "its segments are not forgotten"
                 call.finished = True
+
+    def _end_running(self, known: Known, number: int, held: Held) -> None:
+        """Where one input is cancelled, no other one is ended with it: none that the container runs by now, either."""
+        work = known.process.works.get(number)
+        if work is not None and isinstance(self._event, e.InputCancelled | e.RangeReturned) and not held.call.cancelled:
+            wanted = [place for place in range(work.position, work.stop) if not held.call.inputs[place].unwanted]
+            assert not wanted, f"inputs {wanted} of range {number} are ended with another"
 
     def _start(self, command: c.Start) -> None:
         pool = self.functions[command.function]
@@ -380,6 +394,9 @@ class World:
     def _kill(self, known: Known) -> None:
         event, spec = self._event, known.spec
         on_demand = isinstance(event, e.ContainerStopped) or (isinstance(event, e.CallCancelled) and event.terminate)
+        on_demand = on_demand or any(
+            one.dies for held in known.held.values() for one in held.call.inputs[held.next : held.stop]
+        )
         replaced = known.is_outdated() and known.state == "starting"
         if known.pool.alive and not on_demand and not replaced:
             limits = {
@@ -415,7 +432,7 @@ class World:
                 case "cancelled":
                     event = self._event
                     said = isinstance(event, e.FailureReceived) and event.kind == "cancelled"
-                    assert call.cancelled or said
+                    assert call.cancelled or said or one.unwanted
                     assert not call.cancelled or command.reason == call.cancelled
                 case "lost":
                     assert isinstance(self._event, e.ContainerExited | e.ContainerRejoined)
@@ -444,6 +461,7 @@ class World:
                 if one.settled or one.holder:
                     continue
                 assert not call.cancelled, f"{call.id} is cancelled, and input {position} waits"
+                assert not one.unwanted, f"input {position} of {call.id} is cancelled, and waits"
                 assert one.failures <= one.allowed, f"law 6: input {position} of {call.id} waits, and has no retries"
                 assert one.losses < LOST_TOO_OFTEN, f"input {position} of {call.id} was lost too often, and waits"
                 assert not one.yielded, f"{call.id} has yielded, and waits to be begun again"

@@ -35,6 +35,7 @@ class Client:
     function: dict[str, str] = field(default_factory=dict)  # call → its function
     accepted: dict[str, int] = field(default_factory=dict)  # call → inputs it was told are kept
     seen: dict[str, set[int]] = field(default_factory=dict)  # positions whose outcome it was shown
+    cancelled: dict[str, set[int]] = field(default_factory=dict)  # positions, where that is kept
 
     def look(self, store: Store) -> None:
         """After a restart: fetch what there is. What was shown before must be among it."""
@@ -109,6 +110,17 @@ class Shell:
     def cancel(self, call: str) -> None:
         self._say(s.CancelCall(call), e.CallCancelled(call))
 
+    def cancel_input(self, call: str, choice: int) -> None:
+        if (kept := self.store.call(call)) is not None and kept.submitted:
+            position = choice % kept.submitted
+
+            def answer(error: Error | None) -> None:
+                if error is None:
+                    self.client.cancelled.setdefault(call, set()).add(position)
+                    self.happened(e.InputCancelled(call, position))
+
+            self._unwritten.append(([s.CancelInput(call, position)], answer))
+
     def _say(self, write: Write, event: e.Event) -> None:
         self._unwritten.append(([write], lambda error: self.happened(event) if error is None else None))
 
@@ -167,6 +179,8 @@ class Shell:
                     self.starting.append(container)
                 case c.Grant(container=container, range=number, call=call, first=first):
                     assert bytes(self.store.inputs(call, first).payload) == f"{call}/{first}".encode()
+                    again = self.client.cancelled.get(call, set()) & set(range(command.start, command.stop))
+                    assert not again, f"{call}: {again} were cancelled"
                     self.containers[container][number] = (command, command.start)
                 case c.TakeBack(container=container, range=number) | c.CancelRange(container=container, range=number):
                     _, position = self.containers[container].pop(number, (None, EVERYTHING))

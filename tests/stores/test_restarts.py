@@ -54,7 +54,7 @@ class Restarts(RuleBasedStateMachine):
         if written:
             self.shell.write(self.shell.unwritten())
 
-    @rule(choice=one_of, happening=st.sampled_from(["fail", "fail", "exit", "end", "cancel", "wait"]))
+    @rule(choice=one_of, happening=st.sampled_from(["fail", "fail", "exit", "end", "cancel", "cancel one", "wait"]))
     def something_else(self, choice: int, happening: str) -> None:
         shell, ready, calls = self.shell, self.ready(), sorted(self.client.function)
         match happening:
@@ -66,6 +66,8 @@ class Restarts(RuleBasedStateMachine):
                 shell.end(calls[choice % len(calls)])
             case "cancel" if calls:
                 shell.cancel(calls[choice % len(calls)])
+            case "cancel one" if calls:
+                shell.cancel_input(calls[choice % len(calls)], choice)
             case "wait":
                 shell.wait((0.1, 2.0, 70.0)[choice % 3])
 

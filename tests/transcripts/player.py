@@ -268,6 +268,11 @@ EVENTS: list[tuple[str, Callable[..., e.Event]]] = [
     (r"(\w+) is cancelled", lambda _, call: e.CallCancelled(call)),
     (r"(\w+) is cancelled, but not what runs", lambda _, call: e.CallCancelled(call, running=False)),
     (r"(\w+) is cancelled, with its containers", lambda _, call: e.CallCancelled(call, terminate=True)),
+    (r"input (\d+) of (\w+) is cancelled", lambda _, position, call: e.InputCancelled(call, int(position))),
+    (
+        r"input (\d+) of (\w+) is cancelled, with its container",
+        lambda _, position, call: e.InputCancelled(call, int(position), terminate=True),
+    ),
     (r"(\w+) leaves", lambda _, owner: e.OwnerLeft(owner)),
     (r"([A-Z]) is ready", lambda player, name: e.ContainerReady(player.container(name), 0.0)),
     (r"([A-Z]) comes back(?: with (.+))?", Player.comes_back),

@@ -70,6 +70,17 @@ class CallCancelled(msgspec.Struct, frozen=True, gc=False):
     terminate: bool = False
 
 
+class InputCancelled(msgspec.Struct, frozen=True, gc=False):
+    """Nobody wants this input any more; the others of its call go on. With `terminate` its container dies if it runs.
+
+    One that runs together with others of its call, in a batch, goes on to its end.
+    """
+
+    call: str
+    position: int
+    terminate: bool = False
+
+
 class OwnerLeft(msgspec.Struct, frozen=True, gc=False):
     """The connection is gone: its calls are cancelled."""
 
@@ -231,6 +242,7 @@ Event = (
     | InputsSubmitted
     | InputsEnded
     | CallCancelled
+    | InputCancelled
     | OwnerLeft
     | CallRestored
     | Recovered

@@ -57,6 +57,7 @@ class Call(msgspec.Struct, eq=False):
     ranges: dict[int, Range] = {}  # those that containers hold
     failures: dict[int, int] = {}  # position → attempts that failed, only where there are any
     losses: dict[int, int] = {}  # position → containers that died under it
+    unwanted: dict[int, bool] = {}  # cancelled inputs that ranges hold → whether their containers are to die with them
 
 
 class Range(msgspec.Struct, eq=False):
@@ -77,6 +78,7 @@ class Range(msgspec.Struct, eq=False):
     chunks: int = 0  # of a generator, passed on to the owner: once there are any, the input can't be tried again
     suspended: bool = False  # its input waits for a nested call or for its consumer, and lends its place
     wanted_back: bool = False  # its tail was asked for, or came: there is nothing more to fetch
+    returned: bool = False  # its tail came: of what is left only the last input has not ended
 
     def __len__(self) -> int:
         return self.stop - self.next

@@ -165,6 +165,10 @@ class Plane:
                     self._settle(known[0], now, out)
             case e.CallCancelled():
                 self._cancel(event.call, event.running, event.terminate, now, out)
+            case e.InputCancelled(call=call, position=position, terminate=terminate):
+                if known := self._calls.get(call):
+                    known[0].cancel_input(known[1], position, terminate, out)
+                    self._settle(known[0], now, out)
             case e.ContainerStopped():
                 if found := self._container(event.container):
                     found[0].stop(found[1], out)

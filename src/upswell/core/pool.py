@@ -129,7 +129,7 @@ class Pool:
             until = stop
             out.append(CancelRange(container.id, held.id))
         else:
-            held.wanted_back = False
+            held.wanted_back = held.returned = False
             container.suspend(held, told.suspended)
             until = min(max(before, told.next), stop)
             if told.stop < stop:
@@ -142,6 +142,8 @@ class Pool:
         elif held.call.cancelled:
             held.wanted_back = True
             out.append(CancelRange(container.id, held.id))
+        else:
+            self._end_unwanted(held, out)
         self.queue.put_back(held, before, until, out, "its results were lost with its connection")
 
     def _take_again(self, container: Container, told: HeldRange, now: float) -> bool:
@@ -268,12 +270,13 @@ class Pool:
         held = container.ranges.get(range_id)
         if held is None:
             return
-        held.wanted_back = True  # all before `stop` has begun, so there is nothing to ask for again
+        held.wanted_back = held.returned = True  # all before `stop` has begun: there is nothing to ask for again
         stop = max(stop, held.next)
         if stop < held.stop:
             before = held.stop
             container.shorten(held, stop)
             self.queue.put_back(held, stop, before, out)
+        self._end_unwanted(held, out)
         self._progressed(container, held, now, out, heard=False)
 
     def suspended(self, container: Container, range_id: int, suspended: bool, now: float, out: list[Command]) -> None:
@@ -315,6 +318,29 @@ class Pool:
             elif not held.wanted_back:
                 held.wanted_back = True
                 out.append(TakeBack(held.container.id, held.id))
+
+    def cancel_input(self, call: Call, position: int, terminate: bool, out: list[Command]) -> None:
+        """End one input of the call: at once where it waits, and as soon as its container answers where it has it."""
+        self.queue.cancel_input(call, position, terminate, out)
+        for held in call.ranges.values():
+            if held.next <= position < held.stop:
+                self._end_unwanted(held, out)
+
+    def _end_unwanted(self, held: Range, out: list[Command]) -> None:
+        """Do what can be done now about cancelled inputs of the range, and end none that is wanted.
+
+        What has not begun is asked back first, and is not granted again when it comes; the last that is left then runs,
+        or has ended. A batch can't be taken apart.
+        """
+        unwanted = {place: dies for place, dies in held.call.unwanted.items() if held.next <= place < held.stop}
+        alone = len(unwanted) == len(held) or (held.returned and not held.batch and held.stop - 1 in unwanted)
+        if unwanted and (alone or held.batch) and any(unwanted.values()):
+            self.containers.kill(held.container, "cancelled", "an input that it ran was cancelled", out)
+        elif unwanted and alone:
+            out.append(CancelRange(held.container.id, held.id))
+        elif unwanted and not (held.batch or held.wanted_back):
+            held.wanted_back = True
+            out.append(TakeBack(held.container.id, held.id))
 
     def stop(self, container: Container, out: list[Command]) -> None:
         """End the container because somebody said so: none of its inputs is to blame."""

@@ -116,6 +116,8 @@ class Queue:
             self._forget_if_settled(call, segment, out)
         if saved.cancelled:
             self.cancel(call, out)
+        for position in saved.cancelled_inputs:
+            self.cancel_input(call, position, False, out)
         self._finish_if_done(call, out)
         return call
 
@@ -216,7 +218,7 @@ class Queue:
         """The outputs that just came are final."""
         out.append(Deliver(held.call.id, start, count))
         self.succeeded += count
-        self._settle(held.call, held.segment, count, out)
+        self._settle(held.call, held.segment, start, count, out)
 
     def fail_attempt(
         self, held: Range, position: int, kind: FailureKind, reason: str, now: float, out: list[Command]
@@ -225,8 +227,9 @@ class Queue:
         call = held.call
         failures = call.failures[position] = call.failures.get(position, 0) + 1
         allowed = self.retries.max_retries if self.retries and not held.chunks else 0
-        if call.cancelled:
-            self._fail(call, held.segment, position, position + 1, "cancelled", call.cancelled, out)
+        if call.cancelled or position in call.unwanted:
+            reason = call.cancelled or CANCELLED
+            self._fail(call, held.segment, position, position + 1, "cancelled", reason, out)
             return
         if kind in ("cancelled", "unreadable") or failures > allowed:
             self._fail(call, held.segment, position, position + 1, kind, reason, out)
@@ -240,7 +243,7 @@ class Queue:
         """The container died under the input: try again, but not for ever."""
         call = held.call
         losses = call.losses[position] = call.losses.get(position, 0) + 1
-        if losses >= MAX_ATTEMPTS_LOST and not call.cancelled and not held.chunks:
+        if losses >= MAX_ATTEMPTS_LOST and not (call.cancelled or position in call.unwanted or held.chunks):
             reason = f"its container died {losses} times in a row, the last one: {reason}"
             self._fail(call, held.segment, position, position + 1, "lost", reason, out)
         else:
@@ -248,12 +251,22 @@ class Queue:
             self.put_back(held, position, position + 1, out, reason)
 
     def _remember(self, call: Call, position: int, out: list[Command]) -> None:
-        if call.kind == "spawn" and not call.cancelled:
+        if call.kind == "spawn" and not call.cancelled and position not in call.unwanted:
             failures, losses = call.failures.get(position, 0), call.losses.get(position, 0)
             out.append(RememberAttempts(call.id, position, failures, losses))
 
     def put_back(self, held: Range, start: int, stop: int, out: list[Command], reason: str = "") -> None:
-        """Inputs of the range wait again, before what never left; or end with their call, or `reason` ends them."""
+        """Inputs of the range wait again, before what never left; or end with their call, or `reason` ends them.
+
+        Those that nobody wants any more end here.
+        """
+        call, segment = held.call, held.segment
+        if call.unwanted and not call.cancelled:
+            for position in sorted(call.unwanted, reverse=True):
+                if start <= position < stop:
+                    self.put_back(held, position + 1, stop, out, reason)
+                    self._fail(call, segment, position, position + 1, "cancelled", CANCELLED, out)
+                    stop = position
         if start >= stop:
             return
         if held.call.cancelled:
@@ -271,6 +284,19 @@ class Queue:
             call.cancelled = reason
             self.fail_waiting(call, "cancelled", reason, out)
             self._finish_if_done(call, out)
+
+    def cancel_input(self, call: Call, position: int, terminate: bool, out: list[Command]) -> None:
+        """The input does not start any more: it is failed now, or is `unwanted` where a container has it."""
+        held = (one for one in call.segments.values() if one.first <= position < one.first + one.count)
+        if (segment := next(held, None)) is None:
+            return
+        delayed = [entry for entry in self.delayed if entry[2].call is call and entry[2].start == position]
+        if delayed:
+            self.delayed = sorted(entry for entry in self.delayed if entry is not delayed[0])
+        if delayed or self.reclaim(call, segment, position, position + 1) is not None:
+            self._fail(call, segment, position, position + 1, "cancelled", CANCELLED, out)
+        elif any(one.next <= position < one.stop for one in call.ranges.values()):
+            call.unwanted[position] = terminate or call.unwanted.get(position, False)
 
     def fail_waiting(self, call: Call, kind: FailureKind, reason: str, out: list[Command]) -> None:
         """Fail what waits of the call, delayed inputs included."""
@@ -294,9 +320,13 @@ class Queue:
         out.append(Fail(call.id, start, stop - start, kind, reason, max(1, attempts)))
         self.failed += stop - start
         call.failed += stop - start
-        self._settle(call, segment, stop - start, out)
+        self._settle(call, segment, start, stop - start, out)
 
-    def _settle(self, call: Call, segment: Segment, count: int, out: list[Command]) -> None:
+    def _settle(self, call: Call, segment: Segment, start: int, count: int, out: list[Command]) -> None:
+        if call.unwanted:
+            call.unwanted = {
+                position: dies for position, dies in call.unwanted.items() if not start <= position < start + count
+            }
         call.unsettled -= count
         self.unsettled[_family(call.kind)] -= count
         segment.unsettled -= count

@@ -34,6 +34,7 @@ class SavedCall(msgspec.Struct, frozen=True):
     segments: tuple[SavedSegment, ...]
     attempts: tuple[tuple[int, int, int], ...] = ()
     owner: str = ""
+    cancelled_inputs: tuple[int, ...] = ()  # which are to end although the call goes on
 
 
 def unsettled_spans(first: int, count: int, settled: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -149,8 +149,12 @@ class CallService:
         self._dispatcher.happened(e.InputsEnded(call, total))
 
     def cancel(self, connection: Connection, message: m.Cancel) -> None:
-        """End the call early. Of one that never came to be, or has ended, there is nothing to do."""
-        event = e.CallCancelled(message.call, message.running, message.terminate)
+        """End the call early, or one input of it. Of what never came to be, or has ended, there is nothing to do."""
+        event: e.CallCancelled | e.InputCancelled = e.CallCancelled(message.call, message.running, message.terminate)
+        write: s.CancelCall | s.CancelInput = s.CancelCall(message.call)
+        if message.position >= 0:
+            event = e.InputCancelled(message.call, message.position, message.terminate)
+            write = s.CancelInput(message.call, message.position)
 
         def answer(error: Error | None) -> None:
             if error is None:
@@ -160,8 +164,11 @@ class CallService:
                 connection.send(m.Done(message.request, m.ErrorRecord("full", "", str(error)) if is_full else None))
 
         caller = self._dispatcher.calls.get(message.call)
-        if caller is not None and caller.kept:
-            self._dispatcher.ledger.offer([s.CancelCall(message.call)], answer)
+        if message.call in self._dispatcher.refused:  # the core does not know it, and will not
+            del self._dispatcher.refused[message.call], self._dispatcher.calls[message.call]
+            answer(None)
+        elif caller is not None and caller.kept:
+            self._dispatcher.ledger.offer([write], answer)
         else:
             answer(None)
 

@@ -59,9 +59,10 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_id("call", call)
             _check_whole("first", first, 0, MAX_POSITION)
             _check_whole("stop", stop, -1, MAX_POSITION)
-        case m.Cancel(call=name, request=request):
+        case m.Cancel(call=name, request=request, position=position):
             _check_id("call", name)
             _check_whole("request", request, 0, 1 << 62)
+            _check_whole("position", position, -1, MAX_POSITION)
         case m.Uncollect(call=name) | m.Watch(app=name):
             _check_id("call or app", name)
         case m.Consumed(call=call, chunks=chunks, bytes=size):
@@ -70,9 +71,10 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_whole("bytes", size, 0, 1 << 62)
         case m.BackUp(path=path):
             _require(path.startswith("/") and path.isprintable(), f"{path[:80]!r} is no absolute path")
-        case m.DescribeGraph(request=request, call=call):
+        case m.DescribeGraph(request=request, call=call, position=position):
             _check_id("request", request)
             _check_id("call", call)
+            _check_whole("position", position, -1, MAX_POSITION)
         case m.UseObject(request=request, object=name, operation=operation):
             _check_whole("request", request, 0, 1 << 62)
             _require(len(name) <= MAX_ID_CHARACTERS, f"{name[:40]!r} is no object id")
@@ -122,9 +124,11 @@ def _check_administration(message: m.Message) -> None:
 def _check_listing(message: m.Message) -> None:
     """What may be asked of what is here."""
     match message:
-        case m.List(request=request, limit=limit):
+        case m.List(request=request, limit=limit, subject=subject):
             _check_whole("request", request, 0, 1 << 62)
             _check_whole("limit", limit, 0, m.MAX_ROWS)
+            if isinstance(subject, m.ListCalls):
+                _check_whole("position", subject.position, -1, MAX_POSITION)
         case m.StopContainer(request=request, container=container):
             _check_whole("request", request, 0, 1 << 62)
             _check_id("container", container)

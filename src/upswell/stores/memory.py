@@ -21,6 +21,13 @@ class _Written(msgspec.Struct):
     record: s.CallRecord
     segments: dict[int, int] = {}  # first → count
     attempts: dict[int, tuple[int, int]] = {}  # position → failures, losses
+    cancelled: set[int] = set()  # positions
+
+    def forget(self, first: int) -> None:
+        """Nothing more is to be known of the segment's inputs."""
+        gone = range(first, first + self.segments.pop(first))
+        self.attempts = {position: counts for position, counts in self.attempts.items() if position not in gone}
+        self.cancelled = {position for position in self.cancelled if position not in gone}
 
 
 class MemoryStore:
@@ -130,14 +137,15 @@ class MemoryStore:
                 written.record = replace(record, total=total)
             case s.CancelCall():
                 written.record = replace(record, cancelled=True)
+            case s.CancelInput(position=position):
+                if any(first <= position < first + count for first, count in written.segments.items()):
+                    written.cancelled.add(position)
             case s.PutAttempts():
                 written.attempts[write.position] = (write.failures, write.losses)
             case s.PutOutcome(call=call, outcome=outcome):
                 self.put_outcome(call, replace(outcome, kept=outcome.kept.share()))
             case s.DropInputs(call=call, first=first):
-                count = written.segments.pop(first)
-                for position in [held for held in written.attempts if first <= held < first + count]:
-                    del written.attempts[position]
+                written.forget(first)
                 self.drop_inputs(call, first)
             case s.FinishCall(at=at):
                 written.record = replace(record, finished_at=at)
@@ -150,7 +158,7 @@ class MemoryStore:
         if written is None:
             return
         for first in [first for first in written.segments if first >= position]:
-            del written.segments[first]
+            written.forget(first)
             self.drop_inputs(call, first)
         if written.record.submitted > position:
             written.record = replace(written.record, submitted=position, total=None)
@@ -220,6 +228,9 @@ class MemoryStore:
             record.cancelled,
             tuple(segments),
             tuple((position, *counts) for position, counts in sorted(call.attempts.items())),
+            cancelled_inputs=tuple(
+                sorted(call.cancelled.difference(*(range(one, one + many) for one, many in settled)))
+            ),
         )
 
     def call(self, call: str) -> s.CallRecord | None:

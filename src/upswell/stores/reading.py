@@ -129,12 +129,28 @@ class Reader:
             call: tuple(tuple(row[1:]) for row in rows)
             for call, rows in groupby(self._rows("SELECT * FROM attempts ORDER BY call, position"), itemgetter(0))
         }
+        ended: dict[int, list[int]] = {}
+        for call, position in self._rows(
+            "SELECT call, position FROM cancelled_inputs c WHERE NOT EXISTS (SELECT 1 FROM outcomes "
+            "WHERE call = c.call AND first <= c.position AND first + count > c.position) ORDER BY call, position"
+        ):
+            ended.setdefault(call, []).append(position)
         for number, name, function, kind, submitted, total, cancelled in self._rows(
             "SELECT number, id, function, kind, submitted, total, cancelled FROM calls "
             "WHERE finished_at IS NULL ORDER BY number"
         ):
             left, tried = tuple(segments.get(number, ())), attempts.get(number, ())
-            yield SavedCall(name, function, kind, submitted, total, bool(cancelled), left, tried)
+            yield SavedCall(
+                name,
+                function,
+                kind,
+                submitted,
+                total,
+                bool(cancelled),
+                left,
+                tried,
+                cancelled_inputs=tuple(ended.get(number, ())),
+            )
 
     # -- apps and calls ----------------------------------------------------------------------------
 

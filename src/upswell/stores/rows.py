@@ -14,6 +14,7 @@ from ..wire.buffers import Block
 
 PIECE_BYTES = 1 << 20
 NUMBERS_REMEMBERED = 65_536
+OF_INPUTS = ("attempts", "cancelled_inputs")  # what is known of inputs that are not settled
 ROWS_AT_ONCE = 500  # deleted in one transaction of a sweep
 PAGES_AT_ONCE = 2_048  # given back in one
 PAGES_LEFT_FREE = 1_024  # for what comes next
@@ -69,6 +70,12 @@ class Rows:
                 self._execute("UPDATE calls SET total = ? WHERE number = ?", (total, self._number(call)))
             case s.CancelCall(call=call):
                 self._execute("UPDATE calls SET cancelled = 1 WHERE number = ?", (self._number(call),))
+            case s.CancelInput(call=call, position=position):
+                self._execute(
+                    "INSERT OR IGNORE INTO cancelled_inputs SELECT ?1, ?2 WHERE EXISTS "
+                    "(SELECT 1 FROM segments WHERE call = ?1 AND first <= ?2 AND first + count > ?2)",
+                    (self._number(call), position),
+                )
             case s.WithdrawInputs(call=call, first=first):
                 self._withdraw_inputs(call, first)
             case s.DropCall(call=call):
@@ -140,9 +147,11 @@ class Rows:
         dropped = self._all("DELETE FROM segments WHERE call = ? AND first = ? RETURNING count, block", number, first)
         for count, block in dropped:
             self._drop_block(block)
-            self._execute(
-                "DELETE FROM attempts WHERE call = ? AND position >= ? AND position < ?", (number, first, first + count)
-            )
+            for table in OF_INPUTS:
+                self._execute(
+                    f"DELETE FROM {table} WHERE call = ? AND position >= ? AND position < ?",
+                    (number, first, first + count),
+                )
 
     def _withdraw_inputs(self, call: str, position: int) -> None:
         number = self._execute("SELECT number FROM calls WHERE id = ?", (call,)).get
@@ -162,7 +171,8 @@ class Rows:
         for table in ("segments", "outcomes"):
             for (block,) in self._all(f"DELETE FROM {table} WHERE call = ? RETURNING block", number):
                 self._drop_block(block)
-        self._execute("DELETE FROM attempts WHERE call = ?", (number,))
+        for table in OF_INPUTS:
+            self._execute(f"DELETE FROM {table} WHERE call = ?", (number,))
         self._execute("DELETE FROM calls WHERE number = ?", (number,))
         self._numbers.pop(call, None)
 

@@ -67,6 +67,12 @@ CREATE TABLE attempts (
     PRIMARY KEY (call, position)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE cancelled_inputs (
+    call INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (call, position)
+) STRICT, WITHOUT ROWID;
+
 -- Buffers in pieces of limited size: as large as the disk, and never in memory as a whole.
 CREATE TABLE blocks (number INTEGER PRIMARY KEY, size INTEGER NOT NULL) STRICT;
 CREATE TABLE pieces (

@@ -51,12 +51,14 @@ class EndInputs(Message, tag=13, frozen=True):
 class Cancel(Message, tag=14, frozen=True):
     """Cancel what is left of the call: what has not started, with `running` also what has, with `terminate` by killing
     its containers. With a `request` (from 1 on) it is answered by `Done` when that will hold whatever happens.
+    With a `position` (from 0 on) only that input is cancelled, whether it has started or not.
     """
 
     call: str
     running: bool = True
     terminate: bool = False
     request: int = 0
+    position: int = -1
 
 
 class Collect(Message, tag=15, frozen=True):

@@ -127,10 +127,11 @@ class ListContainers(Subject, tag="containers", frozen=True):
 
 
 class ListCalls(Subject, tag="calls", frozen=True):
-    """The newest calls first, or the one with this id: `CallInfo`."""
+    """The newest calls first, or the one with this id, or what is known of its input at `position`: `CallInfo`."""
 
     app: str = ""
     call: str = ""
+    position: int = -1
 
 
 class ListVersions(Subject, tag="versions", frozen=True):

@@ -67,10 +67,13 @@ class Log(Message, tag=38, frozen=True):
 
 
 class DescribeGraph(Message, tag=25, frozen=True):
-    """Ask for the inputs of a spawned call and of the calls they made; answered by `CallGraph`."""
+    """Ask for the inputs of a spawned call, or for the one at `position`, and of the calls they made; answered by
+    `CallGraph`.
+    """
 
     request: str
     call: str
+    position: int = -1
 
 
 class GraphInput(msgspec.Struct, array_like=True, frozen=True, gc=False):
