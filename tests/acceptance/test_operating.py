@@ -3,6 +3,7 @@
 Most are called in this process: what they print and the status they return is what a shell would see.
 """
 
+import asyncio
 import json
 import shutil
 import signal
@@ -191,6 +192,29 @@ def test_a_call_is_cancelled(kitchen: Kitchen) -> None:
     assert kitchen.command("call", "cancel", call).out == f"{call} has ended already\n"
     ended = json.loads(kitchen.command("call", "cancel", call, "--json").out)
     assert (ended["id"], ended["state"]) == (call, "cancelled")
+
+
+def test_one_of_many_that_were_spawned_at_once(kitchen: Kitchen) -> None:
+    wait = kitchen.function("wait")
+
+    async def spawned() -> list[str]:
+        return [one.object_id for one in await asyncio.gather(*(wait.spawn.aio(str(kitchen.go)) for _ in range(6)))]
+
+    alone, *together = asyncio.run(spawned())
+    group = together[0].replace("fc-", "fg-").removesuffix("-0")
+    listed = {row["id"]: row["inputs"] for row in kitchen.records("call", "list", "kitchen")}
+    assert listed == {alone: 1, group: 5}
+    assert kitchen.command("call", "cancel", together[3]).out == f"cancelled {together[3]}\n"
+    assert until(lambda: kitchen.command("call", "cancel", together[3]).out.endswith("has ended already\n"), 10)
+    kept = json.loads(kitchen.command("call", "cancel", together[3], "--json").out)
+    assert (kept["id"], kept["state"], kept["done"], kept["failed"]) == (together[3], "cancelled", 1, 1)
+    assert kitchen.command("call", "get", together[4], "--timeout", "0", status=1).err.endswith("has no result yet\n")
+    kitchen.go.touch()
+    assert kitchen.command("call", "get", together[4]).out == f"{str(kitchen.go)!r}\n"
+    done = kitchen.program.upswell("call", "get", together[3])
+    assert done.status == 1 and "the call was cancelled" in done.err
+    assert kitchen.command("call", "cancel", together[4]).out == f"{together[4]} has ended already\n"
+    assert until(lambda: kitchen.table("call", "list")[0][4:7] == ["finished", "5/5", "1"], 10)
 
 
 def test_a_container_is_stopped(kitchen: Kitchen) -> None:

@@ -266,6 +266,76 @@ def test_a_spawn_map_and_its_results(program: Program, home: Home) -> None:
     assert (status, out) == (0, "right\n"), err
 
 
+SPAWNING = """
+    import asyncio, os, sys, time, upswell
+    from upswell import FunctionCall
+
+    app = upswell.App("kept")
+
+    @app.function(max_containers=2)
+    def square(x):
+        return x * x
+
+    @app.function(max_containers=1)
+    def wait(x):
+        while not os.path.exists(os.environ["GO"]):
+            time.sleep(0.01)
+        return x
+
+    async def task(name):
+        calls = []
+        for number in range(30):
+            calls.append(await square.spawn.aio(100 * name + number))
+            if (name, number) == (7, 10):
+                print("started", flush=True)
+        return calls
+
+    async def main():
+        waiting = await asyncio.gather(*(wait.spawn.aio(x) for x in range(9)))
+        await waiting[1].cancel.aio()  # which runs, if it was granted already
+        await waiting[7].cancel.aio()
+        spawned = await asyncio.gather(*(task(name) for name in range(100)))
+        assert len({call.object_id for calls in spawned for call in calls}) == 3000
+        for name, calls in enumerate(spawned):
+            assert await FunctionCall.gather.aio(*calls) == [(100 * name + number) ** 2 for number in range(30)]
+        print(*(call.object_id for call in (*waiting, spawned[42][17])), flush=True)
+
+    if __name__ == "__main__":
+        app.deploy()
+        asyncio.run(main())
+"""
+FETCHING = """
+    import os, sys
+    from upswell import FunctionCall
+    from upswell.exception import RemoteError
+
+    *waiting, other = (FunctionCall.from_id(name) for name in os.environ["CALLS"].split())
+    print("started", flush=True)
+    assert other.get() == 4217 ** 2
+    for x, call in enumerate(waiting):
+        try:
+            assert call.get() == x and x not in (1, 7)
+        except RemoteError as error:
+            assert x in (1, 7) and "cancelled" in str(error)
+    print("right")
+"""
+
+
+def test_spawns_of_many_tasks(program: Program, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is there once, through the server's death, and for another process; what was cancelled stays so."""
+    process = started(program, SPAWNING)
+    home.kill()
+    home.start()
+    status, out, err = ended(process)
+    assert status == 0, err
+    home.kill()
+    home.start()
+    (home.path / "go").touch()
+    monkeypatch.setenv("CALLS", out)
+    status, out, err = ended(started(program, FETCHING))
+    assert (status, out) == (0, "right\n"), err
+
+
 NESTED = """
     import os, time, upswell
 

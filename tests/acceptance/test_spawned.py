@@ -90,3 +90,116 @@ def test_handles(program: Program) -> None:
         "SerializationError: input 1",
         "True",
     ]
+
+
+TOGETHER = """
+    import asyncio, os, time
+    import upswell
+    from upswell import FunctionCall, current_function_call_id, current_input_id
+    from upswell.exception import NotFoundError, RemoteError, SerializationError
+
+    app = upswell.App("together")
+
+    @app.function(max_containers=2)
+    def divide(x, by=1, *, plus=0):
+        return x / by + plus
+
+    @app.function(max_containers=1, retries=2)
+    def name():
+        return current_function_call_id(), current_input_id()
+
+    @app.function(max_containers=1)
+    def nap(seconds):
+        time.sleep(seconds)
+        return seconds
+
+    @app.function(max_containers=1)
+    async def nap_async(seconds):
+        await asyncio.sleep(seconds)
+        return seconds
+
+    @app.function()
+    async def nested(numbers):
+        calls = await asyncio.gather(*(divide.spawn.aio(number) for number in range(numbers)))
+        return [call.object_id for call in calls]
+"""
+
+
+def test_spawns_that_travel_together(program: Program) -> None:
+    program.write(
+        TOGETHER
+        + """
+    async def each():
+        spawns = [divide.spawn.aio(x, x % 5, plus=x) if x % 2 else divide.spawn.aio(x) for x in range(100)]
+        spawns[33] = divide.spawn.aio(lambda: open(os.devnull), time.sleep)  # fails there
+        spawns[44] = divide.spawn.aio((n for n in "generators can't be pickled"))
+        calls = await asyncio.gather(*spawns, return_exceptions=True)
+        assert isinstance(calls.pop(44), SerializationError)
+        assert len({call.object_id for call in calls}) == 99
+        outputs = await asyncio.gather(*(call.get.aio() for call in calls), return_exceptions=True)
+        outputs.insert(44, None)
+        for x, output in enumerate(outputs):
+            match x:
+                case 44: pass
+                case 33: assert isinstance(output, TypeError), output
+                case _ if x % 2 and x % 5 == 0: assert isinstance(output, ZeroDivisionError), output
+                case _: assert output == (x / (x % 5) + x if x % 2 else x), (x, output)
+        last = FunctionCall.from_id(calls[-1].object_id)
+        assert await last.num_inputs.aio() == 1 and [one async for one in last.iter()] == [await last.get.aio()]
+        assert list(last.iter(start=1)) == []
+        try:
+            await last.get.aio(index=1)
+        except IndexError as error:
+            assert last.object_id in str(error)
+        names = await asyncio.gather(*(name.spawn.aio() for _ in range(20)))
+        for call in names:
+            assert await call.get.aio() == (call.object_id, call.object_id.replace("fc-", "in-")) or call is names[0]
+        (info,) = await names[7].get_call_graph.aio()
+        assert (info.function_call_id, info.input_id) == await names[7].get.aio()
+        unknown = FunctionCall.from_id(calls[-1].object_id.rpartition("-")[0] + "-999")
+        try:
+            await unknown.get.aio(timeout=5)
+        except NotFoundError as error:
+            assert unknown.object_id in str(error)
+        ids = await nested.remote.aio(30)
+        assert await FunctionCall.gather.aio(*map(FunctionCall.from_id, ids)) == list(range(30))
+
+    @app.local_entrypoint()
+    def main():
+        asyncio.run(each())
+        print("right")
+    """
+    )
+    done = program.upswell("run", "program.py")
+    assert (done.status, done.lines[-1:]) == (0, ["right"]), done.err
+
+
+def test_one_of_them_is_cancelled(program: Program) -> None:
+    """Wherever it is: it runs, or waits, in a thread or as a task; and with its container."""
+    program.write(
+        TOGETHER
+        + """
+    async def each(function, which, terminate):
+        calls = await asyncio.gather(*(function.spawn.aio(0.4 if x == 1 else 0.01) for x in range(40)))
+        if which == 1:
+            await asyncio.sleep(0.25)
+        await calls[which].cancel.aio(terminate_containers=terminate)
+        outputs = await asyncio.gather(*(call.get.aio(timeout=20) for call in calls), return_exceptions=True)
+        assert isinstance(outputs[which], RemoteError) and "cancelled" in str(outputs[which]), outputs[which]
+        assert sum(isinstance(output, Exception) for output in outputs) == 1, outputs
+        await calls[which].cancel.aio()
+        (info,) = await calls[which].get_call_graph.aio()
+        assert info.status.name == "TERMINATED", info
+
+    @app.local_entrypoint()
+    def main():
+        for function in (nap, nap_async):
+            for which in (1, 39):
+                for terminate in (False, True):
+                    function.remote(0)
+                    asyncio.run(each(function, which, terminate))
+        print("right")
+    """
+    )
+    done = program.upswell("run", "program.py")
+    assert (done.status, done.lines[-1:]) == (0, ["right"]), done.err

@@ -84,6 +84,21 @@ def test_inputs(inputs: list[tuple[Any, ...]], kwargs: dict[str, Any], shape: in
 # -- large buffers ---------------------------------------------------------------------------------
 
 
+def test_inputs_that_were_packed_apart_travel_together() -> None:
+    bad = p.pack_inputs([(Stubborn(ValueError("no")),)], {})
+    alike = p.unpack_inputs(p.join([p.pack_inputs([(1,)], {}).data, bad.data, p.pack_inputs([(3,)], {}).data]), None, 3)
+    with pytest.raises(DeserializationError, match="no"):
+        alike.arguments(1)
+    assert [alike.arguments(place) for place in (0, 2)] == [((1,), {}), ((3,), {})]
+    packed = [p.pack_inputs([(x,) * x], {"key": x} if x == 3 else {}).data for x in range(5)]
+    mixed = p.unpack_inputs(p.join([*packed, bad.data]), None, 6)
+    assert [mixed.arguments(x) for x in range(5)] == [((x,) * x, {"key": x} if x == 3 else {}) for x in range(5)]
+    with pytest.raises(DeserializationError, match="no"):
+        mixed.arguments(5)
+    same = p.unpack_inputs(p.join([p.pack_inputs([(x,)], {}).data for x in range(3)]), None, 3)
+    assert (same.shape, same.values) == (BARE, [0, 1, 2])
+
+
 def test_large_buffers_travel_beside() -> None:
     arrays = [numpy.arange(size, dtype="u1") for size in (100_000, 10, 65_536)]
     values = [{"a": arrays[0], "b": arrays[1]}, "between", arrays[2], numpy.asfortranarray(numpy.ones((300, 300)))]
@@ -178,6 +193,9 @@ def test_bytes_that_are_no_payload(data: bytes) -> None:
 
 def test_payloads_cut_short() -> None:
     data = p.pack([Thing(1), Thing("x" * 100), numpy.arange(10)]).data
+    joined = p.join([p.pack_inputs([(x,)], {}).data for x in range(3)])
+    for size in range(len(joined)):
+        assert p.unpack_inputs(joined[:size], None, 3).values[-1:] != [2]
     for size in range(len(data)):
         try:
             values = p.unpack(data[:size])

@@ -14,6 +14,7 @@ from ..sdk.client import Client
 from ..sdk.dual import run_sync
 from ..sdk.listing import find_call, list_calls
 from ..wire import messages as m
+from ..wire.ids import place_of
 from ..wire.messages import CallInfo
 from . import naming
 from .app import as_json
@@ -92,10 +93,12 @@ def cancel(name: str, terminate: bool, as_json: bool) -> Action:
     def act() -> int:
         with connected() as client:
             found = _known(client, name)
-            if found.state in ("finished", "expired") or found.finished_at is not None:
+            is_done = found.is_whole and found.done == found.inputs
+            if is_done or found.state in ("finished", "expired") or found.finished_at is not None:
                 tell(found, as_json, f"{name} has ended already")
                 return 0
-            client.send(m.Cancel(name, True, terminate))
+            call, position = place_of(name)
+            client.send(m.Cancel(call, True, terminate, position=position))
             found = _known(client, name)  # whose answer says that the server has taken what was sent before
         tell(found, as_json, f"cancelled {name}")
         return 0

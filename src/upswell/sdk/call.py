@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from ..errors import InvalidError, NotFoundError
+from ..errors import InvalidError, NotFoundError, OutputExpiredError
 from ..wire import messages as m
-from ..wire.payload import PackError
+from ..wire.ids import place_of
+from ..wire.payload import Packed, PackError
+from . import context
 from .client import ask, client_of_call, keeper_is_another, new_id, new_request
 from .collection import Collection, collection_of
 from .dual import Dual, dual, run_async, run_sync
 from .graph import InputInfo, tree
 from .inbox import Inbox
+from .spawning import Lane, Spawn
 from .submission import Submission, pack_segment, unpicklable
 
 R = TypeVar("R")
@@ -32,7 +35,9 @@ class FunctionCall(Generic[R]):
 
     def __init__(self, object_id: str, total: int | None = None, is_kept: bool | None = None) -> None:
         self.object_id = object_id
-        self._total = total
+        self._name, self._position = place_of(object_id)
+        self._first = max(0, self._position)  # of its inputs, in what travels under that name
+        self._total = total if self._position < 0 else 1
         self._is_kept = is_kept  # by a server that keeps apps, as far as is known
         self._collection: Collection | None = None
 
@@ -50,12 +55,14 @@ class FunctionCall(Generic[R]):
         """
         if not await self._until_here(_checked(index), timeout):
             raise IndexError(f"{self.object_id} has {self._known_total()} inputs, counted from 0, and none at {index}")
-        return self._collect().result(index)  # type: ignore[no-any-return]
+        return self._collect().result(self._first + index)  # type: ignore[no-any-return]
 
     get = dual(_get)
 
     def iter(self, *, start: int = 0, end: int | None = None) -> Results[R]:
         """The outputs of inputs `start .. end` in order, plainly or asynchronously iterable."""
+        if self._position >= 0:  # what follows in what travels are other calls' inputs
+            end = 1 if end is None else min(end, 1)
         return Results(self, _checked(start), end)
 
     @dual
@@ -70,7 +77,7 @@ class FunctionCall(Generic[R]):
     @dual
     async def cancel(self, terminate_containers: bool = False) -> None:
         """Cancel what has not ended; with `terminate_containers`, kill the containers that run it."""
-        cancel = m.Cancel(self.object_id, True, terminate_containers, new_request())
+        cancel = m.Cancel(self._name, True, terminate_containers, new_request(), self._position)
         await ask(client_of_call(self._is_kept), cancel, m.Done)
 
     @dual
@@ -82,18 +89,20 @@ class FunctionCall(Generic[R]):
         client, request = client_of_call(self._is_kept), new_id("rq")
         inbox = client.open_inbox(request, renewable=True)
         try:
-            answer = await inbox.ask(m.DescribeGraph(request, self.object_id))
+            answer = await inbox.ask(m.DescribeGraph(request, self._name, self._position))
         finally:
             inbox.close()
         assert isinstance(answer, m.CallGraph)
         if answer.missing:
-            raise NotFoundError(f"there is no call {self.object_id}: its app is stopped, or it never was")
+            raise self._missing()
         return tree(answer.inputs)
 
     gather = Dual(_gather)
 
     def __repr__(self) -> str:
-        here = self._collection.results if self._collection is not None else 0
+        here = 0
+        if self._collection is not None:
+            here = self._collection.results if self._position < 0 else int(self._first in self._collection)
         return f"FunctionCall({self.object_id!r}, {here} results here)"
 
     def __reduce__(self) -> Any:
@@ -104,27 +113,38 @@ class FunctionCall(Generic[R]):
 
     async def _until_here(self, index: int, timeout: float | None) -> bool:
         """Whether there is an input `index`, once its result is here."""
-        await self._until(lambda: index in self._collect() or self._is_past(index), timeout)
-        return index in self._collect()
+        if self._position >= 0 and index:
+            return False
+        place = self._first + index
+        await self._until(lambda: place in self._collect() or self._is_past(index), timeout)
+        return place in self._collect()
 
     async def _until(self, enough: Callable[[], bool], timeout: float | None) -> None:
         try:
-            await self._collect().until(enough, timeout)
+            await self._collect().until(enough, timeout, self.object_id)
+        except OutputExpiredError as error:
+            raise OutputExpiredError(str(error).replace(self._name, self.object_id)) from None
         except NotFoundError:
             # Known by its id alone, it may be a call of an app that another server keeps.
             if self._is_kept is not None or not keeper_is_another():
-                raise
+                raise self._missing() from None
             self._is_kept, self._collection = True, None
             await self._until(enough, timeout)
 
     def _collect(self) -> Collection:
         if self._collection is None:
-            self._collection = collection_of(client_of_call(self._is_kept), self.object_id)
+            self._collection = collection_of(client_of_call(self._is_kept), self._name)
         return self._collection
 
     def _is_past(self, index: int) -> bool:
+        there = self._collect().total
+        if self._position >= 0 and there is not None and self._position >= there:
+            raise self._missing()
         total = self._known_total()
         return total is not None and index >= total
+
+    def _missing(self) -> NotFoundError:
+        return NotFoundError(f"there is no call {self.object_id}: its app is stopped, or it never was")
 
     def _known_total(self) -> int | None:
         return self._collect().total if self._total is None else self._total
@@ -145,22 +165,41 @@ class Results(Generic[R]):
         self._end = end
 
     def __iter__(self) -> Iterator[R]:
-        index, collection = self._start, self._call._collect()
-        while not self._is_end(index) and (index in collection or run_sync(self._call._until_here(index, None))):
-            yield collection.result(index)
+        index, first, collection = self._start, self._call._first, self._call._collect()
+        while not self._is_end(index) and (
+            first + index in collection or run_sync(self._call._until_here(index, None))
+        ):
+            yield collection.result(first + index)
             index += 1
 
     async def __aiter__(self) -> AsyncIterator[R]:
-        index, collection = self._start, self._call._collect()
-        while not self._is_end(index) and (index in collection or await run_async(self._call._until_here(index, None))):
-            yield collection.result(index)
+        index, first, collection = self._start, self._call._first, self._call._collect()
+        while not self._is_end(index) and (
+            first + index in collection or await run_async(self._call._until_here(index, None))
+        ):
+            yield collection.result(first + index)
             index += 1
 
     def _is_end(self, index: int) -> bool:
         return self._end is not None and index >= self._end
 
 
-async def spawn(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any]) -> FunctionCall[Any]:
+async def spawn(function: Any, packed: Packed) -> FunctionCall[Any]:
+    """Submit one input, with others that are submitted at the same time, and return when the server has taken it."""
+    client, function_id = function.connect()
+    lane, spawn = Lane(function_id, function.method, context.current_input_id() or ""), Spawn(packed)
+    client.spawning.add(lane, spawn)
+    try:
+        await spawn.accepted
+    except BaseException:
+        client.spawning.give_up(lane, spawn)
+        raise
+    if (error := spawn.error) is not None:
+        raise type(error)(*error.args)
+    return FunctionCall(spawn.call, 1, function.pool.is_kept)
+
+
+async def spawn_many(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any]) -> FunctionCall[Any]:
     """Submit all inputs and return when the server has taken them."""
     client, function_id = function.connect()
     call = new_id("fc")

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -68,11 +69,14 @@ class Client:
         process: subprocess.Popen[bytes] | None = None,
         server: home.Server | None = None,
     ) -> None:
+        from .spawning import Spawning  # which is above
+
         self._link = Link(channel, server)
         self._process = process
         self._inboxes: dict[str, Inbox] = {}
         self._lent: dict[int, Block] = {}  # shared memory the server has not taken over
         self._watchers: dict[str, Any] = {}
+        self.spawning = Spawning(self)
         self._declared: dict[tuple[type[m.Message], str, str], m.OpenApp | m.Declare | m.Watch] = {}
         self.users = 0  # apps that run over this connection
         self._reader = threading.Thread(target=self._read, name="upswell-reader", daemon=True)
@@ -109,6 +113,15 @@ class Client:
         if shared is inbox and self._link.lost is not None:
             inbox.put(self._link.lost)
         return shared
+
+    def begin(self, inbox: Inbox, say: Callable[[], None]) -> None:
+        """Open the inbox and `say` the first of it, with no life of the server beginning in between."""
+        with self._link.lock:
+            if (lost := self._link.lost) is not None:
+                raise type(lost)(*lost.args)
+            inbox.life = self._link.life
+            self._inboxes[inbox.name] = inbox
+            say()
 
     def close_inbox(self, name: str) -> None:
         """Frames about `name` are dropped from now on."""

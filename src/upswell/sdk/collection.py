@@ -56,9 +56,9 @@ class Collection(Inbox):
             raise error
         return self._values[index]
 
-    async def until(self, enough: Callable[[], bool], timeout: float | None) -> None:
-        """Wait for `enough()`; the builtin `TimeoutError` after `timeout` seconds, `NotFoundError` for no such call,
-        `OutputExpiredError` for one that was.
+    async def until(self, enough: Callable[[], bool], timeout: float | None, known_as: str) -> None:
+        """Wait for `enough()`; the builtin `TimeoutError` after `timeout` seconds, with the name that the call is
+        `known_as`, `NotFoundError` for no such call, `OutputExpiredError` for one that was.
         """
         deadline = None if timeout is None else monotonic() + timeout
         while not enough():
@@ -74,7 +74,7 @@ class Collection(Inbox):
                 if deadline is not None and self._is_described:
                     wait.timeout = deadline - monotonic()
                     if wait.timeout <= 0:
-                        raise builtins.TimeoutError(f"{self.name} has no result yet")
+                        raise builtins.TimeoutError(f"{known_as} has no result yet")
                 await wait
             finally:
                 self._waits.discard(wait)

@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from ..wire.ids import call_of_input, input_id
+
 
 @dataclass(frozen=True, slots=True)
 class RunningInput:
     """The input that user code runs for, and how it lends its place while it waits for a nested call."""
 
-    call_id: str
+    call: str
     position: Callable[[], int]
     suspend: Callable[[], None]
     resume: Callable[[], None]
@@ -19,7 +21,11 @@ class RunningInput:
 
     @property
     def input_id(self) -> str:
-        return f"in-{self.call_id.removeprefix('fc-')}-{self.position()}"
+        return input_id(self.call, self.position())
+
+    @property
+    def call_id(self) -> str:
+        return call_of_input(self.call, self.position())
 
 
 class ImportEnds(BaseException):

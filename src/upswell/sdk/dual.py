@@ -7,7 +7,7 @@ Such a coroutine awaits nothing but a `Wait`. The plain face drives it in the ca
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from . import context
@@ -36,6 +36,11 @@ class Wait:
 
     def set(self) -> None:
         """It has happened. May be called more than once, from any thread."""
+        if (future := self._happen()) is not None:
+            _tell(future.get_loop(), (future,))
+
+    def _happen(self) -> asyncio.Future[None] | None:
+        """Wake the thread that waits; returns what a task awaits."""
         self.done = True
         # Whoever waits made its lock or future before it looked at `done` for the last time.
         if self._lock is not None:
@@ -43,11 +48,7 @@ class Wait:
                 self._lock.release()
             except RuntimeError:
                 pass  # another thread has said so at the same moment
-        if (future := self._future) is not None:
-            try:
-                future.get_loop().call_soon_threadsafe(_resolve, future)
-            except RuntimeError:
-                pass  # the loop is closed, and whoever waited with it
+        return self._future
 
     def __await__(self) -> Generator[Wait, None, None]:
         if not self.done:
@@ -66,13 +67,33 @@ class Wait:
         import asyncio
 
         self._future = future = asyncio.get_running_loop().create_future()
-        if not self.done:
+        if not self.done and self.timeout is None:
+            await future
+        elif not self.done:
             await asyncio.wait((future,), timeout=self.timeout)
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def set_all(waits: Iterable[Wait]) -> None:
+    """All of it has happened: as `set` for each, and a loop with many tasks that wait is woken once."""
+    awaited: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for wait in waits:
+        if (future := wait._happen()) is not None:
+            awaited.setdefault(future.get_loop(), []).append(future)
+    for loop, futures in awaited.items():
+        _tell(loop, futures)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, futures: Sequence[asyncio.Future[None]]) -> None:
+    try:
+        loop.call_soon_threadsafe(_resolve, futures)
+    except RuntimeError:
+        pass  # the loop is closed, and whoever waited with it
+
+
+def _resolve(futures: Sequence[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
 def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:

@@ -138,7 +138,7 @@ class Function(Generic[P, R]):
         """Start the function with these arguments and return at once; fetch the result from the `FunctionCall`."""
         await self._resolved()
         self._refuse_generator("spawn")
-        return await calls.spawn(self, [args], True, kwargs)
+        return await calls.spawn(self, self._pack(args, kwargs))
 
     # -- many inputs -------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Function(Generic[P, R]):
         if any(hasattr(iterable, "__aiter__") for iterable in iterables):
             raise TypeError(f"{self.name}.spawn_map takes plain iterables: collect the asynchronous one first")
         inputs = zip(*iterables, strict=False) if starred else iterables[0]
-        return await calls.spawn(self, inputs, starred, kwargs or {})
+        return await calls.spawn_many(self, inputs, starred, kwargs or {})
 
     @dual
     async def for_each(

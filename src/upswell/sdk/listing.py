@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..spec import AutoscalerSettings, SettingsUpdate, require
 from ..wire import messages as m
+from ..wire.ids import place_of
 from .client import Client, ask, failure, new_request
 
 T = TypeVar("T")
@@ -42,7 +43,8 @@ async def list_calls(client: Client, app: str = "", limit: int = m.MAX_ROWS) -> 
 
 async def find_call(client: Client, call: str) -> m.CallInfo | None:
     """The call of that id; `None` where it never was, or is not known any more."""
-    found = await _listing(client, m.ListCalls(call=call), m.CallInfo)
+    name, position = place_of(call)
+    found = await _listing(client, m.ListCalls(call=name, position=position), m.CallInfo)
     return found.rows[0] if found.rows else None
 
 

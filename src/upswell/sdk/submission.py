@@ -39,7 +39,10 @@ def unpicklable(first: int, error: PackError) -> SerializationError:
 class Submission:
     """The inputs of one call, a map or a spawned one, on their way to the server."""
 
-    def __init__(self, inbox: Inbox, call: str, function: str, kind: m.CallKind, *, method: str = "") -> None:
+    def __init__(
+        self, inbox: Inbox, call: str, function: str, kind: m.CallKind, *, method: str = "", parent: str | None = None
+    ) -> None:
+        """`parent` is the input that makes the call: by default the one that this code runs for, if any."""
         self.call = call
         self.submitted = 0
         self.ended = False
@@ -47,7 +50,7 @@ class Submission:
         self._function = function
         self._kind = kind
         self._method = method
-        self._parent = context.current_input_id() or ""
+        self._parent = (context.current_input_id() or "") if parent is None else parent
         self._offers: dict[int, _Offer] = {}  # by position, in order: those that may have to be sent again
         self._positions: list[int] = []  # of them
         self._unaccepted = 0  # the latest of them, which the server may not have taken

@@ -6,10 +6,12 @@ A record for people, not a part of any decision. Only the last `MAX_CALLS` are r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 
 from ..spec import FunctionRecord
+from ..wire.ids import call_of_input, input_id
 from ..wire.messages import ErrorKind, GraphInput, InputState
 
 MAX_CALLS = 10_000
@@ -66,14 +68,15 @@ class CallGraph:
             state: InputState = "succeeded" if kind is None else BY_KIND.get(kind, "failed")
             node.states[first : first + count] = bytes([STATES.index(state)]) * count
 
-    def inputs(self, call: str) -> list[GraphInput] | None:
-        """The inputs of the call, and all below them; `None` for a call that is not known."""
+    def inputs(self, call: str, position: int = -1) -> list[GraphInput] | None:
+        """The inputs of the call, or the one at `position`, and all below them; `None` for a call that is not known."""
         if call not in self._nodes:
             return None
         found: list[GraphInput] = []
         calls = [call]
         for one in calls:  # grows as it goes: parents come before their children
-            for row in self._inputs_of(one):
+            rows = self._inputs_of(one)
+            for row in rows if one != call or position < 0 else islice(rows, position, position + 1):
                 if len(found) == MAX_INPUTS:
                     return found
                 found.append(row)
@@ -86,8 +89,8 @@ class CallGraph:
         for start, stop, container in node.containers:
             holders[start:stop] = [container] * (stop - start)
         for position, state in enumerate(node.states):
-            name = f"in-{call.removeprefix('fc-')}-{position}"
-            yield GraphInput(name, call, node.parent, holders[position], STATES[state], node.name, node.module)
+            name, known_as = input_id(call, position), call_of_input(call, position)
+            yield GraphInput(name, known_as, node.parent, holders[position], STATES[state], node.name, node.module)
 
     def _forget(self, call: str) -> None:
         node = self._nodes.pop(call)

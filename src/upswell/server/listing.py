@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 
 import msgspec
+from msgspec.structs import replace
 
 from ..clock import Clock
 from ..core.plane import Plane
@@ -20,6 +21,7 @@ from ..spec import Cron, Period, app_of
 from ..store import CallRecord
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
+from ..wire.ids import call_of_input
 from .connections import Connection
 from .dispatcher import App, Caller, Dispatcher
 from .timetable import Timetable
@@ -106,8 +108,8 @@ class Listings:
                 return self._functions(app, active)
             case m.ListContainers(app=app):
                 return self._containers(app)
-            case m.ListCalls(call=call) if call:
-                return self._call(call)
+            case m.ListCalls(call=call, position=position) if call:
+                return self._call(call) if position < 0 else self._input(call, position)
             case m.ListCalls(app=app):
                 return self._calls(app, message.limit)
             case m.ListVersions(app=app):
@@ -222,6 +224,25 @@ class Listings:
             yield self._kept_call(record, names)
         elif caller := self._dispatcher.calls.get(call):
             yield self._passing_call(call, caller, names)
+
+    def _input(self, call: str, position: int) -> Rows:
+        """One input of a group, as the call that it is for whoever made it."""
+        for row in self._call(call):
+            if isinstance(row, m.CallInfo) and position < row.inputs:
+                outcome = next(self._dispatcher.store.outcomes(call, position, position + 1), None)
+                error = outcome.error if outcome is not None else None
+                if outcome is not None:
+                    outcome.kept.close()
+                ended: m.CallState = "cancelled" if error is not None and error.kind == "cancelled" else "finished"
+                yield replace(
+                    row,
+                    id=call_of_input(call, position),
+                    state="expired" if row.state == "expired" else "running" if outcome is None else ended,
+                    inputs=1,
+                    done=int(outcome is not None),
+                    failed=None if row.failed is None else int(error is not None),
+                    is_whole=True,
+                )
 
     def _kept_records(self, app: str, limit: int) -> Iterator[CallRecord]:
         """Of the latest calls that are kept, those of the app."""

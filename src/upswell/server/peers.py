@@ -153,8 +153,8 @@ class ClientPeer:
                 self._calls.uncollect(self._connection, call)
             case m.Inquire():
                 self._inquire(message)
-            case m.DescribeGraph(request=request, call=call):
-                inputs = self._dispatcher.graph.inputs(call)
+            case m.DescribeGraph(request=request, call=call, position=position):
+                inputs = self._dispatcher.graph.inputs(call, position)
                 self._connection.send(m.CallGraph(request, inputs or [], inputs is None))
             case m.Watch(app=app):
                 self._watch(app)

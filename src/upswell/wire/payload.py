@@ -1,8 +1,9 @@
 """Payloads: how Python values become the opaque bytes of a frame, many at once and yet each for itself.
 
 A list whose values are all of exact plain types can't fail on loading and is one pickle (TOGETHER). Any other list is a
-table of pickles, one a value (SINGLY), so that a value that can't be loaded fails alone. The first byte says which, the
-second what the values mean. Large buffers travel beside the bytes in a block of shared memory.
+table of pickles, one a value (SINGLY), so that a value that can't be loaded fails alone. What was packed one by one and
+travels together is a table of payloads (JOINED). The first byte says which, the second what the values mean. Large
+buffers travel beside the bytes in a block of shared memory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OUT_OF_BAND_BYTES = 64 << 10  # buffers from here on travel in shared memory
 MAX_EXCEPTION_BYTES = 16 << 20  # a larger pickle of an exception stays where it is; its text travels
 MAX_TEXT_CHARACTERS = 64 << 10  # of a message or a traceback
 
-TOGETHER, SINGLY = 1, 2
+TOGETHER, SINGLY, JOINED = 1, 2, 3
 VALUES, BARE, POSITIONAL, FULL = 0, 1, 2, 3  # outputs · inputs x for f(x) · args for f(*args) · (args, kwargs)
 
 _SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
@@ -34,6 +35,7 @@ _NESTED = frozenset({tuple, list, dict})
 _PLAIN = _SCALARS | _NESTED
 _PLAIN_DEPTH = 4
 _TABLE = struct.Struct("<BBII")
+_JOINT, _JOINT_MARK = struct.Struct("<BBI"), bytes((JOINED,))
 
 Values = Sequence[Any]
 
@@ -121,6 +123,12 @@ def pack_inputs(inputs: Sequence[tuple[Any, ...]], kwargs: dict[str, Any], *, by
     return pack(inputs, shape=POSITIONAL, by_value=by_value)
 
 
+def join(payloads: Sequence[bytes]) -> bytes:
+    """Payloads of one input each, of whatever shape, as one of all these inputs. None has a block beside it."""
+    lengths = struct.pack(f"<{len(payloads)}I", *map(len, payloads))
+    return b"".join((_JOINT.pack(JOINED, FULL, len(payloads)), lengths, *payloads))
+
+
 def dump(value: Any, *, by_value: bool = False) -> bytes:
     """One value as one pickle with everything in it, for what is kept longer than the process that sends it lives."""
     return _dump(value, 0, None, by_value)
@@ -167,12 +175,41 @@ def _unpack_singly(view: memoryview, buffers: Buffers | None) -> list[Any]:
 def unpack_inputs(data: bytes | memoryview, buffers: Buffers | None, count: int) -> Inputs:
     """The `count` inputs of a segment, for a container to run; where the bytes are bad, each of them says so."""
     try:
-        values = unpack(data, buffers)
-        if len(values) != count or data[1] not in (VALUES, BARE, POSITIONAL, FULL):
-            raise DeserializationError(f"{len(values)} inputs came where {count} were announced")
-        return Inputs(data[1], values)
+        inputs = _unpack_joined(memoryview(data)) if data[:1] == _JOINT_MARK else _unpack_alike(data, buffers)
+        if len(inputs.values) != count:
+            raise DeserializationError(f"{len(inputs.values)} inputs came where {count} were announced")
+        return inputs
     except DeserializationError as error:
         return Inputs(POSITIONAL, [Unreadable(error)] * count)
+
+
+def _unpack_alike(data: bytes | memoryview, buffers: Buffers | None) -> Inputs:
+    values = unpack(data, buffers)
+    if data[1] not in (VALUES, BARE, POSITIONAL, FULL):
+        raise DeserializationError(f"there are no inputs of shape {data[1]}")
+    return Inputs(data[1], values)
+
+
+def _unpack_joined(view: memoryview) -> Inputs:
+    """The inputs of payloads that were joined: in the shape that all of them have, or as (args, kwargs)."""
+    try:
+        _, _, count = _JOINT.unpack_from(view)
+        lengths = struct.unpack_from(f"<{count}I", view, _JOINT.size)
+    except struct.error as error:
+        raise DeserializationError(f"these {len(view):,} bytes are no payload: {error}") from None
+    position = _JOINT.size + 4 * count
+    parts: list[Inputs] = []
+    for length in lengths:
+        parts.append(_unpack_alike(view[position : position + length], None))
+        position += length
+    if len({part.shape for part in parts}) == 1:
+        return Inputs(parts[0].shape, [value for part in parts for value in part.values])
+    return Inputs(FULL, [_in_full(part, index) for part in parts for index in range(len(part.values))])
+
+
+def _in_full(part: Inputs, index: int) -> tuple[Sequence[Any], dict[str, Any]] | Unreadable:
+    value = part.values[index]
+    return value if isinstance(value, Unreadable) else part.arguments(index)
 
 
 def _map(buffers: Buffers | None, sizes: Sequence[int]) -> list[memoryview]:

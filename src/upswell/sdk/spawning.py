@@ -1,0 +1,181 @@
+"""Single spawns on their way to the server. Those that are made while an earlier one of their function is not accepted
+yet travel together, as one call with an input for each, which costs little more than one of them would.
+
+A lone spawn leaves at once. Whoever comes before its answer leaves with that answer, in one group with all others who
+came. No thread of ours waits here: a group leaves with the first of its spawns, or with the reader that brings the
+answer to the one before; so nothing is sent while a lock of this module is held.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import ConnectionError, ResourceExhaustedError
+from ..wire import messages as m
+from ..wire.ids import call_of_input
+from ..wire.payload import Packed, join
+from .client import failure, new_id
+from .dual import Wait, set_all
+from .inbox import Inbox
+from .submission import Submission
+
+if TYPE_CHECKING:
+    from .client import Client
+
+GROUP_INPUTS = 128  # whoever fetches one of a group is sent what the others have given
+GROUP_BYTES = 256 << 10
+GATHERED_BYTES = 16 << 10  # a larger one travels alone
+
+
+class Lane(NamedTuple):
+    """What spawns have in common that travel together."""
+
+    function: str
+    method: str
+    parent: str  # the input that makes them
+
+
+class Spawn:
+    """One of them. When `accepted` is set it has its `call`, or the `error` that it was refused with."""
+
+    __slots__ = ("accepted", "error", "given_up", "group", "packed", "position")
+
+    def __init__(self, packed: Packed) -> None:
+        self.packed = packed
+        self.accepted = Wait()
+        self.error: Exception | None = None
+        self.group: Group | None = None  # with which it has left
+        self.position = 0  # in that
+        self.given_up = False
+
+    @property
+    def call(self) -> str:
+        """The id by which it is known from now on."""
+        assert self.group is not None
+        return call_of_input(self.group.name, self.position)
+
+
+class Spawning:
+    """The spawns of one connection, in their lanes. At most one group of a lane is on its way."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._following: dict[Lane, list[Spawn]] = {}  # of each lane with a group on its way, who comes after that
+
+    def add(self, lane: Lane, spawn: Spawn) -> None:
+        """Let it leave, now or with the next group."""
+        if spawn.packed.block is not None or len(spawn.packed.data) > GATHERED_BYTES:
+            Group(self._client, lane, [spawn], lambda: None).leave()
+            return
+        with self._lock:
+            if (following := self._following.get(lane)) is not None:
+                following.append(spawn)
+                return
+            self._following[lane] = [spawn]
+        self._go_on(lane)
+
+    def give_up(self, lane: Lane, spawn: Spawn) -> None:
+        """Nobody waits for it any more, and it is not to run."""
+        with self._lock:
+            spawn.given_up = True
+            if (group := spawn.group) is None:
+                self._following[lane].remove(spawn)
+        if group is not None:
+            group.cancel(spawn)
+
+    def _go_on(self, lane: Lane) -> None:
+        """No group of the lane is on its way: let the next one leave."""
+        while (group := self._next(lane)) is not None and not group.leave():
+            pass
+
+    def _next(self, lane: Lane) -> Group | None:
+        """The next group; where nobody has come the lane ends."""
+        with self._lock:
+            following = self._following[lane]
+            count = size = 0
+            while count < min(len(following), GROUP_INPUTS) and size < GROUP_BYTES:
+                size += len(following[count].packed.data)
+                count += 1
+            if not count:
+                del self._following[lane]
+                return None
+            self._following[lane] = following[count:]
+            return Group(self._client, lane, following[:count], lambda: self._go_on(lane))
+
+
+class Group(Inbox):
+    """Spawns that travel together: one call, or in the eyes of who made them one each. The reader drives it."""
+
+    def __init__(self, client: Client, lane: Lane, spawns: list[Spawn], answered: Callable[[], None]) -> None:
+        """`answered` is called once, when the server has answered, before anybody else hears of that."""
+        super().__init__(client, new_id("fg" if len(spawns) > 1 else "fc"), renewable=True)
+        self._lane = lane
+        self._spawns = spawns
+        self._answered = [answered]  # until somebody takes it, to tell everybody what came of it
+        self._submission = Submission(self, self.name, lane.function, "spawn", method=lane.method, parent=lane.parent)
+        for position, spawn in enumerate(spawns):
+            spawn.group, spawn.position = self, position
+
+    def leave(self) -> bool:
+        """Send it; whether it is on its way, and has not failed at once."""
+        first, *others = self._spawns
+        packed = Packed(join([spawn.packed.data for spawn in self._spawns])) if others else first.packed
+        try:
+            self._client.begin(self, lambda: self._submission.send(packed, len(self._spawns), last=True))
+        except Exception as error:
+            if self._answered_once() is not None:
+                self._end(error)
+                return False
+        return True
+
+    def cancel(self, spawn: Spawn) -> None:
+        """Say that one of them is not to run."""
+        try:
+            self.send(m.Cancel(self.name, position=spawn.position if len(self._spawns) > 1 else -1))
+        except ConnectionError:
+            pass
+
+    def wake(self) -> None:
+        """Called by the reader: look at what came."""
+        error: Exception | None = None
+        try:
+            for message, _ in self.take():
+                if isinstance(message, m.Refused):
+                    raise failure(message.error)  # nobody waits for room here
+                self._submission.answered(message)
+        except Exception as refused:
+            error = refused
+        if (error or not self._submission.unaccepted) and (answered := self._answered_once()) is not None:
+            answered()
+            if isinstance(error, ResourceExhaustedError):
+                self.send(m.Cancel(self.name))  # it will not be offered again
+            if isinstance(error, ResourceExhaustedError) and len(self._spawns) > 1:
+                self._part()
+            else:
+                self._end(error)
+
+    def _part(self) -> None:
+        """There is no room for all of them: each goes on alone."""
+        self.close()
+        self._submission.close()
+        for spawn in self._spawns:
+            if not spawn.given_up:
+                Group(self._client, self._lane, [spawn], lambda: None).leave()
+
+    def _answered_once(self) -> Callable[[], None] | None:
+        try:
+            return self._answered.pop()
+        except IndexError:
+            return None  # the reader has seen the connection end in the same moment as who was sending
+
+    def _end(self, error: Exception | None) -> None:
+        self.close()
+        self._submission.close()
+        for spawn in self._spawns:
+            spawn.error = error
+            if spawn.given_up and not error:
+                self.cancel(spawn)  # in vain, if it was said before the server knew the call
+        set_all(spawn.accepted for spawn in self._spawns)

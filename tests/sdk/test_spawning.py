@@ -1,0 +1,241 @@
+"""Which spawns travel together, with a peer at the other end of the connection who answers as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Iterator
+from pickle import PickleBuffer
+
+import pytest
+
+from upswell.errors import ConnectionError, Error, InvalidError, NotFoundError, ResourceExhaustedError
+from upswell.sdk import spawning
+from upswell.sdk.client import Client
+from upswell.sdk.dual import run_async, run_sync
+from upswell.sdk.spawning import GATHERED_BYTES, GROUP_INPUTS, Lane, Spawn
+from upswell.wire import messages as m
+from upswell.wire.channel import Channel
+from upswell.wire.codec import Frame
+from upswell.wire.payload import pack_inputs, unpack_inputs
+
+LANE = Lane("ap-1/f", "", "")
+
+
+class Desk:
+    """A client, and the peer that it takes for a server."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.peer = Channel(theirs)
+        self.client = Client(Channel(ours))
+        self._frames: deque[Frame] = deque()
+        assert isinstance(self.next(), m.Hello)
+
+    def close(self) -> None:
+        self.peer.shutdown()
+        self.client.close()
+        self.peer.close()
+
+    def spawn(self, value: object, lane: Lane = LANE) -> Spawn:
+        made = Spawn(pack_inputs([(value,)], {}))
+        self.client.spawning.add(lane, made)
+        return made
+
+    def frame(self) -> Frame:
+        while not self._frames:
+            self._frames.extend(self.peer.receive())
+        return self._frames.popleft()
+
+    def next(self) -> m.Message:
+        return self.frame()[0]
+
+    def submitted(self) -> tuple[m.Submit, list[object]]:
+        """The next frame, which brings inputs, and their arguments."""
+        message, payload = self.frame()
+        assert isinstance(message, m.Submit) and (message.first, message.last) == (0, True)
+        inputs = unpack_inputs(payload, message.buffers, message.count)
+        return message, [inputs.arguments(index)[0][0] for index in range(message.count)]
+
+    def accept(self, message: m.Submit) -> None:
+        self.peer.send(m.Accepted(message.call, 0, message.count))
+
+    def refuse(self, message: m.Submit, kind: m.ErrorKind) -> None:
+        self.peer.send(m.Refused(message.call, 0, message.count, m.ErrorRecord(kind, "", f"it is {kind}")))
+
+    def nothing_more_came(self) -> None:
+        """What was sent before has been read by now."""
+        self.client.send(m.Uncollect("fc-marker"))
+        assert self.next() == m.Uncollect("fc-marker")
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk()
+    yield desk
+    desk.close()
+
+
+def error_of(made: Spawn) -> Error:
+    run_sync(waited(made))
+    assert isinstance(made.error, Error)
+    return made.error
+
+
+def call_of(made: Spawn) -> str:
+    run_sync(waited(made))
+    assert made.error is None
+    return made.call
+
+
+async def waited(made: Spawn) -> None:
+    await made.accepted
+
+
+def test_a_lone_one_leaves_at_once_as_a_call_of_its_own(desk: Desk) -> None:
+    for value in (1, 2):
+        made = desk.spawn(value)
+        message, values = desk.submitted()
+        assert (message.kind, message.count, values) == ("spawn", 1, [value])
+        desk.accept(message)
+        assert call_of(made) == message.call
+        assert message.call.startswith("fc-")
+
+
+def test_those_that_come_before_the_answer_leave_together_with_it(desk: Desk) -> None:
+    made = [desk.spawn(value) for value in range(5)]
+    first, _ = desk.submitted()
+    desk.nothing_more_came()
+    desk.accept(first)
+    group, values = desk.submitted()
+    assert (group.count, values, group.kind, group.parent) == (4, [1, 2, 3, 4], "spawn", "")
+    assert not made[1].accepted.done
+    desk.accept(group)
+    name = group.call.removeprefix("fg-")
+    assert [call_of(one) for one in made] == [first.call, *(f"fc-{name}-{position}" for position in range(4))]
+
+
+def test_tasks_of_a_loop_are_woken_together(desk: Desk) -> None:
+    async def one(value: int) -> str:
+        made = desk.spawn(value)
+        await run_async(waited(made))
+        return made.call
+
+    async def all_of_them() -> list[str]:
+        tasks = [asyncio.create_task(one(value)) for value in range(50)]
+        await asyncio.sleep(0)
+        for _ in range(2):
+            desk.accept(desk.submitted()[0])
+        return await asyncio.gather(*tasks)
+
+    assert len(set(asyncio.run(all_of_them()))) == 50
+
+
+@pytest.mark.parametrize("other", [Lane("ap-1/g", "", ""), Lane("ap-1/f", "method", ""), Lane("ap-1/f", "", "in-1-0")])
+def test_only_what_is_alike_travels_together(desk: Desk, other: Lane) -> None:
+    desk.spawn(1)
+    desk.spawn(2, other)
+    (_, here), (message, there) = desk.submitted(), desk.submitted()
+    assert (here, there) == ([1], [2])
+    assert (message.function, message.method, message.parent) == other
+
+
+def test_a_group_has_a_limit(desk: Desk) -> None:
+    for value in range(GROUP_INPUTS + 3):
+        desk.spawn(value)
+    counts = []
+    for _ in range(3):
+        message, _ = desk.submitted()
+        counts.append(message.count)
+        desk.accept(message)
+    assert counts == [1, GROUP_INPUTS, 2]
+
+
+def test_a_group_of_large_ones_is_smaller(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawning, "GROUP_BYTES", 2_000)
+    for _ in range(5):
+        desk.spawn("x" * 1_000)
+    counts = []
+    for _ in range(3):
+        message, _ = desk.submitted()
+        counts.append(message.count)
+        desk.accept(message)
+    assert counts == [1, 2, 2]
+
+
+@pytest.mark.parametrize("value", ["x" * GATHERED_BYTES, PickleBuffer(bytes(1 << 20))], ids=["pickle", "buffer"])
+def test_a_large_one_waits_for_nobody_and_nobody_for_it(desk: Desk, value: object) -> None:
+    desk.spawn(1)
+    desk.submitted()
+    large = desk.spawn(value)
+    message, _ = desk.submitted()
+    assert message.count == 1
+    desk.spawn(2)
+    desk.accept(message)
+    assert call_of(large) == message.call
+    if message.buffers is not None:
+        desk.peer.send(m.Release(message.buffers.descriptor))
+    desk.nothing_more_came()
+
+
+def test_a_refusal_is_everybodys_and_who_follows_leaves(desk: Desk) -> None:
+    made = [desk.spawn(value) for value in range(3)]
+    first, _ = desk.submitted()
+    desk.refuse(first, "missing")
+    group, _ = desk.submitted()
+    made.append(desk.spawn(3))
+    desk.refuse(group, "invalid")
+    last, _ = desk.submitted()
+    desk.accept(last)
+    assert isinstance(error_of(made[0]), NotFoundError)
+    for one in made[1:3]:
+        assert isinstance(error_of(one), InvalidError)
+    assert call_of(made[3]) == last.call
+
+
+@pytest.mark.parametrize("kind", ["exhausted", "full"])
+def test_where_there_is_no_room_for_all_there_may_be_for_some(desk: Desk, kind: m.ErrorKind) -> None:
+    made = [desk.spawn(value) for value in range(4)]
+    desk.accept(desk.submitted()[0])
+    group, _ = desk.submitted()
+    desk.client.spawning.give_up(LANE, made[2])
+    assert desk.next() == m.Cancel(group.call, position=1)
+    desk.refuse(group, kind)
+    assert desk.next() == m.Cancel(group.call)
+    (one, first), (other, second) = desk.submitted(), desk.submitted()
+    assert (first, second) == ([1], [3])
+    desk.refuse(one, kind)
+    desk.accept(other)
+    assert isinstance(error_of(made[1]), ResourceExhaustedError)
+    assert call_of(made[3]) == other.call
+
+
+def test_a_connection_that_is_lost_is_lost_for_all(desk: Desk) -> None:
+    made = [desk.spawn(value) for value in range(3)]
+    desk.submitted()
+    desk.peer.shutdown()
+    for one in made:
+        assert isinstance(error_of(one), ConnectionError)
+    assert isinstance(error_of(desk.spawn(3)), ConnectionError)
+
+
+def test_who_gives_up_before_it_has_left_never_leaves(desk: Desk) -> None:
+    made = [desk.spawn(value) for value in range(3)]
+    desk.client.spawning.give_up(LANE, made[1])
+    desk.accept(desk.submitted()[0])
+    assert desk.submitted()[1] == [2]
+
+
+def test_who_gives_up_later_is_cancelled_and_the_others_are_not(desk: Desk) -> None:
+    made = [desk.spawn(value) for value in range(4)]
+    first, _ = desk.submitted()
+    desk.client.spawning.give_up(LANE, made[0])
+    assert desk.next() == m.Cancel(first.call)
+    desk.accept(first)
+    group, _ = desk.submitted()
+    assert desk.next() == m.Cancel(first.call)  # what came before it was accepted may have been in vain
+    desk.accept(group)
+    assert call_of(made[2])
+    desk.client.spawning.give_up(LANE, made[2])
+    assert desk.next() == m.Cancel(group.call, position=1)
