@@ -450,7 +450,8 @@ class World:
         outdated = [known for known in pool.containers.values() if known.is_outdated()]
         if isinstance(self._event, e.FunctionDeclared) and self._event.function == pool.name:
             at_once = ("starting", "ready") if self._event.strategy == "recreate" else ("starting",)
-            assert not [known for known in outdated if known.state in at_once], f"{[known.process.id for known in outdated]} were to go at once"
+            late = [known.process.id for known in outdated if known.state in at_once]
+            assert not late, f"{late} were to go at once"
         free = [known for known in pool.containers.values() if known.has_room()] if pool.alive else []
         free = free if free and pool.is_due(self.now, surely=True) else []
         for call in pool.calls:
