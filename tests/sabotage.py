@@ -273,7 +273,7 @@ BUGS = [
         "if not until:\n                return False",
         LOOKING,
     ),
-    Bug("a log loses what comes as it is read", "server/logs.py", "send(reader.held, last", "send([], last", LOOKING),
+    Bug("a log loses what comes as it is read", "server/logs.py", "request, held, True", "request, [], True", LOOKING),
     Bug("a half line of a log spoils the next", "server/logfiles.py", "and _is_whole(files[-1])", "", LOOKING),
     Bug("a log has no limit", "server/logfiles.py", "if file.size >= FILE_BYTES:", "if not file.size:", LOOKING),
     Bug("what has arrived comes again", "wire/delivery.py", "self._confirmed = count", "pass", SESSIONS),

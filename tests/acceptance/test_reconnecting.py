@@ -15,7 +15,7 @@ from upswell.wire import messages as m
 from upswell.wire.channel import dial
 from upswell.wire.codec import Frame
 
-from .processes import Program, until
+from .processes import UPSWELL, Program, until
 from .proxy import Proxy
 
 LOST = "the connection to the server is lost"
@@ -463,3 +463,49 @@ def test_a_connection_that_stands_still(program: Program, home: Home, monkeypatc
         status, out, err = ended(process)
     assert (status, out.splitlines()[-1]) == (0, "right 9"), err
     assert sorted(map(int, ran.read_text().splitlines())) == sorted([*range(1500), 3])
+
+
+def test_a_log_is_followed_while_its_server_is_killed_twice(program: Program, home: Home) -> None:
+    text = """
+        import os, time
+        import upswell
+
+        app = upswell.App("clock")
+
+        @app.function()
+        def tick():
+            for number in range(100_000):
+                print("tick", number, flush=True)
+                time.sleep(0.01)
+                if os.path.exists(os.environ["GO"]):
+                    break
+            print("over", flush=True)
+
+        app.deploy()
+        tick.spawn()
+    """
+    program.write(text)
+    deploying = program.start([sys.executable, "program.py"])
+    assert deploying.communicate(timeout=20)[1] == ""
+    following = program.start([*UPSWELL, "app", "logs", "clock", "-f", "--function", "tick"])
+    assert following.stdout is not None
+    came: list[str] = []
+
+    def follow(ticks: int) -> None:
+        """Read so many more."""
+        assert following.stdout is not None
+        came.extend(following.stdout.readline() for _ in range(ticks))
+
+    for _ in range(2):
+        follow(20)
+        home.kill()
+        home.start()
+    follow(20)
+    (home.path / "go").touch()
+    while not came[-1].endswith("over\n"):
+        follow(1)
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=10)
+    assert len(set(came)) == len(came), "each line once: it has its moment and its container"
+    kept, _ = program.start([*UPSWELL, "app", "logs", "clock", "--function", "tick", "-n", "100000"]).communicate()
+    assert [line for line in kept.splitlines(keepends=True) if line not in came] == [], "and all that are kept"

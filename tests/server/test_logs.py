@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from upswell.server import logfiles, logs
 from upswell.server.logfiles import LogFiles, encode
@@ -137,10 +138,12 @@ async def test_what_containers_write_is_kept(tmp_path: Path) -> None:
         here.engine.write(name, 2, "three\n")
         served, *written = await read(here.client, m.ReadLogs(1, "ap-1"))
         assert served == m.LogEntry(50.0, "", "", "server", "version 1 is served from now on, rolling\n")
-        assert written == [
-            m.LogEntry(50.0, "f", name, "stdout", "one\ntwo\n"),
-            m.LogEntry(50.0, "f", name, "stderr", "three\n"),
+        assert [(entry.function, entry.container, entry.stream, entry.text) for entry in written] == [
+            ("f", name, "stdout", "one\ntwo\n"),
+            ("f", name, "stderr", "three\n"),
         ]
+        assert [round(entry.at, 3) for entry in written] == [50.0, 50.0]
+        assert len({entry.at for entry in written}) == 2, "a moment names an entry"
         assert await read(here.client, m.ReadLogs(2, "", container=name)) == written
         assert texts(await read(here.client, m.ReadLogs(3, "ap-1", lines=2))) == ["two", "three"]
     async with stage(home=tmp_path) as here:
@@ -167,6 +170,30 @@ async def test_who_follows_gets_each_line_once(tmp_path: Path) -> None:
         await here.client.send(m.Inquire(3, "ap-1/f"))
         frame = await here.client.receive()
         assert frame is not None and isinstance(frame[0], m.Statistics), "nothing more is sent"
+
+
+async def test_who_has_read_goes_on_behind_that(tmp_path: Path) -> None:
+    now = 50.0
+    async with stage(home=tmp_path, calendar=lambda: now) as here:
+        await deploy(here, record("f", settings=WARM), record("g", settings=WARM))
+        f, g = await here.started("ap-1/f"), await here.started("ap-1/g")
+        for text in ("one\n", "two\n", "three\n"):
+            here.engine.write(f, 1, text)
+            here.engine.write(g, 1, text)
+        one, _, three = await read(here.client, m.ReadLogs(1, "ap-1", "f"))
+    now = 20.0  # somebody has set the clock
+    async with stage(home=tmp_path, calendar=lambda: now) as here:
+        f = await here.started("ap-1/f")
+        here.engine.write(f, 1, "four\n")
+        after = m.ReadLogs(2, "ap-1", "f", lines=m.MAX_LOG_LINES, after=one.at)
+        assert texts(await read(here.client, after)) == ["two", "three", "four"]
+        assert texts(await read(here.client, replace(after, after=three.at))) == ["four"]
+        assert texts(await read(here.client, replace(after, after=20.5))) == ["one", "two", "three"], "of no entry"
+        of_container = replace(after, app="", container=one.container)
+        assert texts(await read(here.client, of_container)) == ["two", "three"]
+        await here.client.send(replace(after, request=3, lines=0, follow=True))
+        up_to_date, _ = await here.client.expect(m.Logged)
+        assert up_to_date.last and up_to_date.at == now
 
 
 async def test_who_does_not_read_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

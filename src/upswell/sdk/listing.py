@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
 from ..spec import AutoscalerSettings, SettingsUpdate, require
 from ..wire import messages as m
 from ..wire.ids import place_of
 from .client import Client, ask, failure, new_request
+from .inbox import Restarted
 
 T = TypeVar("T")
 R = TypeVar("R", m.AppInfo, m.FunctionInfo, m.ContainerInfo, m.CallInfo, m.VersionInfo)
@@ -76,15 +79,23 @@ async def roll_back(client: Client, name: str, version: int) -> m.Deployed:
 
 
 async def read_logs(client: Client, asked: m.ReadLogs) -> AsyncIterator[list[m.LogEntry]]:
-    """The entries that are there, and with `follow` those that come, in pages: for `DualIteration`."""
-    inbox = client.open_inbox(str(asked.request))
+    """The entries that are there, and with `follow` those that come, in pages: for `DualIteration`.
+
+    Where the server is started again it goes on after the last entry that has come.
+    """
+    inbox = client.open_inbox(str(asked.request), renewable=True)
     try:
-        client.send(asked)
+        inbox.send(asked)
         while True:
             for answer, _ in await inbox.receive():
+                if isinstance(answer, Restarted):
+                    inbox.send(asked)
+                    continue
                 assert isinstance(answer, m.Logged)
                 if answer.error is not None:
                     raise failure(answer.error)
+                if seen := answer.entries[-1].at if answer.entries else answer.at:
+                    asked = replace(asked, after=seen, lines=m.MAX_LOG_LINES)
                 yield answer.entries
                 if answer.last and not asked.follow:
                     return

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from hashlib import blake2s
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -59,36 +60,38 @@ class LogFiles:
         if len(self._open) > OPEN_FILES:
             self._end(next(iter(self._open)))
 
-    def last(self, app: str, lines: int, function: str = "", container: str = "") -> list[LogEntry]:
-        """The last lines that are about the function and the container, where they are named, the oldest first."""
-        found: list[LogEntry] = []
+    def last(self, app: str, lines: int, function: str = "", container: str = "", after: float = 0.0) -> list[LogEntry]:
+        """The last lines that are about the function and the container, where they are named, the oldest first.
+
+        With `after`, those that came after the entry of that moment, or where it is not there, those of later moments.
+        """
         if not app:
-            return self._of_container(container, lines)
-        for path in reversed(self._files(app)):
-            for entry in _backwards(path):
-                if lines <= 0:
-                    break
-                if (function and entry.function != function) or (container and entry.container != container):
-                    continue
-                there = entry.text.rstrip("\n").split("\n")
-                if len(there) > lines:
-                    entry = replace(entry, text="\n".join(there[-lines:]) + "\n")
-                found.append(entry)
-                lines -= len(there)
-        return found[::-1]
+            return self._of_container(container, lines, after)
+        found: list[LogEntry] = []
+        for entry in chain.from_iterable(map(_backwards, reversed(self._files(app)))):
+            if lines <= 0 or (after and entry.at == after):
+                return found[::-1]
+            if (function and entry.function != function) or (container and entry.container != container):
+                continue
+            there = entry.text.rstrip("\n").split("\n")
+            if len(there) > lines:
+                entry = replace(entry, text="\n".join(there[-lines:]) + "\n")
+            found.append(entry)
+            lines -= len(there)
+        return [entry for entry in reversed(found) if entry.at >= after]
 
     def close(self) -> None:
         """Let go of all files."""
         for app in list(self._open):
             self._end(app)
 
-    def _of_container(self, container: str, lines: int) -> list[LogEntry]:
+    def _of_container(self, container: str, lines: int, after: float) -> list[LogEntry]:
         """The same where nobody knows whose the container was: ids are given once, so one app has it."""
         needle = encode(container)
         for path in sorted(self._directory.glob("*/*"), key=_age, reverse=True):
             with contextlib.suppress(OSError):
                 if needle in path.read_bytes():
-                    return self.last(path.parent.name, lines, container=container)
+                    return self.last(path.parent.name, lines, container=container, after=after)
         return []
 
     # -- files -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,9 +45,14 @@ class Reader(msgspec.Struct, eq=False):
         asked = self.asked
         return asked.function in ("", entry.function) and asked.container in ("", entry.container)
 
-    def send(self, entries: list[m.LogEntry], *, last: bool = False) -> None:
+    def send(self, entries: list[m.LogEntry]) -> None:
         """Send them, if they can be read."""
-        self.connection.send(m.Logged(self.asked.request, entries, last))
+        self.connection.send(m.Logged(self.asked.request, entries))
+
+    def is_up_to_date(self, at: float) -> None:
+        """What was there has been sent; at that moment this follows."""
+        held, self.held, self.is_here = self.held, [], True
+        self.connection.send(m.Logged(self.asked.request, held, True, at=at))
 
 
 class Logs:
@@ -59,13 +65,14 @@ class Logs:
         self._orders: SimpleQueue[Callable[[], None] | tuple[str, bytes] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._handed = self._written = 0  # bytes; the one is the loop's, the other the thread's
+        self._tick = self._last = -1.0  # what the clock showed last, and the last entry's moment
         self._left_out: dict[str, int] = {}  # by app, lines
         self._readers: dict[tuple[Connection, int], Reader] = {}
         self._failing = False
 
     def keep(self, app: str, function: str, container: str, stream: m.LogStream, text: str) -> None:
         """Keep whole lines, and send them to who follows."""
-        entry = m.LogEntry(self._now(), function, container, stream, text)
+        entry = m.LogEntry(self._moment(), function, container, stream, text)
         if self._handed - self._written > UNWRITTEN_BYTES:
             self._left_out[app] = self._left_out.get(app, 0) + lines_of(entry)
         else:
@@ -76,6 +83,14 @@ class Logs:
         for reader in list(self._readers.values()):
             if reader.asked.app == app and reader.asked.follow and reader.wants(entry):
                 self._pass_on(reader, entry)
+
+    def _moment(self) -> float:
+        """Now, a little later for each that comes within one tick of the clock: who follows names an entry by it."""
+        if (now := self._now()) != self._tick:
+            self._tick = self._last = now
+        else:
+            self._last = math.nextafter(self._last, math.inf)
+        return self._last
 
     def _hand_over(self, app: str, entry: m.LogEntry) -> None:
         data = encode(entry) + b"\n"
@@ -101,7 +116,7 @@ class Logs:
 
         def look() -> None:
             try:
-                entries = self._files.last(asked.app, asked.lines, asked.function, asked.container)
+                entries = self._files.last(asked.app, asked.lines, asked.function, asked.container, asked.after)
             except OSError as error:
                 words = f"it can't be read: {error}\n"
                 entries = [m.LogEntry(self._now(), "", "", "server", words)]
@@ -127,9 +142,7 @@ class Logs:
             reader.send(page)
             self._loop.call_soon(self._answer, reader, rest)
             return
-        reader.is_here = True
-        reader.send(reader.held, last=True)
-        reader.held = []
+        reader.is_up_to_date(self._now())
         if not reader.asked.follow:
             del self._readers[key]
 

@@ -181,7 +181,8 @@ class ReadLogs(Message, tag=88, frozen=True):
     """Ask for the last `lines` of an app's log; answered by `Logged`.
 
     Of one function or container only, where it is named; for a container the app may be left out. With `follow`, what
-    comes later follows until `Unfollow`.
+    comes later follows until `Unfollow`. With `after`, only what came after the entry of that moment, or where none of
+    that moment is kept, what is of later ones.
     """
 
     request: int
@@ -190,15 +191,17 @@ class ReadLogs(Message, tag=88, frozen=True):
     container: str = ""
     lines: int = 100
     follow: bool = False
+    after: float = 0.0
 
 
 class Logged(Message, tag=89, frozen=True):
-    """Some of the log, the oldest first. With `last`, what was there has been sent."""
+    """Some of the log, the oldest first. With `last`, what was there at the moment `at` has been sent."""
 
     request: int
     entries: list[LogEntry]
     last: bool = False
     error: ErrorRecord | None = None
+    at: float = 0.0
 
 
 class Unfollow(Message, tag=90, frozen=True):
