@@ -21,6 +21,7 @@ from .wire.buffers import Block
 from .wire.messages import CallKind, ErrorRecord
 
 MAX_FAILURES = 100_000  # that are counted of one call
+SCHEDULE = "(schedule)"  # the maker of a call that is one of its function's schedule; no app has such an id
 
 Bytes = bytes | memoryview
 
@@ -97,7 +98,7 @@ class CallRecord(msgspec.Struct, frozen=True):
     finished_at: float | None
     expired: bool = False  # finished so long ago that the outcomes are gone
     method: str = ""  # of the object that the function's containers hold
-    maker: str = ""  # the app whose container has made the call; "" where a program outside has
+    maker: str = ""  # the app whose container has made the call, or `SCHEDULE`; "" where a program outside has
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -110,6 +111,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     fires: tuple[tuple[str, float], ...]  # the last fire of a function's schedule
     calls: tuple[SavedCall, ...]  # those that are not finished
     methods: tuple[tuple[str, str], ...] = ()  # of a call the method that it calls, where there is one
+    makers: tuple[tuple[str, str], ...] = ()  # likewise
 
 
 # -- what a step changes ---------------------------------------------------------------------------

@@ -99,6 +99,15 @@ def test_a_finished_call_is_not_gone_on_with(desk: Desk) -> None:
     assert len(list(desk.store.outcomes("fc-1"))) == 1
 
 
+def test_who_made_an_unfinished_call_and_its_method_are_told(desk: Desk) -> None:
+    inputs = s.PutInputs("fc-1", 0, 1, True, Kept(b"in"))
+    desk.offer(s.OpenCall("fc-1", "ap-1/C", "spawn", 1.0, "sell", "ap-2"), inputs)
+    desk.offer(*opened("fc-2", 1, last=True))
+    assert (desk.store.load().methods, desk.store.load().makers) == ((("fc-1", "sell"),), (("fc-1", "ap-2"),))
+    desk.commit(outputs("fc-1", 0, 1), s.DropInputs("fc-1", 0), s.FinishCall("fc-1", 2.0))
+    assert desk.store.load().methods == desk.store.load().makers == ()
+
+
 def test_a_cancelled_call_says_so(desk: Desk) -> None:
     desk.offer(*opened("fc-1"))
     desk.commit(s.CancelCall("fc-1"))

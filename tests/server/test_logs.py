@@ -278,6 +278,25 @@ async def test_what_the_server_says(tmp_path: Path) -> None:
     ]
 
 
+async def test_a_call_of_a_schedule_that_the_server_has_outlived_still_runs(tmp_path: Path) -> None:
+    now = 0.0
+    async with stage(home=tmp_path, calendar=lambda: now) as here:
+        await deploy(here, record("f", schedule=Period(seconds=100), settings=AutoscalerSettings(max_containers=1)))
+        calls = here.server._services.dispatcher.calls
+        now = 101.0
+        here.clock.advance(40.0)
+        await here.until(lambda: calls)
+        (first,) = calls
+        await here.client.send(m.Submit("fc-by-hand", "ap-1/f", "spawn", 0, 1, True), payload=b"in")
+        await here.client.expect(m.Accepted)
+    now = 201.0
+    async with stage(home=tmp_path, calendar=lambda: now) as here:
+        calls = here.server._services.dispatcher.calls
+        await here.until(lambda: len(calls) == 3)
+        said = texts(await read(here.client, m.ReadLogs(1, "ap-1", "f")))
+        assert said[-1] == f"its schedule fires, and {first} still runs"
+
+
 async def test_an_app_of_a_client_writes_to_its_client(tmp_path: Path) -> None:
     async with stage(home=tmp_path) as here:
         await here.client.send(m.OpenApp("ap-1", "app", [record("f", settings=WARM)]))

@@ -174,13 +174,14 @@ class CallService:
 
     def restore(self, snapshot: s.Snapshot) -> None:
         """Calls that an earlier life of the server has left: whoever collects them finds them again."""
-        methods = dict(snapshot.methods)
+        methods, makers = dict(snapshot.methods), dict(snapshot.makers)
         for saved in snapshot.calls:
             self._dispatcher.calls[saved.id] = Caller(
                 None,
                 saved.kind,
                 saved.function,
                 methods.get(saved.id, ""),
+                makers.get(saved.id, ""),
                 kept=True,
                 accepted=saved.submitted,
                 total=-1 if saved.total is None else saved.total,

@@ -39,7 +39,7 @@ class Caller(msgspec.Struct, eq=False):
     kind: m.CallKind
     function: str
     method: str = ""  # of an object's, the one that its inputs run
-    maker: str = ""  # the app whose container has made it
+    maker: str = ""  # the app whose container has made it, or `SCHEDULE`
     kept: bool = False  # it outlives the server, and so do its outcomes
     accepted: int = 0  # inputs taken so far
     total: int = -1

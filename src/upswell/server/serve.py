@@ -153,6 +153,7 @@ class Server:
         assert snapshot is not None
         self._services.apps.restore(snapshot)
         self._services.calls.restore(snapshot)
+        self._timetable.restore(snapshot)
         self._rejoining.recovered(tuple(recovered(snapshot)))
         self._timetable.begin()
         self._sweep()

@@ -45,6 +45,13 @@ class Timetable:
         """The function has no schedule any more."""
         self._schedules.remove(function)
 
+    def restore(self, snapshot: s.Snapshot) -> None:
+        """Calls of fires that an earlier life of the server has left count as running; their functions are here."""
+        makers = dict(snapshot.makers)
+        for call in snapshot.calls:
+            if makers.get(call.id) == s.SCHEDULE:
+                self._schedules.begun(call.function, call.id)
+
     def ended(self, function: str, call: str) -> None:
         """A call has ended, which may be one of a schedule's."""
         self._schedules.ended(function, call)
@@ -78,7 +85,7 @@ class Timetable:
         kept = Kept(self._input)
         writes: list[s.Write] = [
             s.PutFire(fire.function, fire.until),
-            s.OpenCall(call, fire.function, "spawn", now),
+            s.OpenCall(call, fire.function, "spawn", now, maker=s.SCHEDULE),
             s.PutInputs(call, 0, 1, True, kept),
         ]
 

@@ -198,6 +198,7 @@ class MemoryStore:
 
     def load(self) -> s.Snapshot:
         served = [app for app in self._apps.values() if app.version]
+        unfinished = [call.record for call in self._calls.values() if call.record.finished_at is None]
         return s.Snapshot(
             1,
             tuple((app, self._versions[app.id][app.version - 1]) for app in served),
@@ -205,11 +206,8 @@ class MemoryStore:
             tuple(sorted(self._settings.items())),
             tuple(sorted(self._fires.items())),
             tuple(self._saved(call) for call in self._calls.values() if call.record.finished_at is None),
-            tuple(
-                (name, call.record.method)
-                for name, call in self._calls.items()
-                if call.record.method and call.record.finished_at is None
-            ),
+            tuple((record.id, record.method) for record in unfinished if record.method),
+            tuple((record.id, record.maker) for record in unfinished if record.maker),
         )
 
     def _saved(self, call: _Written) -> SavedCall:

@@ -108,9 +108,14 @@ class Reader:
             tuple((function, _settings(text)) for function, text in settings),
             tuple(self._rows("SELECT function, moment FROM fires ORDER BY function")),
             tuple(self._unfinished()),
-            tuple(
-                self._rows("SELECT id, method FROM calls WHERE finished_at IS NULL AND method <> '' ORDER BY number")
-            ),
+            tuple(self._of_unfinished("method")),
+            tuple(self._of_unfinished("maker")),
+        )
+
+    def _of_unfinished(self, column: str) -> Iterator[Any]:
+        """Of each call that is not finished what it has in that column, where there is something."""
+        return self._rows(
+            f"SELECT id, {column} FROM calls WHERE finished_at IS NULL AND {column} <> '' ORDER BY number"
         )
 
     def _unfinished(self) -> Iterator[SavedCall]:

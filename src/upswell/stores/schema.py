@@ -24,7 +24,7 @@ CREATE TABLE calls (
     id TEXT NOT NULL UNIQUE,
     function TEXT NOT NULL,
     method TEXT NOT NULL,        -- of a class's objects; '' for a function
-    maker TEXT NOT NULL,         -- the app whose container has made it; '' where a program outside has
+    maker TEXT NOT NULL,         -- the app whose container has made it, or '(schedule)'; '' where a program outside has
     kind TEXT NOT NULL,
     submitted INTEGER NOT NULL,  -- inputs accepted; the next segment begins here
     total INTEGER,               -- known once no more come
