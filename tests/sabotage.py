@@ -27,6 +27,7 @@ RESTARTS = ("tests/core/test_snapshot.py", "tests/stores", "tests/conformance/te
 CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
 LOOKING = ("tests/server/test_listing.py", "tests/server/test_logs.py")
 SESSIONS = ("tests/wire/test_delivery.py", "tests/server/test_sessions.py")
+LEASES = ("tests/engines/test_leases.py", "tests/engines/test_link.py")
 SECONDS = 300
 RETURNING = ("tests/conformance/test_rejoining.py",)
 
@@ -294,7 +295,7 @@ BUGS = [
     Bug(
         "what the server may not know is not told again",
         "container/link.py",
-        "channel.send(sent.message, sent.packed.data)",
+        "again += [(sent.message, sent.packed.data) for sent in self._sent]",
         "pass",
         RETURNING,
     ),
@@ -304,6 +305,34 @@ BUGS = [
         "self.work.processed = start + count",
         "pass",
         RETURNING,
+    ),
+    Bug(
+        "a lease that Ray does not have is let in",
+        "engines/ray/returning.py",
+        "return hello.lease in self._silent and hello.containers_dial == containers_dial",
+        "return hello.containers_dial == containers_dial",
+        LEASES,
+    ),
+    Bug(
+        "what is in a lease is told twice",
+        "engines/ray/returning.py",
+        "return self._silent.pop(lease, self) is None",
+        "return self._silent.get(lease, self) is None",
+        LEASES,
+    ),
+    Bug(
+        "a lease that is away gets containers",
+        "engines/ray/stock.py",
+        "return self.link is not None and self.lost_at is None and not self.is_ending",
+        "return self.link is not None and not self.is_ending",
+        LEASES,
+    ),
+    Bug(
+        "what a lease lacks is not said again",
+        "engines/ray/link.py",
+        "lacking = self._delivery.resume(received)",
+        "self._delivery.resume(received); lacking = []",
+        LEASES,
     ),
     Bug(
         "the root zygote forgets its zygotes",

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import textwrap
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.pretended import PretendedCluster
 from tests.server.stage import Peer
 from upswell.spec import AutoscalerSettings, Concurrency, Environment, FunctionRecord, FunctionSpec
 from upswell.wire import messages as m
@@ -79,7 +81,15 @@ CODE = """
 class KeptServer:
     """Servers of one home, one after the other."""
 
-    def __init__(self, folder: Path, engine: str = "local", rejoin_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine: str = "local",
+        rejoin_seconds: float = 10.0,
+        options: Sequence[str] = (),
+        cluster: str = "",
+    ) -> None:
+        """With the engine `ray` on that cluster, or else on one that is pretended."""
         self.folder = folder
         self.home = folder / "home"
         self.mark = uuid.uuid4().hex
@@ -88,6 +98,13 @@ class KeptServer:
         self._rejoin_seconds = rejoin_seconds
         self._peers: list[Peer] = []
         self._requests = 0
+        self._options = list(options)
+        self._variables: dict[str, str] = {}
+        self.cluster: PretendedCluster | None = None
+        if engine == "ray":
+            self.cluster = None if cluster else PretendedCluster(folder / "cluster", 2, 2)
+            self._options += ["--ray-address", self.cluster.address if self.cluster else cluster]
+            self._variables = self.cluster.environment() if self.cluster else {}
         (folder / "code.py").write_text(textwrap.dedent(CODE))
 
     async def start(self) -> Peer:
@@ -110,10 +127,10 @@ class KeptServer:
 
     def _command(self) -> list[str]:
         options = ["--home", str(self.home), "--engine", self._engine, "--rejoin-seconds", str(self._rejoin_seconds)]
-        return [sys.executable, "-P", "-m", "upswell.server", *options]
+        return [sys.executable, "-P", "-m", "upswell.server", *options, *self._options]
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, MARK: self.mark}
+        return {**os.environ, **self._variables, MARK: self.mark}
 
     def refused_second(self) -> int:
         """How another server ends that is started while the first one runs."""
@@ -133,7 +150,7 @@ class KeptServer:
         self.kill()
         return await self.start()
 
-    async def deploy(self, peer: Peer, name: str, most: int = 1, **concurrency: int) -> str:
+    async def deploy(self, peer: Peer, name: str, most: int = 1, app: str = "kept", **concurrency: int) -> str:
         """Serve this function of the code; its id."""
         environment = Environment(
             kind="script",
@@ -145,9 +162,9 @@ class KeptServer:
         )
         settings = AutoscalerSettings(max_containers=most, scaledown_window=60)
         spec = FunctionSpec(settings=settings, concurrency=Concurrency(**concurrency))
-        record = FunctionRecord(id=f"ap-1/{name}", app_name="kept", name=name, spec=spec, environment=environment)
+        record = FunctionRecord(id=f"ap-{app}/{name}", app_name=app, name=name, spec=spec, environment=environment)
         self._requests += 1
-        await peer.send(m.Deploy(self._requests, "ap-1", "kept", (record,), ()))
+        await peer.send(m.Deploy(self._requests, f"ap-{app}", app, (record,), ()))
         deployed, _ = await peer.expect(m.Deployed)
         assert deployed.error is None
         return f"{deployed.app}/{name}"
@@ -239,3 +256,5 @@ class KeptServer:
             self.process.terminate()
             self.process.wait(PATIENCE_SECONDS)
         await self.nothing_left()
+        if self.cluster is not None:
+            self.cluster.close()

@@ -23,7 +23,7 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     await one.stop()
 
 
-@pytest.mark.parametrize("server", ["local", "spawn"], indirect=True)
+@pytest.mark.parametrize("server", ["local", "spawn", "ray"], indirect=True)
 async def test_inputs_go_on(server: KeptServer) -> None:
     client = await server.start()
     function = await server.deploy(client, "wait", most=3)
@@ -41,6 +41,7 @@ async def test_inputs_go_on(server: KeptServer) -> None:
     assert len(server.begun()) == 3, "none was run twice, or elsewhere"
 
 
+@pytest.mark.parametrize("server", ["local", "ray"], indirect=True)
 async def test_results_wait_for_the_next_server(server: KeptServer) -> None:
     client = await server.start()
     function = await server.deploy(client, "wait", most=2)
@@ -55,8 +56,9 @@ async def test_results_wait_for_the_next_server(server: KeptServer) -> None:
     assert sorted(begun) == list(range(20)), "each was run once"
 
 
-async def test_no_server_comes(tmp_path: Path) -> None:
-    server = KeptServer(tmp_path, rejoin_seconds=0.5)
+@pytest.mark.parametrize("engine", ["local", "ray"])
+async def test_no_server_comes(tmp_path: Path, engine: str) -> None:
+    server = KeptServer(tmp_path, engine, rejoin_seconds=0.5)
     client = await server.start()
     function = await server.deploy(client, "wait", most=2)
     await server.spawn(client, function, [0, 1])
@@ -72,6 +74,7 @@ async def test_no_server_comes(tmp_path: Path) -> None:
     await server.stop()
 
 
+@pytest.mark.parametrize("server", ["local", "ray"], indirect=True)
 @pytest.mark.parametrize("when", ["before", "between", "after"])
 async def test_a_container_dies_too(server: KeptServer, when: str) -> None:
     client = await server.start()
@@ -173,9 +176,10 @@ async def test_an_orderly_stop_ends_containers(server: KeptServer) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_whatever_is_killed(tmp_path: Path, seed: int = 0) -> None:
+@pytest.mark.parametrize("engine", ["local", "ray"])
+async def test_whatever_is_killed(tmp_path: Path, engine: str, seed: int = 0) -> None:
     """By seed: the server, who forks containers, containers, several at once; all is told, and nothing left."""
-    chance, server = random.Random(seed), KeptServer(tmp_path)
+    chance, server = random.Random(seed), KeptServer(tmp_path, engine)
     client = await server.start()
     function = await server.deploy(client, "nap", most=3)
     for round in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""The cluster for tests that want one."""
+"""The cluster for tests that want one, and what TLS takes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,8 @@ from shutil import rmtree
 from tempfile import mkdtemp
 
 import pytest
+
+from tests.pretended import make_certificate
 
 from .cluster import RayCluster
 
@@ -17,3 +19,9 @@ def ray_cluster() -> Iterator[RayCluster]:
     yield cluster
     cluster.close()
     rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 127.0.0.1, and the key with it."""
+    return make_certificate(tmp_path_factory.mktemp("certificate"))

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from upswell.engine import Engine
 from upswell.engines.local import LocalEngine
+from upswell.engines.ray.engine import Cluster, RayEngine
 from upswell.engines.spawn import SpawnEngine
 from upswell.spec import FunctionRecord
 
@@ -18,7 +20,11 @@ from upswell.spec import FunctionRecord
 async def main() -> None:
     home, seconds, address, kind, record = sys.argv[1:6]
     function = msgspec.msgpack.decode(Path(record).read_bytes(), type=FunctionRecord)
-    engine = {"local": LocalEngine, "spawn": SpawnEngine}[kind](home=Path(home), rejoin_seconds=float(seconds))
+    engine: Engine
+    if kind in ("local", "spawn"):
+        engine = {"local": LocalEngine, "spawn": SpawnEngine}[kind](home=Path(home), rejoin_seconds=float(seconds))
+    else:  # the address of a cluster
+        engine = RayEngine(Cluster(address=kind, prefix="test-"), None, Path(home), float(seconds))
     found = await engine.open(address, lambda report: print(report, flush=True))
     for container, token in zip(sys.argv[6::2], sys.argv[7::2], strict=True):
         engine.start(container, token, function, version=3)

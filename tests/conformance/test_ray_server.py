@@ -1,7 +1,6 @@
 """A server on a cluster, as its users see it: programs from elsewhere, containers on nodes, TLS between all of them."""
 
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -43,16 +42,6 @@ PROGRAM = """
         data = bytearray(os.urandom(3 << 20))
         print(large.remote(data) == data[::-1])
 """
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 127.0.0.1, and the key with it."""
-    folder = tmp_path_factory.mktemp("certificate")
-    words = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
-    subprocess.run([*words.split(), *files], check=True, capture_output=True)
-    return folder
 
 
 @pytest.fixture

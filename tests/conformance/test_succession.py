@@ -7,14 +7,17 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import psutil
 import pytest
 from msgspec.structs import replace
 
+from tests.pretended import HERE, PretendedCluster
 from upswell.engine import Engine
 from upswell.engines.local import LocalEngine
+from upswell.engines.ray.engine import Cluster, RayEngine
 from upswell.engines.spawn import SpawnEngine
 from upswell.spec import FunctionRecord, FunctionSpec, Gpu, Resources
 
@@ -42,7 +45,9 @@ class Scene:
     def __init__(self, kind: str, folder: Path) -> None:
         self.folder = folder
         self.kind = kind
-        self.home = Home(ENGINES[kind](home=folder, rejoin_seconds=LONG_SECONDS), folder)
+        self.cluster = PretendedCluster(folder / "cluster", 3) if kind == "pretended" else None
+        engine = ENGINES[kind](home=folder, rejoin_seconds=LONG_SECONDS) if kind in ENGINES else None
+        self.home = Home(cast(Engine, engine), folder)
         self.processes: list[asyncio.subprocess.Process] = []
 
     async def first_engine(
@@ -57,10 +62,18 @@ class Scene:
         names = [name for name, _ in expected]
         return names, [await self.home.container(name) for name in names]
 
+    async def open_engine(self) -> None:
+        """Open the last one. That on a cluster asks as it is made what an earlier one has left."""
+        if self.cluster is not None:
+            settings = Cluster(address=self.cluster.address, prefix="test-")
+            self.home.engine = RayEngine(settings, None, self.folder, LONG_SECONDS)
+        await self.home.open_engine()
+
     async def run_engine(self, record: Path, seconds: float, *containers: str) -> list[str]:
         """What the engine of another process has found."""
         program = str(Path(__file__).with_name("first_engine.py"))
-        arguments = [str(self.folder), str(seconds), self.home.address, self.kind, str(record), *containers]
+        kind = self.kind if self.cluster is None else self.cluster.address
+        arguments = [str(self.folder), str(seconds), self.home.address, kind, str(record), *containers]
         process = await asyncio.create_subprocess_exec(
             sys.executable, program, *arguments, stdout=asyncio.subprocess.PIPE
         )
@@ -81,14 +94,24 @@ class Scene:
                 await process.wait()
 
 
-@pytest.fixture(params=ENGINES)
-async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+@pytest.fixture(params=[*ENGINES, "pretended"])
+async def scene(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Scene]:
     before = set(psutil.Process().children(recursive=True))
+    if request.param == "pretended":
+        monkeypatch.syspath_prepend(str(HERE))
+        for name, value in PretendedCluster.environment().items():
+            monkeypatch.setenv(name, value)
     one = Scene(request.param, tmp_path)
     await one.home.listen()
     yield one
     await one.close()
     await one.home.close()
+    if one.cluster is not None:
+        for process in one.cluster.processes():
+            await ended(process.pid)
+        one.cluster.close()
     assert set(psutil.Process().children(recursive=True)) == before, "close() leaves nothing"
     names = [report.container for report in one.home.exits]
     assert len(names) == len(set(names)), "each exit is reported once"
@@ -107,12 +130,12 @@ async def test_the_next_engine_goes_on(scene: Scene) -> None:
     zygote, root = family(containers[0])
     await scene.kill_engine()
     assert await containers[0].run("between") == "between"
-    await home.open_engine()
+    await scene.open_engine()
     assert [(one.container, one.function, one.version) for one in home.found] == [
         (name, function.id, 3) for name in names
     ]
     await home.until(lambda: home.text(names[0], 1) == "ran between\n")
-    assert home.engine.cpu_seconds(names[1]) is not None
+    await home.measured(home.engine.cpu_seconds, names[1])
     home.engine.kill(names[1])
     assert (await home.exit_of(names[1])).status == -9
     assert await containers[2].run("after") == "after"
@@ -145,7 +168,7 @@ async def test_it_can_be_killed_again(scene: Scene) -> None:
     await scene.kill_engine()
     assert await scene.run_engine(scene.folder / "record", LONG_SECONDS) == names
     await scene.kill_engine()
-    await scene.home.open_engine()
+    await scene.open_engine()
     assert [one.container for one in scene.home.found] == names
     assert await containers[1].run(1) == 1
 
@@ -156,7 +179,7 @@ async def test_what_ends_meanwhile_is_not_there(scene: Scene) -> None:
     await scene.kill_engine()
     containers[0].begin()
     await ended(containers[0].process)
-    await home.open_engine()
+    await scene.open_engine()
     assert [one.container for one in home.found] == names[1:]
     containers[1].begin()
     assert (await home.exit_of(names[1])).status == 7
@@ -170,7 +193,7 @@ async def test_no_engine_comes(scene: Scene) -> None:
     await scene.kill_engine()
     for process in processes:
         await ended(process)
-    await home.open_engine()
+    await scene.open_engine()
     assert home.found == []
     _, container = await home.started(function)
     assert await container.run("late") == "late"
@@ -181,7 +204,7 @@ async def test_an_orderly_end_leaves_nothing(scene: Scene) -> None:
     names, containers = await scene.first_engine(home.function("echo", ECHO), 2)
     processes = [container.process for container in containers] + list(family(containers[0]))
     await scene.kill_engine()
-    await home.open_engine()
+    await scene.open_engine()
     await home.engine.close()
     assert not any(psutil.pid_exists(process) for process in processes[:2])
     for process in processes[2:]:
@@ -203,7 +226,7 @@ async def test_a_zygote_is_killed_too(scene: Scene, which: int, first: bool) -> 
         os.kill(victim, 9)
     for process in [containers[0].process, containers[1].process, victim]:
         await ended(process)
-    await home.open_engine()
+    await scene.open_engine()
     assert home.found == []
     name, container = await home.started(function)
     assert await container.run("again") == "again"

@@ -5,8 +5,9 @@ import itertools
 import pytest
 
 from upswell.capacity import MIB, Size
-from upswell.engines.ray.link import Link
-from upswell.engines.ray.messages import Node
+from upswell.engines.ray.link import Session
+from upswell.engines.ray.messages import LINK, Found, Node, Opened
+from upswell.engines.ray.returning import Returning
 from upswell.engines.ray.sizing import Plan, Shape, capacity_of, gpus_of, missing, plan, ray_kind
 from upswell.engines.ray.stock import (
     EXPECTED_SECONDS,
@@ -118,12 +119,12 @@ class Scene:
             self.stock.waiting[name] = Wanted(name, "", record, now)
 
     def lease(self, slots: int, *, likely: str = "a", asked_at: float = 0.0) -> Lease:
-        lease = Lease(f"lease-{next(self._numbers)}", "", self.stock.shape, slots, asked_at, likely)
+        lease = Lease(f"lease-{next(self._numbers)}", self.stock.shape, slots, asked_at, likely)
         self.stock.leases[lease.name] = lease
         return lease
 
     def open(self, lease: Lease, now: float = 0.0) -> Lease:
-        lease.link = Link.__new__(Link)  # whether there is one is all that is asked
+        lease.link = Session()  # whether there is one is all that is asked
         lease.heard_at = lease.empty_since = now
         return lease
 
@@ -232,6 +233,51 @@ def test_silence() -> None:
     scene.lease(1)  # not there yet, so nothing is to be heard of it
     assert scene.stock.silent(1.0 + SILENCE_SECONDS) == []
     assert scene.stock.silent(1.1 + SILENCE_SECONDS) == [lease]
+    lease.lost_at = 1.1 + SILENCE_SECONDS
+    assert scene.stock.silent(2 * SILENCE_SECONDS) == [], "that is known already"
+
+
+def test_a_lost_lease_may_come_back() -> None:
+    scene = Scene()
+    lease = scene.open(scene.lease(2))
+    scene.want(2)
+    scene.stock.assign(0.0)
+    lease.lost_at = 10.0
+    scene.want(1)
+    assert scene.stock.assign(10.0) == [], "nothing starts there meanwhile"
+    assert scene.stock.surplus(10.0 + IDLE_SECONDS, others_wait=True) == [], "what is in it counts as there"
+    assert (scene.stock.lost(70.0, 60.0), scene.stock.lost(70.1, 60.0)) == ([], [lease])
+    lease.lost_at = None
+    assert scene.stock.lost(99.0, 60.0) == []
+
+
+def hello(lease: str, dial: str = "unix:/containers") -> Opened:
+    return Opened(LINK, lease, "token", "node", dial, ANY, 1)
+
+
+def test_leases_of_an_earlier_engine_return() -> None:
+    returning = Returning([Found("1-a", True), Found("2-b", False), Found("3-c", True)], may_return=True)
+    assert returning.unwanted == ["2-b"], "it has never begun, so there is nothing in it"
+    assert not returning.lets_in(hello("4-d"), "unix:/containers"), "Ray does not have it"
+    assert not returning.lets_in(hello("1-a"), "unix:/others"), "its containers would not find this server"
+    assert returning.lets_in(hello("1-a"), "unix:/containers")
+    assert not returning.is_complete, "it has not told what it holds"
+    assert [returning.counted("1-a"), returning.counted("1-a"), returning.counted("4-d")] == [True, False, False]
+    assert returning.end() == ["3-c"]
+    assert not returning.lets_in(hello("3-c"), "unix:/containers"), "it has been given back"
+    assert not returning.counted("3-c")
+
+
+def test_leases_that_end_are_not_waited_for() -> None:
+    returning = Returning([Found("1-a", True)], may_return=True)
+    returning.gone("1-a")
+    assert returning.is_complete and returning.end() == []
+
+
+def test_without_a_home_nothing_returns() -> None:
+    returning = Returning([Found("1-a", True), Found("2-b", False)], may_return=False)
+    assert returning.unwanted == ["1-a", "2-b"] and returning.is_complete
+    assert not returning.lets_in(hello("1-a"), "unix:/containers")
 
 
 def test_what_waits_for_long_is_said_once_and_again() -> None:

@@ -258,3 +258,94 @@ async def test_what_a_client_may_not_restore(here: Stage, tmp_path: Path, reason
     client = await reopened(here, tmp_path)
     await client.peer.send(*parts)
     assert reason in await client.peer.dismissed()
+
+
+class Container:
+    """One that reaches the server over a network, and may come back."""
+
+    def __init__(self, here: Stage, name: str) -> None:
+        self.received = 0
+        self.peer: Peer
+        self._here = here
+        self._token = here.engine.tokens[name]
+        here.played.add(name)
+
+    async def come(self) -> m.Welcome:
+        """Call, for the first time or again."""
+        self.peer = await self._here.stranger()
+        await self.peer.send(m.Hello(m.PROTOCOL, "container", self._token, os.getpid(), "c" * 32, self.received))
+        return (await self.peer.expect(m.Welcome))[0]
+
+    async def expect(self, kind: type[m.Message]) -> m.Message:
+        """The next frame, which is one of these."""
+        frame = await self.peer.receive()
+        assert frame is not None and isinstance(frame[0], kind)
+        self.received += not isinstance(frame[0], UNCOUNTED)
+        return frame[0]
+
+
+async def waiting_container(here: Stage, home: Path) -> tuple[Client, str, Container]:
+    """A client with an app of one container, which has called and has nothing to do yet."""
+    client = Client(here, home)
+    await client.come()
+    settings = AutoscalerSettings(max_containers=1, min_containers=1)
+    await client.peer.send(m.OpenApp("ap-1", "app", [record("f", settings=settings)]))
+    name = await here.started("ap-1/f")
+    container = Container(here, name)
+    welcome = await container.come()
+    assert (welcome.keeps_session, welcome.resumed) == (True, False)
+    await container.expect(m.Load)
+    await container.peer.send(m.Ready(0.001))
+    return client, name, container
+
+
+async def test_a_container_that_comes_back_goes_on(here: Stage, tmp_path: Path) -> None:
+    client, name, container = await waiting_container(here, tmp_path)
+    container.peer.close()
+    await client.peer.send(m.Submit("fc-1", "ap-1/f", "map", 0, 1, True), payload=b"in")
+    here.clock.advance(GRACE_SECONDS - 1)
+    welcome = await container.come()
+    assert welcome.resumed, "it is the same server, which has what it said"
+    assign = await container.expect(m.Assign)
+    assert isinstance(assign, m.Assign), "granted meanwhile, and not loaded again"
+    await container.peer.send(m.Results(assign.range, 0, 1, 0.1, 0.1), payload=b"out")
+    await client.expect(m.Outputs)
+    assert here.engine.killed == []
+    assert list(here.engine.tokens) == [name]
+    here.engine.end(name, 0)
+
+
+async def test_a_container_that_does_not_come_back_is_killed(here: Stage, tmp_path: Path) -> None:
+    _, name, container = await waiting_container(here, tmp_path)
+    container.peer.close()
+    await here.until(lambda: any(one._transport is None for one in (here.server._sessions or {}).values()))
+    here.clock.advance(GRACE_SECONDS + 0.1)
+    await here.until(lambda: here.engine.killed)
+    assert here.engine.killed == [name]
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+async def test_a_container_that_has_ended_is_not_waited_for(here: Stage, tmp_path: Path, is_away: bool) -> None:
+    client, name, container = await waiting_container(here, tmp_path)
+    await client.peer.send(m.Submit("fc-1", "ap-1/f", "map", 0, 1, True), payload=b"in")
+    assign = await container.expect(m.Assign)
+    if is_away:
+        container.peer.close()
+        await here.until(lambda: any(one._transport is None for one in (here.server._sessions or {}).values()))
+    here.engine.end(name, -9)
+    if not is_away:
+        assert isinstance(assign, m.Assign)
+        await container.peer.send(m.Results(assign.range, 0, 1, 0.1, 0.1), payload=b"its last")
+        assert (await client.expect(m.Outputs))[1] == b"its last", "what it has said is heard"
+        here.clock.advance(connections.LAST_WORDS_SECONDS + 0.1)  # nothing says that its stream has ended
+    assert await here.started("ap-1/f") != name, "another takes its place"
+
+
+async def test_a_session_of_another_container_is_nobodys(here: Stage, tmp_path: Path) -> None:
+    _, name, container = await waiting_container(here, tmp_path)
+    stranger = await here.stranger()
+    await stranger.send(m.Hello(m.PROTOCOL, "container", "co-1.guessed", os.getpid(), "c" * 32))
+    assert "token is not valid" in await stranger.dismissed()
+    await container.peer.send(m.Returned(1, 1))
+    assert not container.peer.is_dismissed()
+    here.engine.end(name, 0)

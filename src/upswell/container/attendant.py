@@ -12,7 +12,7 @@ import _thread
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from time import monotonic
 
@@ -122,8 +122,7 @@ class Attendant:
         handed_over = False
         patience = self._patience_ms()
         if self._link.is_lost:
-            self._segments.clear()  # the next server sends what it grants
-            self._link.rejoin(self._executor.holdings)
+            self._link.rejoin(self._holdings)
         elif patience is None or self._link.wait(patience):
             for message, payload in self._link.receive():
                 handed_over = self._handle(message, payload) or handed_over
@@ -133,6 +132,11 @@ class Attendant:
             self._looked_at = now
             self._enforce_timeout(now)
         return handed_over
+
+    def _holdings(self, unprocessed: Iterable[Work]) -> list[m.Holding]:
+        """For another server, which sends anew what it grants."""
+        self._segments.clear()
+        return self._executor.holdings(unprocessed)
 
     def _patience_ms(self) -> float | None:
         held = list(self._executor.held.values())

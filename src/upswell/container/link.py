@@ -2,7 +2,8 @@
 
 What became of inputs is kept until the server says that it is done with it, and else sent again to the next one, which
 knows by the positions what is new to it. Everything else is a remark of the moment, as re-joining says how things are
-by then. Where no other server can come nothing is kept, and the process ends with the connection.
+by then. Where no other server can come nothing is kept, and the process ends with the connection. Over a network a
+connection may break while the server lives: then both go on frame for frame, as in the session of a client.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import ConnectionError
 from ..spec import FunctionRecord
 from ..wire import messages as m
 from ..wire.channel import Channel, dial
-from ..wire.codec import Frame
+from ..wire.codec import Bytes, Frame
 from ..wire.payload import Packed
 from .work import Work
+
+if TYPE_CHECKING:
+    from ..wire.delivery import Delivery
 
 KEPT_BYTES = 64 << 20  # of what became of inputs; with more than that no further range is begun
 FRAME_BYTES = 500  # that something kept has beside its payload, more or less
 PAUSE_SECONDS = 0.1  # between two looks for another server
+TRY_SECONDS = 5.0  # that one may take to answer
 
 Outcome = m.Results | m.Failure | m.Yielded
 
@@ -72,6 +78,9 @@ class Link:
         self._sent: deque[Sent] = deque()  # in order, what the server may not be done with
         self._bytes = 0  # of these
         self._processed = 0  # how many of those that were sent over this connection it is done with
+        self._session = os.urandom(16).hex() if rejoin_seconds and not address.startswith("unix:") else ""
+        self._delivery: Delivery | None = None  # of the session
+        self._early: list[Frame] = []  # that came with the answer to a `Hello`
         self._blocks: dict[int, Packed] = {}  # where nothing is kept: shared memory that the server has not taken over
 
     @property
@@ -117,6 +126,8 @@ class Link:
             close(packed)
 
     def _write(self, message: m.Message, payload: bytes) -> None:
+        if self._delivery is not None:
+            self._delivery.send(message, payload)
         if self._channel is None or self.is_lost:
             return
         try:
@@ -131,9 +142,11 @@ class Link:
         while True:
             try:
                 channel = self._dial()
-                frames = channel.receive()
+                if welcome := self._welcome(channel):
+                    self._begin_session(welcome, ())
+                self._begin(channel)
+                frames = self.receive()
                 if frames and isinstance(frames[0][0], m.Load):
-                    self._begin(channel)
                     return frames[0][0].function
                 if frames:
                     os._exit(1)  # it is not wanted
@@ -143,15 +156,25 @@ class Link:
 
     def wait(self, patience_ms: float | None) -> bool:
         """Whether something comes, or has come to its end, in time (`None`: as long as it takes)."""
-        return bool(self._poller.poll(patience_ms))
+        return bool(self._early or self._poller.poll(patience_ms))
 
     def receive(self) -> list[Frame]:
         """What came; nothing where the connection is lost."""
         assert self._channel is not None
-        frames = self._channel.receive()
+        frames, self._early = self._early or self._channel.receive(), []
         if not frames:
             self.lose()
+        elif self._delivery is not None:
+            self._count(self._delivery, frames)
         return frames
+
+    def _count(self, delivery: Delivery, frames: list[Frame]) -> None:
+        with self.sending:
+            for message, payload in frames:
+                if isinstance(message, m.Received):
+                    delivery.confirm(message.count)
+                elif due := delivery.take(message, payload):
+                    self._write(due, b"")
 
     def lose(self) -> None:
         """The server is gone."""
@@ -163,17 +186,24 @@ class Link:
             self._channel.shutdown()  # whoever receives returns
 
     def rejoin(self, holdings: Callable[[Iterable[Work]], list[m.Holding]]) -> None:
-        """Look for another server; where there is none yet, return a moment later.
+        """Look for the server, or another one; where there is none yet, return a moment later.
 
-        `holdings` tells what the container holds, together with ranges whose outcome the server may not know.
+        `holdings` tells another what the container holds, together with ranges whose outcome it may not know.
         """
         if self.may_return:
             try:
                 channel = self._dial()
+                welcome = self._welcome(channel)
                 with self.sending:  # what is sent from now on comes after this
-                    channel.send(m.Rejoin(holdings([sent.work for sent in self._sent])))
-                    for sent in self._sent:
-                        channel.send(sent.message, sent.packed.data)
+                    if welcome is not None and welcome.resumed and self._delivery is not None:
+                        again = self._delivery.resume(welcome.received)
+                    else:
+                        again = [(m.Rejoin(holdings([sent.work for sent in self._sent])), b"")]
+                        again += [(sent.message, sent.packed.data) for sent in self._sent]
+                        self._begin_session(welcome, again)
+                        self._processed = 0
+                    for message, payload in again:
+                        channel.send(message, payload)
                     self._begin(channel)
                 return
             except (ConnectionError, OSError):
@@ -182,14 +212,40 @@ class Link:
 
     def _dial(self) -> Channel:
         channel = dial(self._address, ca=os.environ.get("UPSWELL_CA", ""))
-        channel.send(m.Hello(m.PROTOCOL, "container", self._token, os.getpid()))
+        received = self._delivery.received if self._delivery is not None else 0
+        channel.send(m.Hello(m.PROTOCOL, "container", self._token, os.getpid(), self._session, received))
         return channel
+
+    def _welcome(self, channel: Channel) -> m.Welcome | None:
+        """The server's answer, where there is a session to go on with, or to begin."""
+        if not self._session:
+            return None
+        channel.be_patient(TRY_SECONDS)
+        frames = channel.receive()
+        channel.be_patient(None)
+        if not frames:
+            raise ConnectionError("the server has closed the connection")
+        (welcome, _), *self._early = frames
+        if not isinstance(welcome, m.Welcome):
+            os._exit(1)  # it is not wanted
+        return welcome
+
+    def _begin_session(self, welcome: m.Welcome | None, said: Iterable[tuple[m.Message, Bytes]]) -> None:
+        """Another server knows nothing of what was said before: this is what is said first, and is kept for it."""
+        if welcome is None or not welcome.keeps_session:
+            self._delivery = None
+            return
+        from ..wire.delivery import Delivery
+
+        self._delivery = Delivery()
+        for message, payload in said:
+            self._delivery.send(message, payload)
 
     def _begin(self, channel: Channel) -> None:
         if self._channel is not None:
             self._poller.unregister(self._channel.fileno())
-            self._channel.close()
-        self._channel, self._processed, self.is_lost = channel, 0, False
+            channel.succeed(self._channel)
+        self._channel, self.is_lost = channel, False
         self._poller.register(channel.fileno(), select.POLLIN)
 
     def _pause(self) -> None:

@@ -58,19 +58,21 @@ class Zygote:
 class LocalEngine:
     """Starts and ends containers on this machine.
 
-    With `home`, the directory of a server, they outlive a server that is killed by `rejoin_seconds`, in which the
-    engine of the next server with that home finds them. `code_root` is the folder of the trees that environments name.
+    Where their server is gone these look for another for `rejoin_seconds`: by default a minute with a `home`, the
+    directory of a server, and not at all without. With one, the engine of the next server that has it finds them.
+    `code_root` is the folder of the trees that environments name.
     """
 
     crosses_machines = False
     _fresh = False  # whether each container is an interpreter of its own instead of a fork
 
     def __init__(
-        self, code_root: Path | None = None, home: Path | None = None, rejoin_seconds: float = REJOIN_SECONDS
+        self, code_root: Path | None = None, home: Path | None = None, rejoin_seconds: float | None = None
     ) -> None:
         self._code_root = str(code_root.absolute()) if code_root is not None else ""
         self._root_socket = home.absolute() / ROOT_SOCKET if home is not None else None
-        self._rejoin_seconds = rejoin_seconds if home is not None else 0.0
+        usual = REJOIN_SECONDS if home is not None else 0.0
+        self._rejoin_seconds = usual if rejoin_seconds is None else rejoin_seconds
         self._unused_seconds = UNUSED_SECONDS
         self._devices = found(os.environ)
         self._without_gpus: dict[str, tuple[Zygote, control.Launch, Gpu]] = {}  # containers that wait for some

@@ -96,6 +96,8 @@ def _engine(directory: Path, arguments: argparse.Namespace, serving: Serving) ->
             grows_to_gpus=serving.ray.grows_to_gpus,
         ),
         code_root,
+        directory,
+        arguments.rejoin_seconds,
     )
 
 

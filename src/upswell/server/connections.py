@@ -27,6 +27,7 @@ MAX_UNREAD_BYTES = 1 << 30  # written and not taken by the peer; beyond it the c
 FRAME_SECONDS = 30.0  # a peer that sends nothing for so long in the middle of a frame is sent away
 HELLO_SECONDS = 5.0  # a peer that has not said who it is by then is sent away
 MAX_HELLO_BYTES = 64 << 10  # of one that has not
+LAST_WORDS_SECONDS = 2.0  # a peer with a session whose process is gone has this long to be heard to the end
 FAREWELL_SECONDS = 1.0  # a peer that is sent away has this long to read why
 GRACE_SECONDS = 60.0  # a peer with a session that has lost its stream may come back for so long
 MAX_KEPT_BYTES = 64 << 20  # sent to a peer that is away; beyond it, it is not waited for
@@ -97,6 +98,11 @@ class Connection(asyncio.Protocol):
             return self._delivery.bytes if self._delivery is not None else 0
         return self._transport.get_write_buffer_size()
 
+    @property
+    def going_on(self) -> Peer | None:
+        """Who goes on here with the session of an earlier stream."""
+        return self._earlier._peer if self._earlier is not None else None
+
     def peer_process(self) -> int:
         """The process at the other end, as the kernel knows it."""
         return self._credentials()[0]
@@ -152,6 +158,16 @@ class Connection(asyncio.Protocol):
         """Keep the block of a payload that is sent here until the peer has taken it over."""
         if kept.block is not None:
             self.blocks[kept.block.buffers.descriptor] = kept
+
+    def outlive(self) -> None:
+        """The process at the other end is gone: what it has said comes within moments, and nobody comes back."""
+        if self._delivery is None:
+            return  # the end of its stream comes by itself
+        self._ended = True
+        if self._transport is None:
+            self._loop.call_soon(self._end)
+        else:
+            self._patience = self._clock.call_later(LAST_WORDS_SECONDS, self._transport.abort)
 
     def refuse(self, error: ProtocolError) -> None:
         """Send the peer away for this."""

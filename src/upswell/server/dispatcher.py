@@ -373,6 +373,8 @@ class Dispatcher:
         served.exit = report
         if served.connection is None:
             self.container_gone(served)
+        else:
+            served.connection.outlive()
 
     def _wrote(self, served: Served, output: ContainerOutput) -> None:
         app = self.apps.get(app_of(served.record.id))

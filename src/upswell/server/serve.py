@@ -112,7 +112,9 @@ class Server:
             loop.add_signal_handler(number, self.ended.set)
         # Where there is a home, containers of an earlier server dial what they have dialled before.
         listener, self._address = listen_abstract() if self._home is None else listen_at(self._home / CONTAINERS)
-        abroad = self._front.address if self._front is not None and self._engine.crosses_machines else ""
+        # Those on nodes need an address: a free port of this machine could be anybody's, so without TLS it is none.
+        secured = self._front is not None and self._front.address.startswith("tls:")
+        abroad = self._front.address if self._front is not None and secured and self._engine.crosses_machines else ""
         self._rejoining.find(await self._engine.open(abroad or self._address, self._rejoining.report))
         # Held in a name: a listening server that nobody refers to is closed by the garbage collector.
         listening = [
@@ -188,8 +190,12 @@ class Server:
 
     def _greet_container(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Containers, and clients inside them: both have the token that was made for the container."""
+        if hello.role == "container" and connection.going_on is not None:
+            connection.welcome(self._address)
+            return connection.going_on
         if found := self._rejoining.known(hello.token):
             if hello.role == "container":
+                self._welcome_container(connection, hello)
                 return self._rejoining.greet(connection, found)
             identity = Identity("container", found.container, app_of(found.function))
             return self._rejoining.greet_client(found, lambda: self._welcome(connection, identity))
@@ -201,10 +207,16 @@ class Server:
             return self._welcome(connection, connection.identity)
         if served.connection is not None:
             return None
+        self._welcome_container(connection, hello)
         connection.send(m.Load(served.record))
         dispatcher = self._services.dispatcher
         receipts = Receipts(connection, dispatcher.ledger, self._clock) if self._home is not None else None
         return ContainerPeer(connection, served, dispatcher, receipts)
+
+    def _welcome_container(self, connection: Connection, hello: m.Hello) -> None:
+        """Answer one that may come back over another stream; others know by what comes that they are welcome."""
+        if hello.session:
+            connection.welcome(self._address)
 
     def _welcome(self, connection: Connection, identity: Identity, left: Callable[[], None] | None = None) -> Peer:
         connection.identity = identity

@@ -99,8 +99,8 @@ class Channel:
         """Take the place of that channel, of which somebody may still want what came over it."""
         broken.close()
 
-    def be_patient(self, seconds: float) -> None:
-        """How long a `send` or a `receive` may wait from now on, before it raises `TimeoutError`."""
+    def be_patient(self, seconds: float | None) -> None:
+        """How long a `send` or a `receive` may wait from now on, before it raises `TimeoutError`; `None`: for ever."""
         self._stream.settimeout(seconds)
 
     def fileno(self) -> int:

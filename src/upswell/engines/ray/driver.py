@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import deque
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -28,6 +29,7 @@ PACKET_BYTES = 64 << 10
 JOIN_SECONDS = 60  # Ray's own patience with a cluster that does not answer is longer
 FAREWELL_SECONDS = 30.0
 KIND, KIND_SHARE = "accelerator_type:", 0.001  # a node has one of each kind of its GPUs, of which no one needs much
+PROBE_SECONDS = 1.0
 
 
 class Holder:
@@ -76,15 +78,16 @@ class Driver:
         self._decoder = Decoder(r.decode_driver)
         self._leases: dict[Any, str] = {}  # reference to the end of `hold` → lease
         self._actors: dict[str, Any] = {}
+        self._probed: set[str] = set()  # nodes that are looked for just now
+        self._missing: deque[str] = deque()  # ... and were not found
         self._nodes: list[r.Node] | None = None
         self._nodes_at = 0.0
 
     def run(self) -> NoReturn:
         """Serve until the engine is gone."""
-        for message in self._receive():
-            if isinstance(message, r.Join):
-                self._join(message)
-                break
+        while not ray.is_initialized():
+            for message in self._receive():
+                self._obey(message)
         while True:
             self._tell_nodes()
             if select.select([self._link], [], [], LOOK_SECONDS)[0]:
@@ -106,7 +109,7 @@ class Driver:
         try:
             self._link.sendall(encode(message))
         except OSError:
-            os._exit(0)
+            pass  # the engine is gone, and may have said what is to be done before that
 
     def _join(self, join: r.Join) -> None:
         try:
@@ -131,15 +134,15 @@ class Driver:
 
     def _find(self, lease: str, held: list[str]) -> None:
         """A lease that another process than this one has asked for."""
-        actor = ray.get_actor(self._prefix + lease)
-        if lease in held:
-            self._actors[lease] = actor
-            self._leases[actor.end.remote()] = lease
-        else:
-            ray.kill(actor)
+        actor = self._actors[lease] = ray.get_actor(self._prefix + lease)
+        self._leases[actor.end.remote()] = lease
+        if lease not in held:
+            self._send(r.Found(lease, has_begun(actor)))
 
     def _obey(self, message: r.DriverMessage) -> None:
         match message:
+            case r.Join():  # first
+                self._join(message)
             case r.Acquire(lease=lease, cpus=cpus, memory_bytes=memory, parcel=parcel, gpus=gpus, gpu_kind=kind):
                 options: dict[str, Any] = {"memory": memory} if memory else {}
                 if kind:
@@ -159,14 +162,31 @@ class Driver:
                 )
                 self._actors[lease] = actor
                 self._leases[actor.hold.remote(parcel)] = lease
+            case r.Probe(node=node):
+                self._probe(node)
             case r.GiveBack(lease=lease):
                 if actor := self._actors.pop(lease, None):
                     ray.kill(actor)
                     self._leases = {end: name for end, name in self._leases.items() if name != lease}
                 self._send(r.Gone(lease, ""))
 
+    def _probe(self, name: str) -> None:
+        """Look whether the node is there, in a thread of its own: silence takes its time."""
+        for node in ray.nodes():
+            if node["NodeID"] == name and node["Alive"] and name not in self._probed:
+                self._probed.add(name)
+                place = (node["NodeManagerAddress"], node["NodeManagerPort"])
+                threading.Thread(target=self._knock, args=(name, place), daemon=True).start()
+
+    def _knock(self, name: str, place: tuple[str, int]) -> None:
+        if refuses(place):
+            self._missing.append(name)
+        self._probed.discard(name)
+
     def _look(self) -> None:
-        """See which leases have ended by themselves."""
+        """See which leases have ended by themselves, and which nodes that were looked for are gone."""
+        while self._missing:
+            self._send(r.Missing(self._missing.popleft()))
         if not self._leases:
             return
         ended, _ = ray.wait(list(self._leases), num_returns=len(self._leases), timeout=0)
@@ -189,6 +209,22 @@ class Driver:
         if nodes != self._nodes:
             self._nodes = nodes
             self._send(r.Nodes(nodes, ray.util.get_node_ip_address()))
+
+
+def has_begun(actor: Any) -> bool:
+    """Whether Ray has found a node for it."""
+    return bool(ray._private.state.actors(actor._actor_id.hex()).get("State") == "ALIVE")
+
+
+def refuses(place: tuple[str, int]) -> bool:
+    """Whether a machine says that nobody listens there any more. Silence says nothing."""
+    try:
+        socket.create_connection(place, PROBE_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def nodes_now() -> list[r.Node]:

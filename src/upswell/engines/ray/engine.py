@@ -7,13 +7,11 @@ dial the engine, so a container starts and ends by one frame each, and Ray sees 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import itertools
 import logging
 import secrets
 import signal
 import socket
-import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,20 +22,30 @@ from msgspec.structs import replace
 
 from ...capacity import MIB, Capacity
 from ...code import CodeStore
-from ...engine import CapacityChanged, ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Report
+from ...engine import (
+    CapacityChanged,
+    ContainerDelayed,
+    ContainerExit,
+    ContainerFound,
+    ContainerOutput,
+    Report,
+    Reported,
+)
 from ...errors import InvalidError
 from ...spec import FunctionRecord, Gpu
 from ...wire.codec import ProtocolError
+from ..local import REJOIN_SECONDS
 from . import messages as r
-from .link import Link
+from .door import Door
+from .link import Link, Session
 from .ray_process import RayProcess
+from .returning import Returning
 from .sizing import Shape, capacity_of
 from .stock import Lease, Stock, Wanted, free_of
 
 LOOK_SECONDS = 1.0
-MAX_HELLO_BYTES = 64 << 10  # of a frame, before a lease has said which it is
-HELLO_SECONDS = 5.0  # who dials and has not said by then which lease it is, is sent away
 CLOSE_SECONDS = 5.0
+RETURN_SECONDS = 5.0  # leases of an earlier server, which were looking for this one all the time, have called by then
 SHOWN = 8  # of a node's id, which has 56 characters
 LOST = "its lease {lease} on node {node} was lost"
 
@@ -48,9 +56,9 @@ log = logging.getLogger("upswell.engine")
 class Cluster:
     """Which cluster it is, and how its nodes reach this engine.
 
-    Leases dial `host`: this machine alone, or with `certificate` and `key` (files) a name or address that the nodes
-    know, of which `bind` is the interface here. `grows_to_cpus` and `grows_to_gpus` are what Ray's own autoscaler may
-    make of the cluster. `prefix` is that of the leases' names.
+    With `certificate` and `key` (files) leases dial `host`, a name or address that the nodes know, of which `bind` is
+    the interface here; without, all nodes are on this machine. `grows_to_cpus` and `grows_to_gpus` are what Ray's own
+    autoscaler may make of the cluster. `prefix` is that of the leases' names.
     """
 
     address: str = "auto"
@@ -66,11 +74,21 @@ class Cluster:
 
 
 class RayEngine:
-    """Starts and ends containers on a Ray cluster. `code_root` is the folder of the trees that environments name."""
+    """Starts and ends containers on a Ray cluster. `code_root` is the folder of the trees that environments name.
+
+    With `home`, the directory of a server, leases and what is in them outlive a server that is killed, and a connection
+    that is lost, by `rejoin_seconds`; the engine of the next server with that home goes on with them.
+    """
 
     crosses_machines = True
 
-    def __init__(self, cluster: Cluster, code_root: Path | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        code_root: Path | None = None,
+        home: Path | None = None,
+        rejoin_seconds: float = REJOIN_SECONDS,
+    ) -> None:
         """Join the cluster, which may take seconds; `ConnectionError` where that fails."""
         if find_spec("ray") is None:
             raise InvalidError("containers on a Ray cluster need Ray: pip install 'upswell[ray]'")
@@ -86,25 +104,30 @@ class RayEngine:
         self._sending: set[asyncio.Task[None]] = set()  # files of code; held here, as a loop holds its tasks weakly
         self._settling = False
         self._closing = False
+        self._rejoin_seconds = rejoin_seconds if home is not None else 0.0
+        self._life = secrets.token_hex(8)  # what this engine is called, of all that a home has
+        self._found: list[ContainerFound] = []
+        self._early: list[Reported] | None = []  # reports that wait until this is open
+        self._door = Door(home, cluster.host, cluster.bind, cluster.certificate, cluster.key)
         self._ray = RayProcess(cluster.address, cluster.namespace, cluster.prefix)
         self.nodes = self._ray.join()
+        self._returning = Returning(self._ray.found, may_return=self._rejoin_seconds > 0)
 
     async def open(self, address: str, report: Report) -> Sequence[ContainerFound]:
-        """Begin; see `Engine`. An earlier engine's leases end with it, so it leaves nothing.
+        """Begin; see `Engine`. The caller must hold the home's lock.
 
         Raises `InvalidError` where nodes could reach neither this engine nor `address`.
         """
         self._loop = asyncio.get_running_loop()
         self._address = self._reached(address)
         self._report = report
-        tls = None
-        if self._cluster.certificate:
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.load_cert_chain(self._cluster.certificate, self._cluster.key or None)
-        self._server = await asyncio.start_server(self._greet, self._cluster.bind, ssl=tls)
-        await self._ray.open(self._nodes_changed, self._lease_gone)
+        await self._door.open(self._welcome)
+        await self._ray.open(self._nodes_changed, self._lease_gone, self._node_missing)
+        await self._gather()
         self._looking = asyncio.create_task(self._look())
-        return ()
+        self._loop.call_soon(self._report_early)
+        found, self._found = self._found, []
+        return found
 
     def _reached(self, address: str) -> str:
         """The address under which nodes reach what listens at `address` here."""
@@ -129,7 +152,7 @@ class RayEngine:
     def start(self, container: str, token: str, function: FunctionRecord, version: int = 0) -> None:
         """Start a container as soon as a lease has room."""
         stock = self._of[container] = self._stock(function)
-        stock.waiting[container] = Wanted(container, token, _slim(function), self._loop.time())
+        stock.waiting[container] = Wanted(container, token, _slim(function), self._loop.time(), version)
         self._settle_soon()
 
     def kill(self, container: str) -> None:
@@ -166,11 +189,11 @@ class RayEngine:
         """End every container, and give every lease back."""
         self._closing = True
         self._looking.cancel()
-        for lease in self._leases():
-            if lease.link is not None:
+        for lease in list(self._leases()):
+            if lease.link is not None and lease.link.is_connected:
                 lease.link.send(r.End())
             else:
-                self._ray.send(r.GiveBack(lease.name))
+                self._give_back(lease, "the engine was closed")
         # Ray says that a lease has ended by itself when its process is gone, and not before.
         deadline = self._loop.time() + CLOSE_SECONDS
         while any(lease.node for lease in self._leases()) and self._loop.time() < deadline:
@@ -180,8 +203,7 @@ class RayEngine:
         for container in list(self._of):
             self._ended(container, -signal.SIGKILL, "killed before it was started")
         await self._ray.close()
-        self._server.close()
-        await self._server.wait_closed()
+        await self._door.close()
 
     # -- containers --------------------------------------------------------------------------------
 
@@ -199,7 +221,7 @@ class RayEngine:
             for lease, wanted in stock.assign(now):
                 assert lease.link is not None
                 self._in[wanted.container] = lease
-                lease.link.send(r.StartContainer(wanted.container, wanted.token, wanted.function))
+                lease.link.send(r.StartContainer(wanted.container, wanted.token, wanted.function, wanted.version))
             if self._ray.is_joined and stock.is_short:
                 nodes = free_of(self.nodes, list(self._leases()), now)
                 for node, slots in stock.wishes(nodes, now):
@@ -214,8 +236,19 @@ class RayEngine:
             del lease.containers[container]
             self._fresh.discard(container)
             lease.empty_since = self._loop.time()
-        self._report(ContainerExit(container, status, reason, out_of_memory))
+        self._tell(ContainerExit(container, status, reason, out_of_memory))
         self._settle_soon()
+
+    def _tell(self, report: Reported) -> None:
+        if self._early is not None:
+            self._early.append(report)
+        else:
+            self._report(report)
+
+    def _report_early(self) -> None:
+        early, self._early = self._early, None
+        for report in early or ():
+            self._report(report)
 
     # -- leases ------------------------------------------------------------------------------------
 
@@ -228,13 +261,21 @@ class RayEngine:
             yield from stock.leases.values()
 
     def _acquire(self, stock: Stock, node: str, slots: int) -> None:
-        name, token = f"{next(self._numbers)}-{secrets.token_hex(4)}", secrets.token_hex(16)
-        shape = stock.shape
-        stock.leases[name] = Lease(name, f"{name}.{token}", shape, slots, self._loop.time(), node)
-        host, port = self._cluster.host, self._server.sockets[0].getsockname()[1]
-        authority = Path(self._cluster.certificate).read_text() if self._cluster.certificate else ""
+        name, shape = f"{next(self._numbers)}-{secrets.token_hex(4)}", stock.shape
+        stock.leases[name] = Lease(name, shape, slots, self._loop.time(), node)
         cpus = round(slots * shape.cpus, 4)
-        parcel = r.Parcel(host, port, f"{name}.{token}", self._address, cpus, authority, self._cluster.code)
+        parcel = r.Parcel(
+            name,
+            self._door.token(name),
+            self._door.address,
+            self._address,
+            cpus,
+            shape,
+            slots,
+            self._rejoin_seconds,
+            self._door.authority,
+            self._cluster.code,
+        )
         memory = slots * shape.memory_mib * MIB
         gpus = slots * shape.gpus
         self._ray.send(r.Acquire(name, cpus, memory, r.encode_parcel(parcel), gpus, shape.gpu_kind))
@@ -244,7 +285,7 @@ class RayEngine:
         if self._stocks[lease.shape].leases.pop(lease.name, None) is None:
             return
         if lease.link is not None:
-            lease.link.abort()
+            lease.link.end()
         for container in list(lease.containers):
             self._ended(container, -signal.SIGKILL, reason)
         self._ray.send(r.GiveBack(lease.name))
@@ -256,53 +297,64 @@ class RayEngine:
             for lease in stock.surplus(now, others_wait=any(other is not stock for other in waiting)):
                 self._give_back(lease, "it was empty")
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Somebody dials: a lease, if it can name itself."""
-        link = Link(reader, writer, r.decode_lease)
-        link.most_bytes = MAX_HELLO_BYTES
-        frames, lease = link.frames(), None
+    async def _welcome(self, hello: r.Opened, link: Link) -> bool:
+        """A lease calls, for the first time or once more: serve it until the link is gone. Whether it may be one."""
+        lease = self._known(hello)
+        if lease is None:
+            return False
+        if lease.link is None:
+            lease.link, lease.empty_since = Session(), self._loop.time()
+        session = lease.link
+        lease.node, lease.heard_at, lease.lost_at = hello.node, self._loop.time(), None
+        link.send(r.Taken(self._life, session.received))
         try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                hello, _ = await anext(frames)
-            if isinstance(hello, r.Opened) and (lease := self._known(hello)) is not None:
-                self._opened(lease, link, hello)
-                async for message, _ in frames:
-                    self._hear(lease, message)
-        except (TimeoutError, StopAsyncIteration):
-            pass
+            session.resume(link, hello.received if hello.engine == self._life else 0)
+            self._settle_soon()
+            async for message, _ in session.frames():
+                self._hear(lease, message)
         except ProtocolError as error:
-            log.warning("a lease was closed: %s", error)
+            self._give_back(lease, f"its lease {lease.name} was closed: {error}")
+            raise
         finally:
-            link.abort()
-        if lease is not None:
-            lease.link = None
-            if not self._closing:
-                self._give_back(lease, LOST.format(lease=lease.name, node=lease.node[:SHOWN]))
+            if session.lose(link):
+                self._link_lost(lease, LOST.format(lease=lease.name, node=lease.node[:SHOWN]))
+        return True
 
     def _known(self, hello: r.Opened) -> Lease | None:
+        """The lease that this is, unless it is not to be, or not any more."""
         if hello.link != r.LINK:
             log.error("a lease on node %s has another version of upswell: install the same everywhere", hello.node)
             return None
-        name, shown = hello.token.partition(".")[0], hello.token.encode()
-        for lease in self._leases():
-            if lease.name == name and lease.link is None and hmac.compare_digest(lease.token.encode(), shown):
-                return lease
-        return None
+        stock = self._stocks.setdefault(hello.shape, Stock(hello.shape))
+        if lease := stock.leases.get(hello.lease):
+            return lease
+        if not self._returning.lets_in(hello, self._address):
+            return None
+        lease = stock.leases[hello.lease] = Lease(hello.lease, hello.shape, hello.slots, self._loop.time(), "")
+        self._ray.keep(lease.name)
+        return lease
 
-    def _opened(self, lease: Lease, link: Link, hello: r.Opened) -> None:
-        lease.link, lease.node = link, hello.node
-        link.most_bytes = None
-        lease.heard_at = lease.empty_since = self._loop.time()
-        self._settle_soon()
+    def _link_lost(self, lease: Lease, reason: str) -> None:
+        """It may come back, unless it has said that it ends."""
+        if self._closing or self._stocks[lease.shape].leases.get(lease.name) is not lease:
+            return
+        if lease.is_ending or not self._rejoin_seconds:
+            self._give_back(lease, reason)
+        elif lease.lost_at is None:
+            log.warning("%s; it has %g s to come back", reason, self._rejoin_seconds)
+            lease.lost_at = self._loop.time()
+            self._ray.send(r.Probe(lease.node))
 
     def _hear(self, lease: Lease, message: object) -> None:
         lease.heard_at = self._loop.time()
         match message:
+            case r.Holds(containers=containers):
+                self._holds(lease, containers)
             case r.Measured(usages=usages):
                 for usage in usages:
                     self._measured(lease, usage)
             case r.Wrote(container=container, stream=stream, text=text) if container in lease.containers:
-                self._report(ContainerOutput(container, stream, text))
+                self._tell(ContainerOutput(container, stream, text))
             case r.Exited(container=container) if container in lease.containers:
                 self._ended(container, message.status, message.reason, message.out_of_memory)
             case r.End():
@@ -326,13 +378,44 @@ class RayEngine:
 
     async def _send_files(self, lease: Lease, tree: str, digests: list[str]) -> None:
         for digest in digests:
-            if lease.link is None:
+            if lease.name not in self._stocks[lease.shape].leases or lease.link is None:
                 return
+            await lease.link.room()
             if self._code is None or self._code.missing([digest]):
                 lease.link.send(r.File(tree, digest, False))
             else:
                 lease.link.send(r.File(tree, digest, True), self._code.content(digest))
-                await lease.link.drained()
+
+    # -- leases of an earlier engine ---------------------------------------------------------------
+
+    async def _gather(self) -> None:
+        """Go on with the leases that return, which call by themselves, and let Ray have the others."""
+        for name in self._returning.unwanted:
+            self._ray.send(r.GiveBack(name))
+        deadline = self._loop.time() + RETURN_SECONDS
+        while not self._returning.is_complete and self._loop.time() < deadline:
+            await asyncio.sleep(0.005)
+        for name in self._returning.end():
+            log.warning("lease %s of an earlier server does not call, and is given back", name)
+            self._forget(name)
+
+    def _holds(self, lease: Lease, containers: list[r.Held]) -> None:
+        """It has said what is in it; but for a lease of an earlier engine that is nothing."""
+        if not self._returning.counted(lease.name):
+            return
+        stock = self._stocks[lease.shape]
+        for one in containers:
+            lease.containers[one.container] = None
+            self._of[one.container], self._in[one.container] = stock, lease
+            self._found.append(ContainerFound(one.container, one.token, one.function, one.version))
+
+    def _forget(self, name: str) -> None:
+        """The lease of an earlier engine is not to be."""
+        for stock in self._stocks.values():
+            if lease := stock.leases.get(name):
+                self._give_back(lease, "it does not answer")
+                return
+        self._ray.send(r.GiveBack(name))
 
     # -- what Ray says, and what nobody says -------------------------------------------------------
 
@@ -340,12 +423,13 @@ class RayEngine:
         others = {node.id for node in nodes} != {node.id for node in self.nodes}
         self.nodes = nodes
         if others and nodes:  # without a connection to Ray nothing is known of them, and they may well be there
-            self._report(CapacityChanged())
+            self._tell(CapacityChanged())
         self._settle_soon()
 
     def _lease_gone(self, gone: r.Gone) -> None:
         """Ray has it no more. Where it could not work, those who waited for it hear why."""
         name, reason = gone.lease, gone.reason
+        self._returning.gone(name)
         lease = next((lease for lease in self._leases() if lease.name == name), None)
         if lease is None:
             return
@@ -356,15 +440,26 @@ class RayEngine:
             for container in list(stock.waiting)[: lease.slots]:
                 self._ended(container, 1, f"no lease could be had for it: {reason}")
 
+    def _node_missing(self, node: str) -> None:
+        for lease in list(self._leases()):
+            if lease.node == node and lease.lost_at is not None:
+                self._give_back(lease, f"{LOST.format(lease=lease.name, node=node[:SHOWN])}: the node is gone")
+
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             now = self._loop.time()
             for stock in self._stocks.values():
                 for lease in stock.silent(now):
-                    self._give_back(lease, f"nothing was heard of its lease {lease.name} on node {lease.node[:SHOWN]}")
+                    assert lease.link is not None
+                    lease.link.lose()
+                    self._link_lost(lease, f"nothing was heard of its lease {lease.name} on node {lease.node[:SHOWN]}")
+                for node in {lease.node for lease in stock.leases.values() if lease.lost_at is not None}:
+                    self._ray.send(r.Probe(node))
+                for lease in stock.lost(now, self._rejoin_seconds):
+                    self._give_back(lease, LOST.format(lease=lease.name, node=lease.node[:SHOWN]))
                 for container, words in stock.complaints(self.nodes, now):
-                    self._report(ContainerDelayed(container, words))
+                    self._tell(ContainerDelayed(container, words))
             self._settle_soon()
 
 

@@ -1,13 +1,15 @@
 """A lease: the local engine on a node, at the end of a connection to the engine of the server.
 
-`python -m upswell.engines.ray.lease NODE` reads its parcel from standard input, and ends with that, or with the
-connection: then every container here ends too. Code that the node lacks it fetches over the connection.
+`python -m upswell.engines.ray.lease NODE` reads its parcel from standard input, and ends with that. When the
+connection is lost it looks for that engine, or the next one of its home, for as long as the parcel says, and what it
+holds runs on; then every container here ends too. Code that the node lacks it fetches over the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import sys
 import tempfile
@@ -20,11 +22,14 @@ from ...engine import ContainerExit, ContainerOutput, Reported
 from ...errors import InvalidError
 from ...spec import FunctionRecord
 from ...wire.codec import ProtocolError
+from ...wire.network import split_address
 from ..local import LocalEngine
 from . import messages as r
-from .link import Link
+from .link import Link, Session
 
-DIAL_SECONDS = 20.0
+DIAL_SECONDS = 20.0  # that the engine may take to answer the first time
+TRY_SECONDS, PAUSE_SECONDS = 5.0, 0.2  # ... and later, of which there are several tries
+SILENCE_SECONDS = 10.0  # what was said and is not acknowledged by then will not be: the connection is lost
 MEASURE_SECONDS = 0.2
 
 
@@ -44,43 +49,112 @@ class Lease:
         self._parcel = parcel
         self._node = node
         self._code = CodeStore(code_folder(parcel.code), is_shared=True)
-        self._engine = LocalEngine(self._code.trees)
-        self._containers: dict[str, bool] = {}  # → whether the local engine knows it; else it waits for its code
+        self._engine = LocalEngine(self._code.trees, rejoin_seconds=parcel.rejoin_seconds)
+        self._containers: dict[str, r.Held] = {}  # those that the local engine knows
+        self._early: set[str] = set()  # those that wait for their code
         self._fetching: dict[str, Fetching] = {}
         self._absent: set[str] = set()  # trees that the engine lacks too
         self._turns = 0
 
     async def serve(self) -> None:
-        """Serve until the engine or the holder of this lease is gone, or says `End`."""
-        ended = asyncio.Event()
-        asyncio.get_running_loop().add_reader(0, ended.set)  # nothing comes there any more but its end
+        """Serve until the holder of this lease is gone, or the engine says `End` or is gone for long."""
+        self._session = Session()
+        self._life = ""  # the engine that it was connected with last
+        let_go = asyncio.Event()
+        asyncio.get_running_loop().add_reader(0, let_go.set)  # nothing comes there any more but its end
         await self._engine.open(self._parcel.containers_dial, self._report)
-        self._link = await dial(self._parcel)
-        self._link.send(r.Opened(r.LINK, self._parcel.token, self._node, os.getpid()))
-        working = [asyncio.create_task(self._measure()), asyncio.create_task(self._read(ended))]
-        await ended.wait()
-        self._link.send(r.End())
-        working[0].cancel()
+        measuring = asyncio.create_task(self._measure())
+        ends = [asyncio.create_task(let_go.wait()), asyncio.create_task(self._converse())]
+        ended, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        measuring.cancel()
+        self._session.send(r.End())
         await self._engine.close()
-        await self._link.close()
-        working[1].cancel()
+        await self._session.close()
+        for one in ends:
+            one.cancel()
+        for one in ended:
+            one.result()  # raises what it has ended by
 
-    async def _read(self, ended: asyncio.Event) -> None:
-        try:
-            async for message, payload in self._link.frames():
+    # -- the connection ----------------------------------------------------------------------------
+
+    async def _converse(self) -> None:
+        """Do as the engine says, this one or the next, until it says `End` or there has been none for too long."""
+        patience = max(DIAL_SECONDS, self._parcel.rejoin_seconds)
+        while link := await self._call(patience):
+            async for message, payload in self._session.frames():
                 if isinstance(message, r.End):
-                    break
+                    return
                 self._obey(message, payload)
-        finally:
-            ended.set()
+            self._session.lose(link)
+            patience = self._parcel.rejoin_seconds
+
+    async def _call(self, patience: float) -> Link | None:
+        """Be connected; `None` where that can't be for so long, or is not wanted."""
+        loop = asyncio.get_running_loop()
+        deadline, is_first = loop.time() + patience, not self._life
+        while is_first or loop.time() < deadline:
+            try:
+                async with asyncio.timeout(DIAL_SECONDS if is_first else TRY_SECONDS):
+                    link = await dial(self._parcel)
+                    answer = await self._greet(link)
+                if isinstance(answer, r.Taken):
+                    self._begin(link, answer)
+                    return link
+                link.abort()
+                if isinstance(answer, r.End):
+                    return None
+                raise ConnectionResetError("the engine has closed the connection, as one that does not know this lease")
+            except ssl.SSLCertVerificationError:
+                raise
+            except OSError:  # a `TimeoutError` among them
+                if is_first and (not self._parcel.rejoin_seconds or loop.time() >= deadline):
+                    raise
+            await asyncio.sleep(PAUSE_SECONDS)
+        return None
+
+    async def _greet(self, link: Link) -> object:
+        """Say who this is; what the engine answers, if it does."""
+        parcel = self._parcel
+        link.send(
+            r.Opened(
+                r.LINK,
+                parcel.lease,
+                parcel.token,
+                self._node,
+                parcel.containers_dial,
+                parcel.shape,
+                parcel.slots,
+                self._life,
+                self._session.received,
+            )
+        )
+        async for message, _ in link.frames():
+            return message
+        return None
+
+    def _begin(self, link: Link, taken: r.Taken) -> None:
+        """Go on over this link with the same engine, or begin with another, which has yet to hear what there is."""
+        if taken.engine == self._life:
+            self._session.resume(link, taken.received)
+            return
+        self._life = taken.engine
+        meanwhile = self._session.begin(link)
+        self._early.clear()  # it will ask for what it wants
+        self._session.send(r.Holds(list(self._containers.values())))
+        for message, _ in meanwhile:
+            if isinstance(message, r.Wrote) and message.container in self._containers:
+                self._session.send(message)
+        for tree in list(self._fetching):
+            self._fetching[tree].asked.clear()
+            self._go_on(tree)
 
     def _obey(self, message: object, payload: memoryview) -> None:
         match message:
             case r.Prepare(function=function):
                 self._with_code(function, lambda: self._engine.prepare(function))
-            case r.StartContainer(container=container, token=token, function=function):
-                self._containers[container] = False
-                self._with_code(function, lambda: self._start(container, token, function))
+            case r.StartContainer(container=container, function=function):
+                self._early.add(container)
+                self._with_code(function, lambda: self._start(message))
             case r.KillContainer(container=container):
                 self._kill(container)
             case r.File(tree=tree, digest=digest, is_there=is_there):
@@ -88,13 +162,15 @@ class Lease:
             case _:
                 raise ProtocolError(f"an engine does not send {type(message).__name__}")
 
-    def _start(self, container: str, token: str, function: FunctionRecord) -> None:
-        if container in self._containers:
-            self._containers[container] = True
-            self._engine.start(container, token, function)
+    def _start(self, wanted: r.StartContainer) -> None:
+        container, token, function, version = wanted.container, wanted.token, wanted.function, wanted.version
+        if container in self._early:
+            self._early.discard(container)
+            self._containers[container] = r.Held(container, token, function.id, version)
+            self._engine.start(container, token, function, version)
 
     def _kill(self, container: str) -> None:
-        if self._containers.get(container) is False:
+        if container in self._early:
             self._report(ContainerExit(container, -9, "killed before it was started"))
         else:
             self._engine.kill(container)
@@ -102,10 +178,12 @@ class Lease:
     def _report(self, report: Reported) -> None:
         match report:
             case ContainerOutput(container=container, stream=stream, text=text):
-                self._link.send(r.Wrote(container, stream, text))
+                if self._session.is_connected or not self._session.is_full:
+                    self._session.send(r.Wrote(container, stream, text))
             case ContainerExit(container=container):
+                self._early.discard(container)
                 self._containers.pop(container, None)
-                self._link.send(r.Exited(container, report.status, report.reason, report.out_of_memory))
+                self._session.send(r.Exited(container, report.status, report.reason, report.out_of_memory))
 
     async def _measure(self) -> None:
         """Say how much the containers use: processor time of all, memory of one after the other, as that costs more."""
@@ -117,7 +195,8 @@ class Lease:
                 cpu = self._engine.cpu_seconds(name)
                 memory = self._engine.memory_bytes(name) if position == self._turns % len(names) else None
                 usages.append(r.Usage(name, -1.0 if cpu is None else cpu, -1 if memory is None else memory))
-            self._link.send(r.Measured(usages))
+            if self._session.is_connected:
+                self._session.send(r.Measured(usages))
             await asyncio.sleep(MEASURE_SECONDS)
 
     # -- code --------------------------------------------------------------------------------------
@@ -138,7 +217,7 @@ class Lease:
         try:
             if lacking := self._code.lacking(tree):
                 self._fetching[tree].asked.update(lacking)
-                self._link.send(r.Fetch(tree, lacking))
+                self._session.send(r.Fetch(tree, lacking))
                 return
             self._code.make(tree)
         except (InvalidError, OSError) as error:
@@ -165,10 +244,18 @@ class Lease:
 
 
 async def dial(parcel: r.Parcel) -> Link:
-    """Connect to the engine, and with TLS make sure that it is the one."""
-    secured = ssl.create_default_context(cadata=parcel.authority) if parcel.authority else None
-    async with asyncio.timeout(DIAL_SECONDS):
-        reader, writer = await asyncio.open_connection(parcel.host, parcel.port, ssl=secured)
+    """Connect to the engine, and with TLS make sure that it is the one; `OSError` where it can't be done."""
+    kind, _, place = parcel.engine_dial.partition(":")
+    if kind == "unix":
+        reader, writer = await asyncio.open_unix_connection(place.replace("@", "\0", 1) if place[0] == "@" else place)
+        return Link(reader, writer, r.decode_lease)
+    found = split_address(place.removeprefix("//"))
+    assert found is not None
+    trusted = ssl.create_default_context(cadata=parcel.authority)
+    reader, writer = await asyncio.open_connection(*found, ssl=trusted)
+    # There is something to say all the time, so that it is noticed when nothing passes any more.
+    stream = writer.get_extra_info("socket")
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * SILENCE_SECONDS))
     return Link(reader, writer, r.decode_lease)
 
 

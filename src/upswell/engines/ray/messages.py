@@ -8,23 +8,28 @@ from __future__ import annotations
 import msgspec
 
 from ...spec import FunctionRecord
-from ...wire.messages import Message
+from ...wire.messages import Message, Received
+from .sizing import Shape
 
-LINK = 1  # the version of what is said here; both ends have the same
+LINK = 2  # the version of what is said here; both ends have the same
 
 
 class Parcel(msgspec.Struct, frozen=True):
     """What a lease is told by way of Ray: where its engine is, how it proves itself, where its containers dial.
 
-    `authority` is the text of the certificates that the engine's is checked against, with TLS; `code` the folder for
-    trees of code on the node, "" for the usual one.
+    `shape` and `slots` are for the engine of a later server, which it waits for during `rejoin_seconds` where its own
+    is gone. `authority` is the text of the certificates that the engine's is checked against, with TLS; `code` the
+    folder for trees of code on the node, "" for the usual one.
     """
 
-    host: str
-    port: int
+    lease: str
     token: str
+    engine_dial: str
     containers_dial: str
     cpus: float
+    shape: Shape
+    slots: int
+    rejoin_seconds: float = 0.0
     authority: str = ""
     code: str = ""
 
@@ -33,12 +38,42 @@ class Parcel(msgspec.Struct, frozen=True):
 
 
 class Opened(Message, tag=1, frozen=True):
-    """lease → engine, first: it is there and obeys."""
+    """lease → engine, first over every connection: it is there, and has `received` so many frames of `engine`."""
 
     link: int
+    lease: str
     token: str
     node: str
-    process: int
+    containers_dial: str
+    shape: Shape
+    slots: int
+    engine: str = ""  # with which it was connected last
+    received: int = 0
+
+
+class Taken(Message, tag=11, frozen=True):
+    """engine → lease, the answer, with the name that this engine has given itself. To the engine that it was connected
+    with, which has `received` so many frames, it sends those that are lacking; to another it tells what it holds. A
+    lease that is not to be is told to `End`.
+    """
+
+    engine: str
+    received: int
+
+
+class Held(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A container in a lease; see `ContainerFound`."""
+
+    container: str
+    token: str
+    function: str
+    version: int
+
+
+class Holds(Message, tag=12, frozen=True):
+    """lease → engine, first in a session: what is in it. That is something where another engine has started it."""
+
+    containers: list[Held]
 
 
 class Prepare(Message, tag=2, frozen=True):
@@ -53,6 +88,7 @@ class StartContainer(Message, tag=3, frozen=True):
     container: str
     token: str
     function: FunctionRecord
+    version: int
 
 
 class KillContainer(Message, tag=4, frozen=True):
@@ -111,14 +147,28 @@ class File(Message, tag=10, frozen=True):
     is_there: bool
 
 
-LeaseMessage = Opened | Prepare | StartContainer | KillContainer | End | Exited | Wrote | Measured | Fetch | File
+LeaseMessage = (
+    Opened
+    | Taken
+    | Holds
+    | Received
+    | Prepare
+    | StartContainer
+    | KillContainer
+    | End
+    | Exited
+    | Wrote
+    | Measured
+    | Fetch
+    | File
+)
 
 
 # -- the engine and the process that speaks to Ray -----------------------------------------------------
 
 
 class Join(Message, tag=20, frozen=True):
-    """engine → driver, first: the cluster. Of the leases with this prefix those in `held` go on, others are ended."""
+    """engine → driver, first: the cluster. Of the leases with this prefix those in `held` are known."""
 
     address: str
     namespace: str
@@ -141,6 +191,18 @@ class GiveBack(Message, tag=22, frozen=True):
     """engine → driver: let Ray have it again, whether it has begun or not."""
 
     lease: str
+
+
+class Probe(Message, tag=27, frozen=True):
+    """engine → driver: a lease on that node does not answer. Is the node still there?"""
+
+    node: str
+
+
+class Missing(Message, tag=28, frozen=True):
+    """driver → engine: its machine says that the node is gone; Ray may take long to believe it."""
+
+    node: str
 
 
 class Node(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -175,13 +237,20 @@ class Gone(Message, tag=24, frozen=True):
     failed: bool = False
 
 
+class Found(Message, tag=26, frozen=True):
+    """driver → engine, before the nodes: a lease that is not in `held`. One that has not begun waits for a node."""
+
+    lease: str
+    has_begun: bool
+
+
 class NotJoined(Message, tag=25, frozen=True):
     """driver → engine: the cluster could not be joined."""
 
     reason: str
 
 
-DriverMessage = Join | Acquire | GiveBack | Nodes | Gone | NotJoined
+DriverMessage = Join | Acquire | GiveBack | Probe | Missing | Nodes | Gone | Found | NotJoined
 
 decode_lease = msgspec.msgpack.Decoder(LeaseMessage).decode
 decode_driver = msgspec.msgpack.Decoder(DriverMessage).decode

@@ -18,7 +18,7 @@ from .link import Link
 
 JOIN_SECONDS = 30.0
 AGAIN_SECONDS = 5.0  # between attempts to join the cluster again
-EXIT_SECONDS = 5.0
+EXIT_SECONDS, LOOK_SECONDS = 5.0, 0.02
 
 log = logging.getLogger("upswell.engine")
 
@@ -32,6 +32,8 @@ class RayProcess:
         self._link: Link | None = None
         self.is_joined = False  # the cluster has answered
         self.here = ""  # the address of this node
+        self._is_behind = False  # Ray has not been told of everything
+        self.found: list[r.Found] = []  # leases of an earlier engine
         self._start()
 
     def _start(self) -> None:
@@ -53,7 +55,7 @@ class RayProcess:
         """Wait for the nodes; `ConnectionError` where the cluster can't be joined."""
         decoder, deadline = Decoder(r.decode_driver), time.monotonic() + JOIN_SECONDS
         said: list[object] = []
-        while not said or decoder.unfinished:
+        while not said or isinstance(said[-1], r.Found) or decoder.unfinished:
             self._socket.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 data = self._socket.recv(1 << 20)
@@ -73,11 +75,19 @@ class RayProcess:
                 "nodes: `ray start --address=HOST:6379 --num-cpus=0` makes it one without work)"
             )
         self.here, self.is_joined = nodes.here, True
+        self.found = [one for one in said if isinstance(one, r.Found)]
         return nodes.nodes
 
-    async def open(self, nodes: Callable[[list[r.Node]], None], gone: Callable[[r.Gone], None]) -> None:
-        """From now on call these on the loop: with the nodes that are there, and with each lease that Ray has lost."""
-        self._nodes, self._gone = nodes, gone
+    async def open(
+        self,
+        nodes: Callable[[list[r.Node]], None],
+        gone: Callable[[r.Gone], None],
+        missing: Callable[[str], None],
+    ) -> None:
+        """From now on call these on the loop: with the nodes that are there, with each lease that Ray has lost, and
+        with nodes that were asked for and are gone.
+        """
+        self._nodes, self._gone, self._missing = nodes, gone, missing
         await self._connect()
         self._serving = asyncio.create_task(self._serve())
 
@@ -86,14 +96,20 @@ class RayProcess:
         reader, writer = await asyncio.open_connection(sock=self._socket)
         self._link = Link(reader, writer, r.decode_driver)
 
-    def send(self, message: r.Acquire | r.GiveBack) -> None:
-        """Ask for a lease, or give one back."""
+    def send(self, message: r.Acquire | r.GiveBack | r.Probe) -> None:
+        """Ask for a lease, give one back, or ask whether a node is there."""
         if isinstance(message, r.Acquire):
             self._held[message.lease] = None
-        else:
+        elif isinstance(message, r.GiveBack):
             self._held.pop(message.lease, None)
         if self._link is not None:
             self._link.send(message)
+        else:
+            self._is_behind = True  # the next process finds what it must know
+
+    def keep(self, lease: str) -> None:
+        """Go on with a lease that was found."""
+        self._held[lease] = None
 
     async def _serve(self) -> None:
         while True:
@@ -101,10 +117,14 @@ class RayProcess:
             async for message, _ in self._link.frames():
                 match message:
                     case r.Nodes(nodes=nodes):
-                        self.is_joined = True
+                        self.is_joined, self._is_behind = True, False
                         self._nodes(nodes)
                     case r.Gone(lease=lease) if lease in self._held:
                         self._gone(message)
+                    case r.Missing(node=node):
+                        self._missing(node)
+                    case r.Found(lease=lease):  # it was given back while nobody could tell Ray
+                        self._link.send(r.GiveBack(lease))
                     case r.NotJoined(reason=reason):
                         log.error("the Ray cluster can't be joined: %s", reason)
             self._link.abort()
@@ -118,7 +138,11 @@ class RayProcess:
             await self._connect()
 
     async def close(self) -> None:
-        """Wait until Ray was told what is given back, and end the process."""
+        """Wait until Ray was told what is given back, or can't be told, and end the process."""
+        for _ in range(int(EXIT_SECONDS / LOOK_SECONDS)):
+            if not self._is_behind:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
         self._serving.cancel()
         if self._link is not None:
             await self._link.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...capacity import MIB, MOST_NAMED, Capacity, Gpus, Size, largest
 from ...spec import Gpu, Resources
-from .messages import Node
+
+if TYPE_CHECKING:
+    from .messages import Node
 
 UNDECLARED_CPUS = 1.0  # what a lease holds for a container that reserves no `cpu`; Ray adds no node for nothing
 MOST_WAITING = 100  # leases that Ray is asked for at once without a node that has room

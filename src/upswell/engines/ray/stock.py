@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from ...capacity import MIB
 from ...spec import FunctionRecord
-from .link import Link
+from .link import Session
 from .messages import Node, Usage
 from .sizing import Shape, missing, plan
 
@@ -21,7 +21,7 @@ IDLE_SECONDS = 60.0  # an empty lease is kept so long, as the next one costs sec
 EXPECTED_SECONDS = 30.0  # a lease that a node had room for is there by then, or something took the room
 COUNTED_SECONDS = 1.5  # after which what Ray says is free does not contain what it was asked for before
 OVERFILL = 8  # containers that reserve nothing, for each one that their lease was sized for
-SILENCE_SECONDS = 15.0  # a lease that was not heard of for so long is lost
+SILENCE_SECONDS = 15.0  # a lease that was not heard of for so long has lost its connection
 SAY_SECONDS, SAY_AGAIN_SECONDS = 5.0, 60.0  # when it is said that a container waits for room
 
 
@@ -33,19 +33,20 @@ class Wanted:
     token: str
     function: FunctionRecord
     since: float
+    version: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """So many slots on a node. It is there once it has opened its link."""
+    """So many slots on a node. It is there once it has opened its link, but for moments in which that is lost."""
 
     name: str
-    token: str
     shape: Shape
     slots: int
     asked_at: float
     likely: str  # the node that has room for it; "" where none has
-    link: Link | None = None
+    link: Session | None = None
+    lost_at: float | None = None  # when the link was lost, where it is
     node: str = ""
     is_ending: bool = False
     heard_at: float = 0.0
@@ -55,7 +56,7 @@ class Lease:
     @property
     def is_there(self) -> bool:
         """Whether containers can start in it."""
-        return self.link is not None and not self.is_ending
+        return self.link is not None and self.lost_at is None and not self.is_ending
 
     @property
     def filled(self) -> float:
@@ -141,8 +142,13 @@ class Stock:
         ]
 
     def silent(self, now: float) -> list[Lease]:
-        """Leases whose node is gone without a word."""
-        return [one for one in self.leases.values() if one.link is not None and now - one.heard_at > SILENCE_SECONDS]
+        """Leases whose connection is gone without a word."""
+        there = [one for one in self.leases.values() if one.link is not None and one.lost_at is None]
+        return [one for one in there if now - one.heard_at > SILENCE_SECONDS]
+
+    def lost(self, now: float, patience: float) -> list[Lease]:
+        """Leases that have not come back for so long."""
+        return [one for one in self.leases.values() if one.lost_at is not None and now - one.lost_at > patience]
 
     def complaints(self, nodes: Sequence[Node], now: float) -> list[tuple[str, str]]:
         """Of each function that waits for room for long, one container, and what is missing.

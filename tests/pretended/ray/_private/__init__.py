@@ -1,0 +1,5 @@
+"""What Ray does not promise to keep."""
+
+from . import state
+
+__all__ = ["state"]
