@@ -149,12 +149,13 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
 
 
+@pytest.mark.parametrize("scene", ENGINES, indirect=True)  # nodes of the other have no GPUs
 async def test_gpus_stay_with_who_has_them(two_gpus: None, scene: Scene) -> None:
     one_gpu = FunctionSpec(resources=Resources(gpus=(Gpu(),)))
     home, function = scene.home, replace(scene.home.function("seen", SEEN), spec=one_gpu)
     (name,), (container,) = await scene.first_engine(function, 1)
     await scene.kill_engine()
-    await home.open_engine()
+    await scene.open_engine()
     _, other = await home.started(function)
     assert [await one.run() for one in (container, other)] == ["4", "6"]
     home.engine.kill(name)

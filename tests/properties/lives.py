@@ -210,6 +210,7 @@ class Lives(World):
             known.held[one.range] = held
             for kept in left:
                 kept.holder = event.container
+                kept.yielded = kept.yielded or one.chunks > 0
 
 
 def may_rejoin(known: Known) -> bool:
