@@ -96,8 +96,8 @@ BUGS = [
     Bug(
         "a part of a batch has to wait for ever",
         "core/pool.py",
-        "min(look_again, self._matching.batch_due_at())",
-        "look_again",
+        "moments.append(matching.batch_due_at())",
+        "pass",
     ),
     Bug("a batch takes the places of its ranges", "core/model.py", "place = held.batch or held.id", "place = held.id"),
     Bug("only one of a lost batch is to blame", "core/pool.py", "held.stop if held.batch else min", "min"),
@@ -121,7 +121,7 @@ BUGS = [
     Bug(
         "a batch is taken back",
         "core/containers.py",
-        "container.inputs if spec.concurrency.batch_size else taken",
+        "container.inputs if concurrency.batch_size else taken",
         "taken",
         LAWS,
     ),

@@ -25,16 +25,6 @@ def test_the_last_word_counts() -> None:
     assert drain(agenda) == [(1.0, "a"), (1.0, "c"), (4.0, "b")]
 
 
-def test_bringing_forward() -> None:
-    agenda: Agenda[str] = Agenda()
-    agenda.bring_forward("a", 3.0)
-    agenda.bring_forward("a", 5.0)
-    assert agenda.first() == (3.0, "a")
-    agenda.bring_forward("a", NEVER)
-    agenda.bring_forward("a", 1.0)
-    assert drain(agenda) == [(1.0, "a")]
-
-
 def test_it_grows_with_its_keys_alone() -> None:
     agenda: Agenda[str] = Agenda()
     sizes = []

@@ -169,10 +169,15 @@ def decide(load: Load, estimates: Estimates, settings: AutoscalerSettings, polic
             wanted = _within_processors(wanted, load, estimates)
         wanted = _within_settings(wanted, settings)
     else:
-        wanted = Decision(settings.floor, "idle", f"no input waits or runs; min_containers is {settings.floor}")
+        wanted = at_rest(settings)
     if load.rollout:
         wanted = _with_rollout(wanted, load.rollout, settings)
     return wanted if "memory" in policy.without else _within_machine(wanted, load, estimates)
+
+
+def at_rest(settings: AutoscalerSettings) -> Decision:
+    """The number where no input waits or runs, before any limit."""
+    return Decision(settings.floor, "idle", f"no input waits or runs; min_containers is {settings.floor}")
 
 
 def _for_load(load: Load, estimates: Estimates, policy: Policy) -> Decision:
@@ -296,12 +301,14 @@ def _within_processors(wanted: Decision, load: Load, estimates: Estimates) -> De
 def _within_machine(wanted: Decision, load: Load, estimates: Estimates) -> Decision:
     """No container is started that the machine has no memory for, or no room by what containers reserve."""
     present = load.ready + load.starting + (load.rollout.spare if load.rollout else 0)
+    if wanted.containers <= present:
+        return wanted
     possible = present + max(0, load.memory_available) // max(1, estimates.memory_bytes)
-    if wanted.containers > possible and wanted.containers > present:
-        fits = max(possible, present, 1)
+    if wanted.containers > possible:
+        fits = max(possible, 1)
         wanted = wanted.at_most(fits, "memory", f"memory for {fits} at {estimates.memory_bytes / 2**20:.0f} MiB each")
     if load.node_room is not None and wanted.containers > load.node_room:
-        fits = max(load.node_room, min(present, wanted.containers))
+        fits = max(load.node_room, present)
         wanted = wanted.at_most(fits, "resources", f"the machine has room for {fits} by what they reserve")
     return wanted
 

@@ -76,6 +76,7 @@ class Containers:
         container.heard_at = container.idle_since = self.ready_at = now
         self.starting -= 1
         self.ready += 1
+        self.watch(container)
         self.recount(container)
 
     def outdate(self, version: int) -> None:
@@ -144,16 +145,14 @@ class Containers:
     # -- whether they are stuck ------------------------------------------------------------------------
 
     def watch(self, container: Container) -> None:
-        """It may be due for a look earlier than before."""
-        self._watch.bring_forward(container, watch.due_at(container))
+        """What it is watched for may have begun or ended. When it is merely heard, that is seen once it seems due."""
+        self._watch.put(container, watch.due_at(container))
 
     def overdue(self, now: float) -> Container | None:
         """One that takes too long to start or to exit, or is silent for longer than any input may take."""
-        while first := self._watch.first():
-            moment, container = first
-            due = watch.due_at(container)
-            if moment == due > now:
-                return None
+        while (first := self._watch.first()) and first[0] <= now:
+            container = first[1]
+            due = watch.due_at(container)  # later by now, where it was heard meanwhile
             self._watch.put(container, due if due > now else NEVER)
             if due <= now:
                 return container
@@ -168,14 +167,15 @@ class Containers:
 
     def recount(self, container: Container) -> None:
         """Renew what it adds to the sums, and where it stands in the buckets."""
-        spec, name = container.spec, container.id
-        most, target = spec.concurrency.max_inputs, spec.concurrency.target_inputs
-        taken = min(len(container.places), most)
-        running = container.inputs if spec.concurrency.batch_size else taken
-        if container.state is State.RETIRING:
-            self.retiring += running - container.running
-            container.running = running
+        spec, name, concurrency = container.spec, container.id, container.spec.concurrency
+        most, taken = concurrency.max_inputs, len(container.places)
+        if taken > most:
+            taken = most
+        running = container.inputs if concurrency.batch_size else taken
         if container.state is not State.READY:
+            if container.state is State.RETIRING:
+                self.retiring += running - container.running
+                container.running = running
             return
         unstarted = container.inputs - running
         room = 0 if spec.single_use and container.ranges else most - taken
@@ -195,7 +195,7 @@ class Containers:
             self.full.pop(name, None)
         else:
             self.full.setdefault(name, container)
-        self._place(container, target - taken if room else None)
+        self._place(container, concurrency.target_inputs - taken if room else None)
 
     def _place(self, container: Container, bucket: int | None) -> None:
         if container.bucket != bucket:

@@ -24,7 +24,7 @@ def range_size(waiting: int, containers: int, service_seconds: float | None, fin
     `waiting` inputs are to be shared by `containers` ready ones; an input takes `service_seconds`, as `finished` inputs
     have shown (`None`: none yet, so one input tells).
     """
-    if service_seconds is None:
+    if service_seconds is None or waiting == 1:
         return 1
     service = max(service_seconds, 1e-9)
     fair = math.ceil(waiting / (2 * max(1, containers)))

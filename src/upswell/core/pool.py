@@ -300,6 +300,7 @@ class Pool:
             del held.call.ranges[held.id]
             if not container.ranges:
                 container.idle_since = now
+                self.containers.watch(container)
                 if container.state is State.RETIRING:
                     self.containers.drain(container, container.retired_for, now, out)
                 elif container.spec.single_use and container.state is State.READY:
@@ -360,22 +361,26 @@ class Pool:
         """Bring work and containers together. Returns the moment at which to look again without an event."""
         if self.removed:
             return self._watch_over(now, out)
-        self.queue.release_delayed(now)
+        queue, matching = self.queue, self._matching
+        queue.release_delayed(now)
         self.scaling.shed(now, out)
-        self._matching.grant(now, out)
-        look_again = self.scaling.scale(now, out)
-        if self.queue.waiting:
+        matching.grant(now, out)
+        moments = [self.scaling.scale(now, out)]
+        if queue.waiting:
             # Others start, or none can or should be: what waits may go beyond the target.
-            self._matching.grant(now, out, beyond_target=True)
+            matching.grant(now, out, beyond_target=True)
             if not self.scaling.is_above_maximum():
-                self._matching.grant_ahead(now, out)
-        look_again = min(look_again, self._matching.take_back(now, out), self._watch_over(now, out))
+                matching.grant_ahead(now, out)
+        moments += (matching.take_back(now, out), self._watch_over(now, out))
         if self.containers.running and self.not_started:
-            look_again = min(look_again, self._sampling.ask(self.containers.by_id, now, out))
-        self.queue.invite(self.not_started, out)
-        if self.queue.delayed:
-            look_again = min(look_again, self.queue.delayed[0][0])
-        return min(look_again, self._matching.batch_due_at())
+            moments.append(self._sampling.ask(self.containers.by_id, now, out))
+        if queue.has_refused:
+            queue.invite(self.not_started, out)
+        if queue.delayed:
+            moments.append(queue.delayed[0][0])
+        if queue.waiting:
+            moments.append(matching.batch_due_at())
+        return min(moments)
 
     def _watch_over(self, now: float, out: list[Command]) -> float:
         """Kill containers that take too long to start or to exit, or are silent for longer than any input may take."""

@@ -58,6 +58,11 @@ class Queue:
             waiting = (span for call in self.turns for span in call.waiting)
             self._arrivals = deque(sorted(waiting, key=lambda span: span.since))
 
+    @property
+    def has_refused(self) -> bool:
+        """Whether a call waits to be invited."""
+        return any(self.refused.values())
+
     # -- in ----------------------------------------------------------------------------------------
 
     def admit(self, event: InputsSubmitted, not_started: int, now: float, out: list[Command]) -> Call | None:
@@ -88,6 +93,8 @@ class Queue:
     def _over_limit(self, family: str, count: int, not_started: int) -> str:
         """Which limit so many more inputs would exceed; what is larger than a limit may come alone."""
         limits, unsettled = self.limits, self.unsettled[family]
+        if not unsettled:
+            return ""
         pending = min(unsettled, not_started)
         if family == "spawned":
             most = limits.spawned_pending

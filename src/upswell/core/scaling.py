@@ -83,13 +83,14 @@ class Scaling:
 
     def is_above_maximum(self) -> bool:
         """Whether there are more than may be, since max_containers was lowered."""
-        return self.settings.ceiling is not None and self._containers.present > self.settings.ceiling
+        most = self.settings.ceiling
+        return most is not None and self._containers.present > most
 
     def shed(self, now: float, out: list[Command]) -> None:
         """Where max_containers was lowered, drain who is idle before it gets work again."""
-        containers, reason = self._containers, f"max_containers is {self.settings.ceiling}"
+        containers = self._containers
         while containers.idle and self.is_above_maximum():
-            containers.drain(containers.longest_idle(), reason, now, out)
+            containers.drain(containers.longest_idle(), f"max_containers is {self.settings.ceiling}", now, out)
 
     def scale(self, now: float, out: list[Command]) -> float:
         """Start what is missing; drain what is surplus and has idled long enough. Returns when to look again."""
@@ -174,10 +175,16 @@ class Scaling:
     # -- what the autoscaler has to know -------------------------------------------------------------------
 
     def _decide(self, now: float) -> None:
+        containers = self._containers
+        is_busy = self._queue.waiting or containers.unstarted or containers.running or containers.outdated
+        if not is_busy and self.settings.floor <= containers.present:
+            self.decision = autoscaler.at_rest(self.settings)  # no limit is below what is there
+            return
         self.decision = autoscaler.decide(self._load(now), self._estimates, self.settings, self._policy)
 
     def _load(self, now: float) -> Load:
-        containers, rollout = self._containers, self._rollout()
+        containers = self._containers
+        rollout = self._rollout() if containers.outdated else None
         starting, ready, running = containers.starting, containers.ready, containers.running
         room = self._node.room(self.spec.resources)
         if rollout:
@@ -202,8 +209,6 @@ class Scaling:
             rollout=rollout,
         )
 
-    def _rollout(self) -> Rollout | None:
+    def _rollout(self) -> Rollout:
         outdated, starts = len(self._containers.outdated), self.starts
-        if not outdated:
-            return None
         return Rollout(self.version, outdated, starts.trouble, starts.are_hopeless(), int(self._has_spare))

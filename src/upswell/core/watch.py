@@ -15,13 +15,13 @@ TIMEOUT_GRACE_SECONDS = 5.0  # the core ends an input this much later than its c
 
 def due_at(container: Container) -> float:
     """The moment at which to end it unless it is heard before; `NEVER` while it may be silent."""
-    spec = container.spec
-    if container.state is State.STARTING:
-        return container.started_at + spec.startup_timeout
-    if container.state in (State.READY, State.RETIRING) and container.inputs:
-        return container.heard_at + spec.timeout + TIMEOUT_GRACE_SECONDS
-    if container.state is State.ENDING and not container.killed_for:
-        return container.heard_at + (CANCEL_GRACE_SECONDS if container.ranges else EXIT_GRACE_SECONDS)
+    match container.state:
+        case State.READY | State.RETIRING if container.inputs:
+            return container.heard_at + container.spec.timeout + TIMEOUT_GRACE_SECONDS
+        case State.STARTING:
+            return container.started_at + container.spec.startup_timeout
+        case State.ENDING if not container.killed_for:
+            return container.heard_at + (CANCEL_GRACE_SECONDS if container.ranges else EXIT_GRACE_SECONDS)
     return NEVER
 
 
