@@ -32,6 +32,8 @@ FAREWELL_SECONDS = 1.0  # a peer that is sent away has this long to read why
 GRACE_SECONDS = 60.0  # a peer with a session that has lost its stream may come back for so long
 MAX_KEPT_BYTES = 64 << 20  # sent to a peer that is away; beyond it, it is not waited for
 
+ABOUT_THE_STREAM = frozenset((m.Release, m.Received, m.Bye))
+
 log = logging.getLogger("upswell.server")
 _numbers = itertools.count(1)
 
@@ -225,15 +227,22 @@ class Connection(asyncio.Protocol):
                 continue
             if self._delivery is not None and (due := self._delivery.take(seen, payload)) is not None:
                 self._write(due)
-            match seen:
-                case m.Release(descriptor=descriptor):
-                    if kept := self.blocks.pop(descriptor, None):
-                        kept.close()
-                case m.Received(count=count) if self._delivery is not None:
-                    self._delivery.confirm(count)
-                case _:
-                    self._ended = self._ended or isinstance(seen, m.Bye)
-                    self._peer.receive(seen, payload)
+            if type(seen) not in ABOUT_THE_STREAM or not self._heard(seen):
+                self._peer.receive(seen, payload)
+
+    def _heard(self, message: m.Message) -> bool:
+        """Take what is said of the stream itself; whether it is nobody else's business."""
+        match message:
+            case m.Release(descriptor=descriptor):
+                if kept := self.blocks.pop(descriptor, None):
+                    kept.close()
+                return True
+            case m.Received(count=count) if self._delivery is not None:
+                self._delivery.confirm(count)
+                return True
+            case m.Bye():
+                self._ended = True
+        return False
 
     def _arrived(self, message: m.Message, payload: memoryview) -> m.Message | None:
         """The message as the peer means it; `None` where it is but a part of one."""

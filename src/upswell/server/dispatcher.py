@@ -29,6 +29,7 @@ from .runtime import Runtime
 
 log = logging.getLogger("upswell.server")
 
+NOTHING = Kept(b"")
 KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory", "cancelled")
 
 
@@ -103,7 +104,7 @@ class Dispatcher:
         self.stopping = False
         self._runtime = runtime
         self._engine = engine
-        self._arrived = Kept(b"")  # what the event being handled came with
+        self._arrived = NOTHING  # what the event being handled came with
         self._error: m.ErrorRecord | None = None
         self._start_errors: dict[str, tuple[m.ErrorRecord, Kept]] = {}  # function → its last failed start
         self.call_ended: Callable[[str, Caller], None] = lambda call, caller: None  # told of each that was kept
@@ -111,13 +112,14 @@ class Dispatcher:
 
     def happened(self, event: e.Event, arrived: Kept | None = None, error: m.ErrorRecord | None = None) -> None:
         """An event, with the payload or the error it came with."""
-        self._arrived, self._error = arrived or Kept(b""), error
+        self._arrived, self._error = arrived or NOTHING, error
         self._runtime.happened(event)
-        self._take().close()  # nobody wanted it
+        if self._arrived is not NOTHING:
+            self._take().close()  # nobody wanted it
 
     def _take(self) -> Kept:
         """What just came; from now on the caller's to close."""
-        arrived, self._arrived = self._arrived, Kept(b"")
+        arrived, self._arrived = self._arrived, NOTHING
         return arrived
 
     def declare(self, app: App, record: FunctionRecord, strategy: Strategy = "rolling") -> None:
@@ -154,22 +156,22 @@ class Dispatcher:
     # -- commands ----------------------------------------------------------------------------------
 
     def perform(self, command: c.Command) -> None:
-        """Do what the core says."""
+        """Do what the core says. What is said of every call comes first."""
         match command:
-            case c.Grant() | c.Start() if self.stopping:
-                pass
             case c.Grant():
                 self._grant(command)
             case c.Deliver(call=call, start=start, count=count):
                 self._settle(call, Outcome(start, count, self._take()))
+            case c.ForgetSegment(call=call, first=first, containers=holders):
+                self._forget(call, first, holders)
+            case c.FinishCall(call=call):
+                self._finish(call)
+            case c.Accept(call=call, first=first, count=count):
+                self._accept(call, first, count)
             case c.Forward(call=call, first=first, count=count):
                 self._forward(call, first, count)
             case c.Fail():
                 self._fail(command)
-            case c.ForgetSegment(call=call, first=first, containers=holders):
-                self._forget(call, first, holders)
-            case c.Accept(call=call, first=first, count=count):
-                self._accept(call, first, count)
             case c.Refuse():
                 self._refuse(command)
             case c.Invite(call=call):
@@ -188,8 +190,6 @@ class Dispatcher:
             case c.RememberAttempts(call=call, position=position, failures=failures, losses=losses):
                 if self._is_kept(call):
                     self.ledger.decided(s.PutAttempts(call, position, failures, losses))
-            case c.FinishCall(call=call):
-                self._finish(call)
 
     def _kill(self, container: str, reason: str) -> None:
         if (served := self.containers.get(container)) is not None:
@@ -203,6 +203,8 @@ class Dispatcher:
             served.connection.send(message, payload)
 
     def _start(self, command: c.Start) -> None:
+        if self.stopping:
+            return
         container, function = command.container, command.function
         record = self.functions[function]
         if record.spec.resources.gpus != command.gpus:
@@ -215,6 +217,8 @@ class Dispatcher:
         self._engine.start(container, token, record, record.version)
 
     def _grant(self, command: c.Grant) -> None:
+        if self.stopping:
+            return
         served = self.containers[command.container]
         kept = self.store.inputs(command.call, command.first)
         segment = (command.call, command.first)
@@ -234,7 +238,6 @@ class Dispatcher:
         )
         if not assign.is_whole:
             served.segments.add(segment)
-        caller = self.calls.get(command.call)
         if caller is not None and caller.kind == "generator":
             caller.holder = (command.container, command.range)
         self.graph.granted(command.call, command.start, command.stop, command.container)

@@ -49,8 +49,7 @@ class Runtime:
         self._busy = True
         try:
             while self._events:
-                for command in self.plane.handle(self._events.popleft(), self.clock.time()):
-                    self._do(command)
+                self._carry_out(self.plane.handle(self._events.popleft(), self.clock.time()))
         except Exception:
             give_up()
         self._busy = False
@@ -60,17 +59,17 @@ class Runtime:
         self._timer_at = None
         self._busy = True
         try:
-            for command in self.plane.wake(self.clock.time()):
-                self._do(command)
+            self._carry_out(self.plane.wake(self.clock.time()))
         except Exception:
             give_up()
         self._run()
 
-    def _do(self, command: c.Command) -> None:
-        if isinstance(command, c.Sample):
-            self._sample(command)
-        else:
-            self._perform(command)
+    def _carry_out(self, commands: list[c.Command]) -> None:
+        for command in commands:
+            if type(command) is c.Sample:
+                self._sample(command)
+            else:
+                self._perform(command)
 
     def _sample(self, command: c.Sample) -> None:
         seconds = tuple(self._engine.sample(command.containers))

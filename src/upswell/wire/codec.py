@@ -48,11 +48,16 @@ def encode_parts(message: Message, payload: Bytes = b"") -> list[Bytes]:
 
 def _parts(message: Message, payload: Bytes) -> list[Bytes]:
     body = _encode(message)
-    for what, size, limit in (("", len(body), MAX_MESSAGE_BYTES), ("'s payload", len(payload), MAX_PAYLOAD_BYTES)):
-        if size > limit:
-            name = type(message).__name__
-            raise ProtocolError(f"{name}{what} has {size:,} bytes, and the limit is {limit:,}: send less at once")
-    return [_HEADER.pack(4 + len(body) + len(payload), len(body)), body, payload]
+    size, more = len(body), len(payload)
+    if size > MAX_MESSAGE_BYTES:
+        raise _too_large(type(message).__name__, size, MAX_MESSAGE_BYTES)
+    if more > MAX_PAYLOAD_BYTES:
+        raise _too_large(f"{type(message).__name__}'s payload", more, MAX_PAYLOAD_BYTES)
+    return [_HEADER.pack(4 + size + more, size), body, payload]
+
+
+def _too_large(what: str, size: int, limit: int) -> ProtocolError:
+    return ProtocolError(f"{what} has {size:,} bytes, and the limit is {limit:,}: send less at once")
 
 
 class Decoder:
@@ -96,11 +101,12 @@ class Decoder:
                 (length,) = _LENGTH.unpack_from(view, position)
                 if not 4 <= length <= MAX_FRAME_BYTES:
                     raise ProtocolError(f"a frame of {length:,} bytes, and the limit is {MAX_FRAME_BYTES:,}")
-                if end - position < 4 + length:
+                following = position + 4 + length
+                if following > end:
                     self._need = 4 + length
                     break
-                frames.append(self._frame(view[position + 4 : position + 4 + length]))
-                position += 4 + length
+                frames.append(self._frame(view, position + 4, following))
+                position = following
             else:
                 self._need = 4
         except ProtocolError as error:
@@ -112,11 +118,12 @@ class Decoder:
             self._pieces.append(bytes(view[position:]))
         return frames
 
-    def _frame(self, view: memoryview) -> Frame:
-        (length,) = _LENGTH.unpack_from(view)
-        if length > len(view) - 4 or length > MAX_MESSAGE_BYTES or len(view) - 4 - length > MAX_PAYLOAD_BYTES:
-            raise ProtocolError(f"a message of {length:,} bytes in a frame of {len(view):,}")
+    def _frame(self, view: memoryview, start: int, stop: int) -> Frame:
+        (length,) = _LENGTH.unpack_from(view, start)
+        payload = start + 4 + length
+        if payload > stop or length > MAX_MESSAGE_BYTES or stop - payload > MAX_PAYLOAD_BYTES:
+            raise ProtocolError(f"a message of {length:,} bytes in a frame of {stop - start:,}")
         try:
-            return self._decode(view[4 : 4 + length]), view[4 + length :]
+            return self._decode(view[start + 4 : payload]), view[payload:stop]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidError) as error:
             raise ProtocolError(f"not a message of protocol {PROTOCOL}: {error}") from None
