@@ -44,7 +44,9 @@ class Threads:
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._most = record.spec.concurrency.max_inputs
         self._main = main  # whether the main thread is the first of the runners
-        self._places = threading.Semaphore(self._most)
+        self._places: SimpleQueue[None] = SimpleQueue()  # one for each that is free; a semaphore takes far longer
+        for _ in range(self._most):
+            self._places.put(None)
         self._counting = threading.Lock()
         self._runners = int(main)
         self._idle = int(main)  # of them, those that wait for work, or are about to
@@ -110,8 +112,11 @@ class Threads:
             with self._counting:
                 self._queued -= 1
                 self._idle -= 1
-            with self._places:
+            self._places.get()
+            try:
                 self._run(lead)
+            finally:
+                self._places.put(None)
             with self._counting:
                 self._idle += 1
         self._queue.put(None)  # for the others
@@ -272,7 +277,7 @@ class Threads:
             with self._counting:
                 self._suspended += 1
                 self._see_to_runners()  # for what was granted ahead of this moment
-            self._places.release()
+            self._places.put(None)
             if self._read_at_once is not None:
                 self._read_at_once()
 
@@ -281,7 +286,7 @@ class Threads:
             work.waits -= 1
             if work.waits or not work.lent:
                 return
-            self._places.acquire()
+            self._places.get()
             with self._counting:
                 self._suspended -= 1
             work.lent = False

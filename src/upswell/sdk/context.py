@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..wire.ids import call_of_input, input_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen, as one is made for every input
 class RunningInput:
     """The input that user code runs for, and how it lends its place while it waits for a nested call."""
 
