@@ -35,6 +35,10 @@ class Thing:
     __hash__ = None  # type: ignore[assignment]
 
 
+class Text(str):
+    """Of no exact plain type."""
+
+
 class Stubborn(Thing):
     """Can be pickled, and raises what it holds when it is loaded."""
 
@@ -53,12 +57,28 @@ def test_plain_values(values: list[Any]) -> None:
 
 
 def test_plain_values_travel_together_and_others_singly() -> None:
-    assert p.pack([1, "two", (3.0, None), {"four": [b"5"]}]).data[0] == TOGETHER
-    for odd in (Thing(1), [Thing(1)], {1: Thing(1)}, {Thing: 1}, True.__class__, numpy.int64(1), [[[[[[1]]]]]]):
+    assert p.pack([1, "two", (3.0, None), {"four": [b"5"]}, {6, 7}, [[[[[[8]]]]]]]).data[0] == TOGETHER
+    for odd in (Thing(1), [Thing(1)], {1: Thing(1)}, {Thing: 1}, True.__class__, len, numpy.int64(1), Text("a")):
         assert p.pack([1, odd]).data[0] == SINGLY
         assert p.unpack(p.pack([1, odd]).data) == [1, odd]
     assert p.unpack(p.pack((1, 2)).data) == [1, 2]
     assert p.unpack(p.pack([]).data) == []
+
+
+def test_what_is_too_deep_to_be_pickled_together_is_found_out_singly() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(PackError, match="can't be pickled") as caught:
+        p.pack([1, deep])
+    assert caught.value.index == 1
+
+
+def test_a_buffer_between_plain_values_travels_beside_the_bytes() -> None:
+    packed = p.pack([1, pickle.PickleBuffer(bytes(p.OUT_OF_BAND_BYTES))])
+    assert packed.data[0] == SINGLY
+    assert packed.buffers is not None
+    packed.close()
 
 
 def test_functions_without_a_name_travel() -> None:

@@ -190,8 +190,8 @@ class Attendant:
 
     def _enforce_timeout(self, now: float) -> None:
         for work in list(self._executor.held.values()):
-            if not work.begun or work.seen[0] != work.announced:
-                work.seen = (work.announced if work.begun else work.announced - 1, now)
+            if not work.begun or work.seen[0] != work.position:
+                work.seen = (work.position if work.begun else work.position - 1, now)
             elif work.stream is not None and work.stream.waiting:
                 pass  # what it waits for its consumer is added to `seen` when that is over
             elif now - work.seen[1] >= self._timeout and work.lead.verdict is None:

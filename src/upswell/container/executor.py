@@ -92,7 +92,7 @@ class Executor:
         """Send results that wait although their runner is inside an input; whether there were any."""
         found = False
         for work in list(self.held.values()):
-            if work.outputs:
+            if work.unsent:
                 found = True
                 with work.lock:
                     self.outbox.send_outputs(work)
@@ -200,6 +200,6 @@ class Executor:
         """Fail the running input, or all of a batch, with what ends the process."""
         if work.stream is not None:
             work.stream.send()
-        stop = work.stop if work.batch else work.sent + len(work.outputs) + 1
+        stop = work.stop if work.batch else work.position + 1
         while not work.ended and work.sent < stop:
             self.outbox.send_failure(work, verdict, fatal=True)

@@ -42,11 +42,12 @@ class Outbox:
 
     def send_outputs(self, work: Work) -> None:
         """Send the outputs that wait; one that can't be pickled becomes a failure."""
-        count = len(work.outputs)
+        count = work.unsent
         if not count:
             return
-        batch = work.outputs[:count]
-        del work.outputs[:count]
+        start = work.sent - work.start
+        batch = work.outputs[start : start + count]
+        work.outputs[start : start + count] = [None] * count
         wall, cpu = self._measure(work, count)
         while batch:
             try:
@@ -69,15 +70,14 @@ class Outbox:
         self.send_outputs(work)
         wall, cpu = self._measure(work, 1)
         position = work.sent
+        work.outputs.append(None)
         work.sent += 1
-        if not work.batch:
-            work.announced = work.sent
         self.link.send_outcome(work, Failure(work.range, position, wall, cpu, record, fatal), Packed(data))
 
-    def is_over(self, work: Work, position: int) -> bool:
+    def is_over(self, work: Work) -> bool:
         """Whether the range ends here; if so what remains is sent. Takes the lock itself."""
         with work.lock:
-            if position < work.stop:
+            if work.position < work.stop:
                 return False
             self.send_outputs(work)
             self.end(work)
@@ -128,7 +128,7 @@ class Outbox:
     def end_process(self, exit_hooks: Callable[[], None] | None = None) -> NoReturn:
         """Send what the other ranges have finished, and end the process at once, or after its exit hooks."""
         for other in list(self._held.values()):
-            if other.outputs and other.lock.acquire(timeout=LAST_WORDS_SECONDS):
+            if other.unsent and other.lock.acquire(timeout=LAST_WORDS_SECONDS):
                 self.send_outputs(other)
         if exit_hooks is not None:
             context.running.set(None)

@@ -119,7 +119,7 @@ class Tasks:
         context.running.set(
             context.RunningInput(
                 lead.call,
-                lambda: lead.announced,
+                lambda: lead.position,
                 lambda: self._suspend(lead),
                 lambda: self._resume_now(lead),
                 lambda: self._resume(lead),
@@ -140,25 +140,23 @@ class Tasks:
 
     async def _run_inputs(self, work: Work) -> None:
         assert work.bound is not None
-        function, position = work.bound.callable, work.announced
-        while not self._is_over(work, position):
+        function = work.bound.callable
+        while not self._is_over(work):
             try:
-                arguments, keywords = work.inputs.arguments(position - work.base)
+                arguments, keywords = work.inputs.arguments(work.position - work.base)
                 output = await function(*arguments, **keywords)
                 if work.verdict is not None:
                     raise asyncio.CancelledError  # it was told to end, and did not care
                 work.outputs.append(output)
-                if position + 1 < work.stop and perf_counter() - work.measured_at > FLUSH_SECONDS:
+                if work.position < work.stop and perf_counter() - work.measured_at > FLUSH_SECONDS:
                     with work.lock:
                         self._outbox.send_outputs(work)
             except BaseException as error:  # also a SystemExit, which would end the loop
                 self._fail(work, error)
-            position += 1
 
-    def _is_over(self, work: Work, position: int) -> bool:
+    def _is_over(self, work: Work) -> bool:
         """Whether the range ends here; if so what remains is sent."""
-        work.announced = position
-        return position >= work.stop and self._outbox.is_over(work, position)
+        return work.position >= work.stop and self._outbox.is_over(work)
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """The running input failed, or was told to end: say so."""
@@ -189,9 +187,9 @@ class Tasks:
             self._loop.call_soon_threadsafe(credit.set)
 
         stream = work.stream = Stream(work, self._record.name, self._outbox, wake)
-        if work.announced < work.stop:  # else it was cancelled before it began
+        if work.position < work.stop:  # else it was cancelled before it began
             try:
-                arguments, keywords = work.inputs.arguments(work.announced - work.base)
+                arguments, keywords = work.inputs.arguments(work.position - work.base)
                 async with contextlib.aclosing(work.bound.callable(*arguments, **keywords)) as generator:
                     async for value in generator:
                         if stream.add(value):
@@ -203,7 +201,7 @@ class Tasks:
             except BaseException as error:  # also a SystemExit, which would end the loop
                 stream.flush()
                 self._fail(work, error)
-        self._is_over(work, work.stop)
+        self._is_over(work)
 
     async def _await_consumer(self, work: Work, stream: Stream, credit: asyncio.Event) -> None:
         """Wait until the consumer has caught up, in the end without the place."""

@@ -11,14 +11,17 @@ import ctypes
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
+from itertools import islice
 from queue import SimpleQueue
 from time import perf_counter
+from typing import Any
 
 from ..errors import InputCancellation
 from ..sdk import context
 from ..spec import FunctionRecord
 from ..wire.messages import ErrorRecord
-from ..wire.payload import BARE, Unreadable
+from ..wire.payload import Inputs
 from .batches import Batch
 from .limits import memory_in_use
 from .outbox import FLUSH_SECONDS, Outbox, as_failure
@@ -135,7 +138,7 @@ class Threads:
 
     def _run(self, lead: Work) -> None:
         running = context.RunningInput(
-            lead.call, lambda: lead.announced, lambda: self._suspend(lead), lambda: self._resume(lead)
+            lead.call, lambda: lead.position, lambda: self._suspend(lead), lambda: self._resume(lead)
         )
         self._outbox.link.await_room()
         token = context.running.set(running)
@@ -159,37 +162,33 @@ class Threads:
     def _run_inputs(self, work: Work) -> bool:
         """Run inputs until the range ends (true), or one of them fails (false); the hot loop of every container."""
         assert work.bound is not None
-        function, outputs, inputs, base = work.bound.callable, work.outputs, work.inputs, work.base
-        values = inputs.values if inputs.shape == BARE else None
-        position, stride = work.announced, 1
-        look_at = position + 1
+        function, outputs = work.bound.callable, work.outputs
+        if not work.inputs.are_arguments:
+            function = partial(_call_with, work.inputs, function)
+        due, stride = islice(work.due, len(outputs), None), 1
         try:
-            while True:
-                work.announced = position
-                if position >= work.stop and self._outbox.is_over(work, position):
-                    return True
-                if values is not None and type(values[position - base]) is not Unreadable:
-                    output = function(values[position - base])
-                else:
-                    arguments, keywords = inputs.arguments(position - base)
-                    output = function(*arguments, **keywords)
-                outputs.append(output)
-                position += 1
-                if position >= look_at:
-                    passed = perf_counter() - work.measured_at
-                    if passed > FLUSH_SECONDS and position < work.stop:
-                        work.announced = position
-                        with work.lock:
-                            self._outbox.send_outputs(work)
-                        stride = max(1, stride // 2)
-                    elif passed < FLUSH_SECONDS / 4:
-                        stride = min(LONGEST_STRIDE, 2 * stride)
-                    look_at = position + stride
+            while work.position < work.stop or not self._outbox.is_over(work):
+                before = len(outputs)
+                for value in islice(due, stride):
+                    outputs.append(function(value))
+                if len(outputs) == before:  # the end was moved to here, and away again
+                    due = islice(work.due, before, None)
+                stride = self._look_at_clock(work, stride)
+            return True
         except InputCancellation:
             raise
         except BaseException as error:
             self._fail(work, error)
             return False
+
+    def _look_at_clock(self, work: Work, stride: int) -> int:
+        """Send the outputs that have waited for long; how many inputs to run until the next look."""
+        passed = perf_counter() - work.measured_at
+        if passed > FLUSH_SECONDS and work.position < work.stop:
+            with work.lock:
+                self._outbox.send_outputs(work)
+            return max(1, stride // 2)
+        return min(LONGEST_STRIDE, 2 * stride) if passed < FLUSH_SECONDS / 4 else stride
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """The running input failed: say so."""
@@ -226,9 +225,9 @@ class Threads:
         assert work.bound is not None
         credit = threading.Event()
         stream = work.stream = Stream(work, self._record.name, self._outbox, credit.set)
-        if work.announced < work.stop:  # else it was cancelled before it began
+        if work.position < work.stop:  # else it was cancelled before it began
             try:
-                arguments, keywords = work.inputs.arguments(work.announced - work.base)
+                arguments, keywords = work.inputs.arguments(work.position - work.base)
                 generator = work.bound.callable(*arguments, **keywords)
                 try:
                     for value in generator:
@@ -246,7 +245,7 @@ class Threads:
             except BaseException as error:
                 stream.flush()
                 self._fail(work, error)
-        self._outbox.is_over(work, work.stop)
+        self._outbox.is_over(work)
 
     def _await_consumer(self, work: Work, stream: Stream, credit: threading.Event) -> None:
         """Wait until the consumer has caught up, in the end without the place."""
@@ -291,3 +290,9 @@ class Threads:
                 self._suspended -= 1
             work.lent = False
             self._outbox.resume(work)
+
+
+def _call_with(inputs: Inputs, function: Callable[..., Any], value: Any) -> Any:
+    """Run an input with the arguments that its value stands for."""
+    arguments, keywords = inputs.arguments_of(value)
+    return function(*arguments, **keywords)

@@ -1,8 +1,9 @@
 """One range inside a container: what is to run, how far it is, and what of it has not been sent yet.
 
-A runner thread moves forward in it while the attendant thread may take its tail back. The runner announces an input
-before it looks whether it may run it, and the attendant moves the end before it looks which input was announced, so one
-of the two always sees the other; both agree at the end of the range under the lock.
+A runner moves forward in it while another thread may take its tail back. What says how far the runner is are the
+outputs, of which it adds one as an input ends; what says how far it may go are the values that are due, which it walks
+along as it runs them. Whoever takes the tail back shortens these, and then looks whether the runner has got further
+meanwhile; both agree at the end of the range under the lock.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class Work:
         self.inputs = inputs
         self.bound: Bound | None = None  # what runs the inputs, once that was looked up
         self.start = assign.start
-        self.announced = assign.start  # the input that runs, or the next one to
         self.stop = assign.stop
-        self.outputs: list[Any] = []  # of inputs that ended and were not sent
-        self.sent = assign.start  # the position of the first of `outputs`
+        self.due = inputs.values[assign.start - assign.first : assign.stop - assign.first]  # of the inputs to `stop`
+        self.outputs: list[Any] = []  # of the inputs that ended; `None` where it was sent, or there is none
+        self.sent = assign.start  # the first input of which nothing was sent
         self.processed = assign.start  # the server is done with the outcomes of those before, whatever becomes of it
         self.processed_chunks = 0  # of what its generator yields, likewise
         self.lock = threading.Lock()  # held to end the range, to move its end, and to send its outputs
@@ -56,6 +57,16 @@ class Work:
     def lead(self) -> Work:
         """Which of the batch's ranges stands for all: the verdict and the thread are there. Without a batch, this."""
         return self.mates[0]
+
+    @property
+    def position(self) -> int:
+        """The input that runs, or the next one to."""
+        return self.start + len(self.outputs)
+
+    @property
+    def unsent(self) -> int:
+        """Outputs that were not sent."""
+        return self.position - self.sent
 
     def holding(self) -> Holding:
         """The range as it is told to a server that knows nothing of it."""
@@ -94,9 +105,10 @@ class Work:
             end = self.stop
             while not self.ended:
                 self.stop = min(end, self._unstarted(is_next))
+                self.due[:] = self.inputs.values[self.start - self.base : self.stop - self.base]
                 if min(end, self._unstarted(is_next)) == self.stop:
                     break
             return self.stop
 
     def _unstarted(self, is_next: bool) -> int:
-        return self.announced + 1 if self.begun or is_next else self.announced
+        return self.position + 1 if self.begun or is_next else self.position

@@ -1,8 +1,9 @@
 """`map`: inputs pulled lazily, sent in segments, outputs in order, in bounded memory.
 
 At most `MAP_WINDOW` inputs are between the input iterator and the consumer. The first leaves at once, later ones travel
-in segments of half the window; a slow iterator's inputs leave after a few milliseconds. Sync iterators are
-advanced on the consumer's own thread. Leaving early cancels what has not started, in silence.
+in segments of half the window, so that there is work while the consumer has its turn; or of the whole window, where
+messages take longer than the work. A slow iterator's inputs leave after a few milliseconds. Sync iterators are advanced
+on the consumer's own thread. Leaving early cancels what has not started, in silence.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ SEGMENTS = (1, 8, 64, MAP_WINDOW // 2)  # inputs in the first, second … and ev
 SEGMENT_BYTES = 256 << 10
 WINDOW_BYTES = 64 << 20  # of inputs between iterator and consumer
 PULL_SECONDS = 0.003  # what was pulled from a slow iterator leaves after this
+BRISK_SECONDS = 0.003  # half a window that is through sooner, from iterator to consumer, was mostly on its way
 
 
 class Mapped(Generic[R]):
@@ -104,6 +106,8 @@ class Mapping:
         self._largest = MAP_WINDOW  # inputs that make a segment of SEGMENT_BYTES
         self._window = MAP_WINDOW
         self._filled = False  # the window was full once
+        self._timed = (0, 0.0)  # how many inputs there were with a certain segment, and when it was sent
+        self._is_brisk = False  # so it was with the last one that was timed
         self._consumed = 0  # outputs handed to the consumer, all of them eaten when it asks for more
         self._next = 0  # the position whose output comes next, in order
         self._arrived: dict[int, Outcome] = {}
@@ -177,10 +181,19 @@ class Mapping:
         return self._window - (self._submission.submitted - self._consumed)
 
     def _size(self) -> int:
-        return min(SEGMENTS[min(self._segment, len(SEGMENTS) - 1)], self._largest)
+        size = MAP_WINDOW if self._is_brisk else SEGMENTS[min(self._segment, len(SEGMENTS) - 1)]
+        return min(size, self._largest)
+
+    def _take_time(self) -> None:
+        """See how long it took until the segment that is timed was consumed."""
+        inputs, sent_at = self._timed
+        if inputs and self._consumed >= inputs:
+            self._is_brisk = perf_counter() - sent_at < BRISK_SECONDS
+            self._timed = (0, 0.0)
 
     def _send_inputs(self) -> None:
         """Send segments while there is room; one only, where pulling its inputs took long."""
+        self._take_time()
         while self._may_pull():
             began = perf_counter()
             self._send_segment(self._pull(min(self._size(), self._room()), began))
@@ -228,6 +241,8 @@ class Mapping:
         self._largest = max(1, SEGMENT_BYTES * len(inputs) // size)
         self._window = max(4, min(MAP_WINDOW, WINDOW_BYTES * len(inputs) // size))
         submission.send(packed, len(inputs), self._exhausted)
+        if len(inputs) >= SEGMENTS[-1] and not self._timed[0]:
+            self._timed = (submission.submitted, perf_counter())
 
     # -- outputs -----------------------------------------------------------------------------------
 

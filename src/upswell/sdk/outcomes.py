@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ..errors import DeserializationError
 from ..wire import messages as m
 from ..wire.buffers import BlockGone
-from ..wire.payload import Packed, Unreadable, unpack, unpack_exception
+from ..wire.payload import Packed, Unreadable, may_be_unreadable, unpack, unpack_exception
 from .client import failure
 from .inbox import Inbox, Restarted
 
@@ -46,7 +46,7 @@ def outcomes_of(inbox: Inbox, message: m.Outputs | m.Failed, payload: memoryview
         return [(message.first, Failure(error_of(message.error, payload), message.count))]
     if (values := _unpacked(inbox, message, payload)) is None:
         return []
-    if Unreadable not in map(type, values):
+    if not may_be_unreadable(payload) or Unreadable not in map(type, values):
         return [(message.first, values)]
     return [
         (position, Failure(_unreadable(position, value), 1) if type(value) is Unreadable else [value])

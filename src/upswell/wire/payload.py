@@ -11,7 +11,8 @@ from __future__ import annotations
 import copyreg
 import pickle
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from io import BytesIO
 from types import MethodDescriptorType
 from typing import Any, NamedTuple, cast
 
@@ -30,10 +31,7 @@ MAX_TEXT_CHARACTERS = 64 << 10  # of a message or a traceback
 TOGETHER, SINGLY, JOINED = 1, 2, 3
 VALUES, BARE, POSITIONAL, FULL = 0, 1, 2, 3  # outputs · inputs x for f(x) · args for f(*args) · (args, kwargs)
 
-_SCALARS = frozenset({int, float, str, bytes, bool, type(None), complex})
-_NESTED = frozenset({tuple, list, dict})
-_PLAIN = _SCALARS | _NESTED
-_PLAIN_DEPTH = 4
+_TOLD_BY_REPR = frozenset({int, float, str, bytes, bool, type(None), complex, tuple, list, dict})
 _TABLE = struct.Struct("<BBII")
 _JOINT, _JOINT_MARK = struct.Struct("<BBI"), bytes((JOINED,))
 
@@ -71,14 +69,20 @@ class Packed(msgspec.Struct):
 
 
 class Inputs(msgspec.Struct):
-    """Inputs as a container gets them: `values` are what `shape` says, or `Unreadable`."""
+    """Inputs as a container gets them: `values` are what `shape` says, or `Unreadable`; with `are_arguments` none is
+    `Unreadable`, and each is the one argument of its input.
+    """
 
     shape: int
     values: list[Any]
+    are_arguments: bool = False
 
     def arguments(self, index: int) -> tuple[Sequence[Any], dict[str, Any]]:
         """The arguments of one input; raises its `DeserializationError`."""
-        value = self.values[index]
+        return self.arguments_of(self.values[index])
+
+    def arguments_of(self, value: Any) -> tuple[Sequence[Any], dict[str, Any]]:
+        """The same, of the input with this value."""
         if isinstance(value, Unreadable):
             raise value.error
         if self.shape == BARE:
@@ -91,10 +95,8 @@ def pack(values: Values, *, shape: int = VALUES, by_value: bool = False) -> Pack
 
     With `by_value`, functions and classes of `__main__` travel whole, for programs that can't be imported elsewhere.
     """
-    if not by_value and _is_plain(values, _PLAIN_DEPTH):
-        data = pickle.dumps(values if type(values) is list else list(values), 5)
-        if len(data) < MAX_PAYLOAD_BYTES:
-            return Packed(bytes((TOGETHER, shape)) + data)
+    if not by_value and (data := _pack_together(values, shape)) is not None:
+        return Packed(data)
     large: list[pickle.PickleBuffer] = []
     pieces: list[bytes] = []
     counts: list[int] = []
@@ -148,6 +150,11 @@ def unpack(data: bytes | memoryview, buffers: Buffers | None = None) -> list[Any
         raise DeserializationError(f"these {len(view):,} bytes are no payload: {error}") from None
 
 
+def may_be_unreadable(data: bytes | memoryview) -> bool:
+    """Whether one of the values could fail to load alone."""
+    return data[0] != TOGETHER
+
+
 def _checked(values: Any) -> list[Any]:
     if type(values) is not list:
         raise ValueError(f"a {type(values).__name__} and no list")
@@ -187,7 +194,8 @@ def _unpack_alike(data: bytes | memoryview, buffers: Buffers | None) -> Inputs:
     values = unpack(data, buffers)
     if data[1] not in (VALUES, BARE, POSITIONAL, FULL):
         raise DeserializationError(f"there are no inputs of shape {data[1]}")
-    return Inputs(data[1], values)
+    are_arguments = data[1] == BARE and not (may_be_unreadable(data) and Unreadable in map(type, values))
+    return Inputs(data[1], values, are_arguments)
 
 
 def _unpack_joined(view: memoryview) -> Inputs:
@@ -203,7 +211,8 @@ def _unpack_joined(view: memoryview) -> Inputs:
         parts.append(_unpack_alike(view[position : position + length], None))
         position += length
     if len({part.shape for part in parts}) == 1:
-        return Inputs(parts[0].shape, [value for part in parts for value in part.values])
+        values = [value for part in parts for value in part.values]
+        return Inputs(parts[0].shape, values, all(part.are_arguments for part in parts))
     return Inputs(FULL, [_in_full(part, index) for part in parts for index in range(len(part.values))])
 
 
@@ -222,18 +231,32 @@ def _map(buffers: Buffers | None, sizes: Sequence[int]) -> list[memoryview]:
         block.close()
 
 
-def _is_plain(values: Iterable[Any], depth: int) -> bool:
-    """Whether every value is of an exact type whose pickle always loads."""
-    types = set(map(type, values))
-    if types <= _SCALARS:
-        return True
-    if not types <= _PLAIN or not depth:
-        return False
-    return all(
-        _is_plain(value, depth - 1) and (type(value) is not dict or _is_plain(value.values(), depth - 1))
-        for value in values
-        if type(value) in _NESTED
-    )
+class _NotPlain(Exception):
+    """A value, or one within, whose type is not plain."""
+
+
+class _PlainPickler(pickle.Pickler):
+    """Pickles exact plain types and what they contain, and nothing else. Their pickles always load."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Asked of each object that the pickler does not know by its exact type."""
+        raise _NotPlain
+
+
+def _refuse_buffer(buffer: pickle.PickleBuffer) -> None:
+    raise _NotPlain  # it may travel beside the bytes
+
+
+def _pack_together(values: Values, shape: int) -> bytes | None:
+    """The values as one pickle, where all of them are plain."""
+    file = BytesIO()
+    file.write(bytes((TOGETHER, shape)))
+    try:
+        _PlainPickler(file, 5, buffer_callback=_refuse_buffer).dump(values if type(values) is list else list(values))
+    except Exception:  # also of lists that are too deep: whose fault it is, is found out one by one
+        return None
+    data = file.getvalue()
+    return data if len(data) < MAX_PAYLOAD_BYTES else None
 
 
 def _dump(value: Any, index: int, large: list[pickle.PickleBuffer] | None, by_value: bool) -> bytes:
@@ -276,7 +299,10 @@ def _load(piece: memoryview, buffers: Sequence[memoryview]) -> Any:
 
 
 def _describe(value: Any) -> str:
-    text = repr(value) if type(value) in _PLAIN else object.__repr__(value)
+    try:
+        text = repr(value) if type(value) in _TOLD_BY_REPR else object.__repr__(value)
+    except RecursionError:
+        text = object.__repr__(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
