@@ -543,7 +543,7 @@ async def test_a_module_that_starts_threads(home: Home) -> None:
 async def test_a_container_that_can_not_be_forked(home: Home) -> None:
     code = """
         import resource
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 6, ) * 2)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 8, ) * 2)
 
         @app.function()
         def f(x):

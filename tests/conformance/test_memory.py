@@ -170,7 +170,7 @@ def test_a_group_of_version_2(tmp_path: Path) -> None:
     assert "199 MiB in use" in group.overrun() and "200 MiB" in group.overrun()
     (path / "memory.peak").unlink()
     assert "200 MiB in use" in group.overrun()
-    assert group.enter() and (path / "cgroup.procs").read_text() == "0"
+    assert group.enter(7) and (path / "cgroup.procs").read_text() == "7"
 
 
 @needs_groups

@@ -28,7 +28,7 @@ def main() -> None:
     os.dup2(err, 2)
     for descriptor in (out, err, nothing):
         os.close(descriptor)
-    run_container(sprout.seed, sprout.token, failed, in_group=sprout.in_group)
+    run_container(sprout.seed, sprout.name, failed)
 
 
 if __name__ == "__main__":

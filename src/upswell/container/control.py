@@ -26,24 +26,15 @@ ALL = b"all"  # no more zygotes come
 
 
 class Seed(msgspec.Struct, frozen=True):
-    """What makes a zygote: its environment, where its containers dial, and the folder of the trees of code.
+    """What makes a zygote: its environment, and the folder of the trees of code.
 
     With `fresh` it imports nothing, and each container is a new interpreter that does.
     """
 
     environment: Environment
-    address: str
     fresh: bool = False
     code_root: str = ""
     rejoin_seconds: float = 0.0  # containers look so long for another server when theirs is gone
-
-
-class Sprout(msgspec.Struct, frozen=True):
-    """What a container needs that is a new interpreter."""
-
-    seed: Seed
-    token: str
-    in_group: bool
 
 
 class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -51,7 +42,7 @@ class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Launch(Packet, tag=1, frozen=True):
-    """engine → zygote: fork a container; `memory_bytes` is its limit, 0 where it has none.
+    """engine → zygote: start a container, which dials `address`; `memory_bytes` is its limit, 0 where it has none.
 
     `devices` are the GPUs that are its own, and all that it sees; with `None` it sees what the zygote does. What it is
     a container of, the function and its version, is for the engine of a later server.
@@ -59,6 +50,7 @@ class Launch(Packet, tag=1, frozen=True):
 
     container: str
     token: str
+    address: str = ""
     memory_bytes: int = 0
     function: str = ""
     version: int = 0
@@ -124,10 +116,27 @@ class Inhabitants(Packet, tag=8, frozen=True):
     is_all: bool = False
 
 
+class Name(msgspec.Struct, frozen=True):
+    """zygote → container: which one it is; `in_group`, that the kernel counts its memory and that of what it starts."""
+
+    launch: Launch
+    in_group: bool
+
+
+class Sprout(msgspec.Struct, frozen=True):
+    """What a container needs that is a new interpreter."""
+
+    seed: Seed
+    name: Name
+
+
+UNNAMED = Launch("", "")  # what a spare is, until it is named
+
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(
     Launch | End | Launched | Ended | Wrote | Awake | Inventory | Inhabitants | Leave
 ).decode
+decode_name = msgspec.msgpack.Decoder(Name).decode
 
 
 def parcel(value: Seed | Sprout) -> int:

@@ -42,9 +42,9 @@ class Group:
         except OSError:
             return None
 
-    def enter(self) -> bool:
-        """Put this process into the group; what it forks from now on is in it too. False where that is not allowed."""
-        return self._write_if_there("cgroup.procs", "0")
+    def enter(self, process: int) -> bool:
+        """Put the process into the group; what it forks from now on is in it too. False where that is not allowed."""
+        return self._write_if_there("cgroup.procs", str(process))
 
     def overrun(self) -> str:
         """In words, that the group needed more memory than its limit, so that it had to end; "" if it did not."""

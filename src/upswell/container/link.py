@@ -144,15 +144,26 @@ class Link:
                 channel = self._dial()
                 if welcome := self._welcome(channel):
                     self._begin_session(welcome, ())
-                self._begin(channel)
-                frames = self.receive()
-                if frames and isinstance(frames[0][0], m.Load):
-                    return frames[0][0].function
-                if frames:
-                    os._exit(1)  # it is not wanted
+                if record := self.meet(channel):
+                    return record
             except (ConnectionError, OSError):
                 pass
             self._pause()
+
+    def meet(self, channel: Channel) -> FunctionRecord | None:
+        """Go by what the server at the other end says first, what this container is to be; `None` where it has left."""
+        self._begin(channel)
+        frames = self.receive()
+        if not frames:
+            return None
+        if not isinstance(frames[0][0], m.Load):
+            os._exit(1)  # it is not wanted
+        return frames[0][0].function
+
+    def close(self) -> None:
+        """End the connection."""
+        assert self._channel is not None
+        self._channel.close()
 
     def wait(self, patience_ms: float | None) -> bool:
         """Whether something comes, or has come to its end, in time (`None`: as long as it takes)."""

@@ -7,6 +7,7 @@ the engine of the next server. It must not read from them, and it runs no code o
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -19,8 +20,10 @@ from typing import NoReturn
 from ..wire.messages import PROTOCOL
 from . import control, groups
 from .lineage import Guardian, close_descriptors, die_with_parent
+from .rehearsal import rehearse
 from .zygote import Zygote
 
+REHEARSALS = 8  # after so many calls CPython has adapted a function's code
 HANDOVER_SECONDS = 5.0  # a successor that does not take what it came for by then is none
 NEVER = float("inf")
 
@@ -36,6 +39,10 @@ def run_root(engine: socket.socket) -> NoReturn:
         close_descriptors(3, keep=engine.fileno())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        rehearse(REHEARSALS)
+        gc.collect()
+        gc.freeze()  # what is there by now no collection in a zygote goes through, which would copy all of it
+        gc.enable()
         Root(engine).serve()
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -14,7 +14,7 @@ from ..sdk import context
 from ..wire import messages as m
 from ..wire.payload import pack_exception
 from .attendant import Attendant
-from .control import Seed
+from .control import Name, Seed
 from .executor import Executor
 from .limits import limit_memory
 from .link import Link
@@ -22,19 +22,18 @@ from .loader import find_service
 from .outbox import PACKAGE
 
 
-def run_container(seed: Seed, token: str, failed: BaseException | None, *, in_group: bool = False) -> NoReturn:
-    """Be a container, in a process of its own. `failed` is what importing the user's code raised; `in_group`, that the
-    kernel counts its memory and that of what it starts.
-    """
+def run_container(seed: Seed, name: Name, failed: BaseException | None) -> NoReturn:
+    """Be the container of that name, in a process of its own. `failed` is what importing the user's code raised."""
     began = perf_counter()
-    link = Link(seed.address, token, seed.rejoin_seconds)
+    launch = name.launch
+    link = Link(launch.address, launch.token, seed.rejoin_seconds)
     record = link.call_home()
     try:
         if failed is not None:
             raise failed
         service = find_service(record)
-        limit_memory(record.spec.resources, in_group)
-        context.enter_container(seed.address, token, os.environ.get("UPSWELL_CA", ""))
+        limit_memory(record.spec.resources, name.in_group)
+        context.enter_container(launch.address, launch.token, os.environ.get("UPSWELL_CA", ""))
         service.enter()
     except BaseException as error:
         described, data = pack_exception(error, own=PACKAGE)

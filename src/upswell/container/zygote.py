@@ -9,36 +9,26 @@ from __future__ import annotations
 import gc
 import os
 import selectors
-import signal
 import socket
 import sys
 import threading
-from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import NoReturn
 
 from ..errors import InvalidError
 from ..sdk.app import App
 from . import control
+from .birth import Child, bear
 from .groups import Group
-from .lineage import Guardian, adopt_orphans, close_descriptors, die_with_parent, kill_group
-from .lines import Lines
+from .lineage import Guardian, adopt_orphans, kill_group
 from .loader import load_environment
-from .runtime import run_container
 
 READ_BYTES = 64 << 10
 UNFINISHED_LINE_SECONDS = 0.1
-
-
-@dataclass(slots=True, eq=False)
-class Child:
-    """A container's process, and what it wrote that was not forwarded."""
-
-    launch: control.Launch
-    process: int
-    pipes: dict[int, int]  # descriptor → stream
-    group: Group | None
-    lines: dict[int, Lines] = field(default_factory=lambda: {1: Lines(), 2: Lines()})
+SPARE_SECONDS = 2.0  # a pool that has not grown for so long needs no spare
+QUIET_SECONDS = 0.005  # without anything to do; then a spare keeps nobody waiting
+NEVER = float("-inf")
 
 
 class Zygote:
@@ -49,6 +39,8 @@ class Zygote:
         self._seed = seed
         self._root = os.getppid()
         self._children: dict[int, Child] = {}
+        self._spare: Child | None = None  # a container that was not asked for yet
+        self._grew_at = NEVER  # when a container was asked for last; that there may be some counts as one
         self._leaving: list[Group] = []  # of containers that have ended; something they started is still in them
         self._failed: BaseException | None = None
         self._selector = selectors.DefaultSelector()
@@ -68,14 +60,26 @@ class Zygote:
         self._guardian = Guardian()  # after the import: what that has started stays
         self._selector.register(self._guardian.wake, selectors.EVENT_READ, self._reap)
         self._selector.register(self._control, selectors.EVENT_READ, self._obey)
+        self._grew_at = monotonic()
         while True:
-            unfinished = any(one.is_unfinished for child in self._children.values() for one in child.lines.values())
-            ready = self._selector.select(UNFINISHED_LINE_SECONDS if unfinished else None)
-            if not ready:
+            ready = self._selector.select(self._patience())
+            if self._spare is not None and not self._grows:
+                self._discard_spare()
+            if not ready and self._wants_spare:
+                self._make_spare()
+            elif not ready:
                 self._let_go_of_lines()
             for key, _ in ready:
                 if key.fd in self._selector.get_map():  # an earlier one of this turn may have closed it
                     key.data()
+
+    def _patience(self) -> float | None:
+        """How long to wait for something to do, in seconds."""
+        if self._wants_spare:
+            return QUIET_SECONDS
+        if any(one.is_unfinished for child in self._children.values() for one in child.lines.values()):
+            return UNFINISHED_LINE_SECONDS
+        return max(0.0, self._grew_at + SPARE_SECONDS - monotonic()) if self._spare is not None else None
 
     def _prepare(self) -> None:
         """Import the user's code, unless that starts threads: what they hold would be held for ever in a fork."""
@@ -119,51 +123,45 @@ class Zygote:
 
     def _launch(self, launch: control.Launch) -> None:
         group = Group.make(self._root, launch.container, launch.memory_bytes) if launch.memory_bytes else None
-        pipes: list[int] = []
-        try:
-            pipes += os.pipe()
-            pipes += os.pipe()
-            process = self._fork(launch, group, pipes)
-        except OSError as error:
-            for descriptor in pipes:
-                os.close(descriptor)
-            if group:
-                group.remove()
-            self._send(control.Ended(launch.container, 1, f"it could not be started: {error}"))
-            return
-        out_read, out_write, err_read, err_write = pipes
-        os.close(out_write)
-        os.close(err_write)
-        child = self._children[process] = Child(launch, process, {out_read: 1, err_read: 2}, group)
-        self._guardian.own.add(process)
+        child, self._spare, self._grew_at = self._spare, None, monotonic()
+        if child is not None and not child.name(launch, group):
+            child.discard()
+            child = None
+        if child is None:
+            try:
+                child = bear(self._seed, self._failed, self._guardian, spare=False)
+            except OSError as error:
+                if group:
+                    group.remove()
+                self._send(control.Ended(launch.container, 1, f"it could not be started: {error}"))
+                return
+            child.name(launch, group)
+        self._children[child.process] = child
         for descriptor in child.pipes:
-            os.set_blocking(descriptor, False)
             self._selector.register(descriptor, selectors.EVENT_READ, partial(self._read, child, descriptor))
         if group and group.alarm >= 0:
             self._selector.register(group.alarm, selectors.EVENT_READ, partial(self._end_overrun, child))
-        self._send(control.Launched(launch.container, process))
+        self._send(control.Launched(launch.container, child.process))
 
-    def _fork(self, launch: control.Launch, group: Group | None, pipes: list[int]) -> int:
-        me = os.getpid()
-        process = os.fork()
-        if process:
-            return process
+    @property
+    def _grows(self) -> bool:
+        """Whether another container may be wanted soon, and could be had by a fork."""
+        return self._failed is None and not self._seed.fresh and monotonic() < self._grew_at + SPARE_SECONDS
+
+    @property
+    def _wants_spare(self) -> bool:
+        return self._spare is None and self._grows
+
+    def _make_spare(self) -> None:
         try:
-            die_with_parent(me)
-            adopt_orphans()
-            self._guardian.leave()
-            in_group = group is not None and group.enter()
-            if launch.devices is not None:
-                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(launch.devices)
-                os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # by which they are numbered
-            _become_container(pipes[1], pipes[3])
-            if self._seed.fresh:
-                _become_interpreter(control.Sprout(self._seed, launch.token, in_group))
-            run_container(self._seed, launch.token, self._failed, in_group=in_group)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(1)
+            self._spare = bear(self._seed, self._failed, self._guardian, spare=True)
+        except OSError:
+            self._grew_at = NEVER  # who asks for a container will be told
+
+    def _discard_spare(self) -> None:
+        assert self._spare is not None
+        self._spare.discard()
+        self._spare = None
 
     # -- what containers write, and their end ------------------------------------------------------
 
@@ -205,7 +203,10 @@ class Zygote:
         for process, status in self._guardian.reap():
             child = self._children.pop(process, None)
             if child is None:
-                continue  # what the user's module had started as it was imported
+                if self._spare is not None and self._spare.process == process:
+                    self._discard_spare()
+                    self._grew_at = NEVER  # the next one might not live either
+                continue  # or what the user's module had started as it was imported
             for descriptor in list(child.pipes):
                 while self._read(child, descriptor):
                     pass
@@ -228,24 +229,8 @@ class Zygote:
             os._exit(0)
 
 
-def _become_container(out: int, err: int) -> None:
-    """Leave behind what belongs to the zygote: its group, its signals, its descriptors."""
-    os.setpgid(0, 0)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    close_descriptors(3)
-
-
 def _open_streams() -> None:
     """Python's own streams, whatever the descriptors under them will be: made once, so that no container has to."""
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-
-
-def _become_interpreter(sprout: control.Sprout) -> NoReturn:
-    """Go on in a fresh interpreter, with nothing imported; the token is in no command line that others can read."""
-    descriptor = control.parcel(sprout)
-    os.set_inheritable(descriptor, True)
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "upswell.container", str(descriptor)])

@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from msgspec.structs import replace
@@ -29,6 +28,8 @@ from ..wire import channel, payload  # noqa: F401 - both sides of the fork need 
 from .devices import found
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .succession import Legacy
 
 if not hasattr(os, "fork"):
@@ -87,6 +88,7 @@ class LocalEngine:
             _be_root(theirs)
         theirs.close()
         self._root_is_ours = True  # a child of this process
+        self._is_open = False
 
     async def open(self, address: str, report: Report) -> Sequence[ContainerFound]:
         """Begin; see `Engine`. The caller must hold the home's lock."""
@@ -95,6 +97,9 @@ class LocalEngine:
         self._loop = asyncio.get_running_loop()
         self._address = address
         self._report = report
+        self._is_open = True
+        for seed, zygote in self._zygotes.items():
+            self._listen(seed, zygote)
         if self._root_socket is not None:
             from .succession import take_over
 
@@ -108,7 +113,7 @@ class LocalEngine:
         return found
 
     def prepare(self, function: FunctionRecord) -> None:
-        """Have the function's environment imported."""
+        """Have the function's environment imported; also before this is open."""
         self._zygote(function.environment)
 
     def start(self, container: str, token: str, function: FunctionRecord, version: int = 0) -> None:
@@ -117,7 +122,7 @@ class LocalEngine:
         zygote.containers[container] = 0
         self._of[container] = zygote
         resources = function.spec.resources
-        launch = control.Launch(container, token, resources.memory_mib << 20, function.id, version)
+        launch = control.Launch(container, token, self._address, resources.memory_mib << 20, function.id, version)
         if not resources.gpus:
             self._send(zygote, launch)
             return
@@ -256,7 +261,7 @@ class LocalEngine:
     # -- zygotes -----------------------------------------------------------------------------------
 
     def _zygote(self, environment: Environment) -> Zygote:
-        seed = control.Seed(environment, self._address, self._fresh, self._code_root, self._rejoin_seconds)
+        seed = control.Seed(environment, self._fresh, self._code_root, self._rejoin_seconds)
         zygote = self._zygotes.get(seed)
         if zygote is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -286,9 +291,14 @@ class LocalEngine:
 
     def _add(self, seed: control.Seed, its_control: socket.socket) -> Zygote:
         its_control.setblocking(False)
-        zygote = self._zygotes[seed] = Zygote(its_control, unused_since=self._loop.time())
-        self._loop.add_reader(its_control, self._read, seed, zygote)
+        zygote = self._zygotes[seed] = Zygote(its_control)
+        if self._is_open:
+            self._listen(seed, zygote)
         return zygote
+
+    def _listen(self, seed: control.Seed, zygote: Zygote) -> None:
+        zygote.unused_since = self._loop.time()
+        self._loop.add_reader(zygote.control, self._read, seed, zygote)
 
     def _send(self, zygote: Zygote, packet: control.Packet) -> None:
         zygote.outgoing.append(control.encode(packet))
