@@ -177,9 +177,9 @@ def test_importing_upswell_is_light() -> None:
 
 
 def test_the_root_zygote_is_forked_before_the_imports_of_either_side() -> None:
-    assert imported_by("import upswell.server.__main__", ["asyncio", "upswell.sdk", "upswell.core"]) == []
+    assert imported_by("import upswell.engines.local", ["asyncio", "pathlib", "upswell.sdk", "upswell.core"]) == []
 
 
 def test_a_private_server_starts_without_what_it_does_not_do() -> None:
-    others = ["apsw", "cronsim", "zoneinfo", "tempfile", "upswell.code", "upswell.sdk"]
+    others = ["apsw", "argparse", "cronsim", "pathlib", "zoneinfo", "tempfile", "upswell.code", "upswell.sdk"]
     assert imported_by("import upswell.server.serve, upswell.stores.memory", others) == []

@@ -6,11 +6,15 @@ environment says, which is how a lease is told by Ray what it may use.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..spec import Gpu
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -54,10 +58,13 @@ class Devices:
         self._free = {name: None for name in self._kinds if name in self._free or name in held}
 
 
-def found(environment: Mapping[str, str], root: Path = Path("/")) -> Devices:
+def found(environment: Mapping[str, str], machine: str | os.PathLike[str] = "/") -> Devices:
     """The GPUs that this process may use: those that the environment names, or else those that have a device file."""
-    if VISIBLE not in environment and not (root / "dev/nvidiactl").exists():
+    if VISIBLE not in environment and not os.path.exists(os.path.join(machine, "dev/nvidiactl")):
         return Devices({})
+    from pathlib import Path  # by few, and engines are made early
+
+    root = Path(machine)
     of_minor = {minor: kinds for minor, kinds in _models(root) if (root / f"dev/nvidia{minor}").exists()}
     if not of_minor:
         numbers = sorted(int(path.name[6:]) for path in (root / "dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())

@@ -6,49 +6,78 @@ With `--home DIRECTORY` it is a server that keeps what it is given, until a sign
 
 from __future__ import annotations
 
-import argparse
+import gc
 import os
 import resource
 import socket
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..engine import Engine
-from ..engines.local import REJOIN_SECONDS, LocalEngine
-from ..engines.spawn import SpawnEngine
-from ..home import Serving
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
 
-ENGINES = {"local": LocalEngine, "spawn": SpawnEngine}
+    from ..engine import Engine
+    from ..engines.local import LocalEngine
+    from ..home import Serving
+    from ..spec import FunctionRecord
+
+ENGINES = ("local", "spawn")
 ON_A_CLUSTER = "ray"  # for a server with a home only
+PEEK_BYTES = 64 << 10  # of what the first client has said already
 
 
 def main() -> None:
     """Run a server."""
-    arguments = read_arguments()
+    gc.disable()  # until everything is imported: collections take a tenth of that time, and find nothing
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if arguments.home is not None:
-        sys.exit(serve_in(arguments.home.absolute(), arguments))
+    if sys.argv[1:2] == ["--client-fd"]:
+        serve_client(socket.socket(fileno=int(sys.argv[2])))
+        os._exit(0)  # everything is closed, and who waits need not wait until modules are taken apart
+    arguments = read_arguments()
+    sys.exit(serve_in(arguments.home.absolute(), arguments))
+
+
+def serve_client(client: socket.socket) -> None:
+    """Be the private server of the program at the other end."""
     # Forked before anything here starts a thread or a loop: see engines/local.py.
-    engine = ENGINES[engine_name(arguments.engine)](None)
+    engine = local_engine("")
+    for function in declared(client):
+        engine.prepare(function)  # so that the user's code is imported beside what follows
     from ..stores.memory import MemoryStore
     from .serve import serve_private
 
-    serve_private(engine, MemoryStore(), socket.socket(fileno=arguments.client_fd))
-    sys.exit(0)
+    _collect_again()
+    serve_private(engine, MemoryStore(), client)
+
+
+def declared(client: socket.socket) -> list[FunctionRecord]:
+    """What the client has declared by now. All of it stays where it is, for the server to read."""
+    from ..wire.codec import Decoder, ProtocolError
+    from ..wire.messages import Declare
+
+    try:
+        frames = Decoder().feed(client.recv(PEEK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except (OSError, ProtocolError):
+        return []  # nothing was said yet, or what the server will complain of
+    return [message.function for message, _ in frames if isinstance(message, Declare)]
 
 
 def read_arguments() -> argparse.Namespace:
-    """The command line."""
+    """The command line of a server with a home."""
+    import argparse
+    from pathlib import Path
+
+    from ..engines.local import REJOIN_SECONDS
+
     parser = argparse.ArgumentParser(prog="python -m upswell.server", description=__doc__)
-    kind = parser.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--client-fd", type=int, help="descriptor of the socket of the first client")
-    kind.add_argument("--home", type=Path, help="the directory that the server keeps its state in")
+    parser.add_argument("--home", type=Path, required=True, help="the directory that the server keeps its state in")
     parser.add_argument(
         "--engine",
         default="",
         help="how containers start: local (forked from a process that has done the imports), spawn (each imports), "
-        "or with --home ray (as local, on the nodes of a Ray cluster)",
+        "or ray (as local, on the nodes of a Ray cluster)",
     )
     parser.add_argument(
         "--rejoin-seconds",
@@ -66,13 +95,18 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def engine_name(chosen: str) -> str:
-    """The engine that was chosen, or else that of the environment; ends the process where there is none of the name."""
+def local_engine(chosen: str, *arguments: Any) -> LocalEngine:
+    """Make the engine that was chosen, or else that of the environment; ends the process where there is none of the
+    name.
+    """
+    from ..engines.local import LocalEngine
+    from ..engines.spawn import SpawnEngine
+
     name = chosen or os.environ.get("UPSWELL_ENGINE") or "local"
     if name not in ENGINES:
         print(f"upswell: there is no engine {name!r}: UPSWELL_ENGINE is one of {', '.join(ENGINES)}", file=sys.stderr)
         sys.exit(2)
-    return name
+    return (SpawnEngine if name == "spawn" else LocalEngine)(*arguments)
 
 
 def _engine(directory: Path, arguments: argparse.Namespace, serving: Serving) -> Engine:
@@ -80,7 +114,7 @@ def _engine(directory: Path, arguments: argparse.Namespace, serving: Serving) ->
     name = arguments.engine or serving.engine or os.environ.get("UPSWELL_ENGINE", "")
     code_root = directory / "code" / "trees"
     if name != ON_A_CLUSTER:
-        return ENGINES[engine_name(name)](code_root, directory, arguments.rejoin_seconds)
+        return local_engine(name, code_root, directory, arguments.rejoin_seconds)
     from ..engines.ray.engine import Cluster, RayEngine, prefix_of
 
     return RayEngine(
@@ -118,6 +152,7 @@ def serve_in(directory: Path, arguments: argparse.Namespace) -> int:
         from .log import begin_log
         from .serve import serve_home
 
+        _collect_again()
         begin_log(directory, in_background=arguments.background)
         serve_home(engine, SqliteStore, directory, serving, notice)
     except Error as error:
@@ -125,6 +160,12 @@ def serve_in(directory: Path, arguments: argparse.Namespace) -> int:
         notice.failed(str(error))
         return 1
     return 0
+
+
+def _collect_again() -> None:
+    """Everything is imported, and stays."""
+    gc.freeze()
+    gc.enable()
 
 
 if __name__ == "__main__":

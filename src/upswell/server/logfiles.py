@@ -12,12 +12,15 @@ import re
 from collections.abc import Iterator
 from hashlib import blake2s
 from itertools import chain
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
 
 from ..wire.messages import LogEntry
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE_BYTES = 8 << 20  # a file that has reached this is ended
 FILES_OF_AN_APP = 4

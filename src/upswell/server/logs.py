@@ -12,14 +12,17 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..wire import messages as m
 from .connections import Connection
 from .logfiles import LogFiles, encode
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UNWRITTEN_BYTES = 16 << 20  # that the disk is behind; beyond it lines are left out
 UNREAD_BYTES = 4 << 20  # that who follows is behind; likewise

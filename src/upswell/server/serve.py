@@ -10,7 +10,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock
@@ -37,8 +36,12 @@ from .runtime import Runtime
 from .timetable import Timetable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .front import Front
     from .notice import Notice
+
+    OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None]], Store]
 
 BACKLOG = 1024  # containers that may be dialling at the same moment
 CONTAINERS, CODE, LOGS = "containers.sock", "code", "logs"  # in the server's home
@@ -47,8 +50,6 @@ RETIRE_LOOK_SECONDS = 0.01
 SWEEP_SECONDS = 60.0
 
 log = logging.getLogger("upswell.server")
-
-OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None]], Store]
 
 
 class Server:
