@@ -10,21 +10,24 @@ The list of a tree's files is a file itself, and its digest is that of the tree:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 from .errors import InvalidError, NotFoundError
-from .spec import code_digest, require
+from .spec import MAX_TIMEOUT_SECONDS, code_digest, require
 from .wire.codec import Bytes, ProtocolError
 
 MAX_PATH_CHARACTERS = 1000
+KEPT_SECONDS = MAX_TIMEOUT_SECONDS  # that a tree is kept unused: no input that has begun in it runs for longer
 MODE_FILE = 0o500  # not to be written to; what a package runs as a program may be among them
 MODE_FOLDER = 0o700  # Python keeps byte code beside a module
 
@@ -51,7 +54,7 @@ class CodeStore:
         """Keep a file; `ProtocolError` where the digest is not that of the content."""
         if sha256(content).hexdigest() != digest:
             raise ProtocolError(f"{len(content):,} bytes came as the file {digest[:64]!r}, which they are not")
-        if self._has(digest):
+        if self._has(digest, wanted=True):
             return
         descriptor, name = tempfile.mkstemp(dir=self._unfinished)
         with open(descriptor, "wb") as file:
@@ -61,7 +64,7 @@ class CodeStore:
 
     def missing(self, digests: Iterable[str]) -> list[str]:
         """Those of which the file is not here, in their order and once."""
-        return [digest for digest in dict.fromkeys(digests) if not self._has(digest)]
+        return [digest for digest in dict.fromkeys(digests) if not self._has(digest, wanted=True)]
 
     def make_tree(self, files: Sequence[tuple[str, str]]) -> str:
         """The digest of the tree of these paths and digests, which is there when this returns.
@@ -75,6 +78,7 @@ class CodeStore:
             raise NotFoundError(f"the content of {paths[0]} was not sent ({len(lacking)} files are missing)")
         digest = code_digest(files)
         if self.path(digest).is_dir():
+            os.utime(self.path(digest))
             return digest
         self.put(digest, msgspec.json.encode(files))
         tree = Path(tempfile.mkdtemp(dir=self._unfinished))
@@ -115,6 +119,24 @@ class CodeStore:
         """The folder of a tree."""
         return self.trees / digest
 
+    def sweep(self, used: Collection[str]) -> Iterator[None]:
+        """Let go of trees that have not been among the `used` for a day, and of files that no tree has; a little in
+        each step. For the one process that puts things here, in the thread that does.
+        """
+        for tree in [self.path(name) for name in os.listdir(self.trees)]:
+            yield
+            if tree.name in used:
+                os.utime(tree)
+            elif _is_old(tree.stat()):
+                gone = self._unfinished / f"{tree.name}.gone"
+                tree.rename(gone)  # first, so that whenever this is cut short nobody finds half of it
+                yield from _remove(gone)
+        for file in [self._files / name for name in os.listdir(self._files)]:
+            yield
+            found = file.stat()
+            if found.st_nlink == 1 and _is_old(found) and not self.path(file.name).is_dir():
+                file.unlink()
+
     def _listed(self, tree: str) -> list[tuple[str, str]]:
         try:
             files = msgspec.json.decode(self.content(tree), type=list[tuple[str, str]])
@@ -133,8 +155,13 @@ class CodeStore:
         mark.parent.mkdir(MODE_FOLDER, parents=True, exist_ok=True)
         mark.write_text(boot)
 
-    def _has(self, digest: str) -> bool:
-        return _DIGEST.fullmatch(digest) is not None and (self._files / digest).exists()
+    def _has(self, digest: str, *, wanted: bool = False) -> bool:
+        """Whether the file is here; one that is `wanted` will be for a time."""
+        if _DIGEST.fullmatch(digest) is None or not (self._files / digest).exists():
+            return False
+        if wanted:
+            os.utime(self._files / digest)
+        return True
 
 
 def check_files(files: Sequence[tuple[str, str]]) -> None:
@@ -151,6 +178,23 @@ def check_files(files: Sequence[tuple[str, str]]) -> None:
         before = path
     for path, _ in files:
         require(path not in folders, f"{path!r} is both a file and a folder")
+
+
+def _is_old(found: os.stat_result) -> bool:
+    return time.time() - found.st_mtime > KEPT_SECONDS
+
+
+def _remove(folder: Path) -> Iterator[None]:
+    """A folder with all that is in it, file by file. What somebody puts there meanwhile stays until the next start."""
+    for root, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            yield
+            os.unlink(os.path.join(root, name))
+        for name in folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(root, name))
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
 
 
 def _boot() -> str:

@@ -1,13 +1,14 @@
 """Files and trees of code as a server keeps them: whole, as their digests say, and nowhere but in their folder."""
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from upswell.code import CodeStore
+from upswell.code import KEPT_SECONDS, CodeStore
 from upswell.errors import InvalidError, NotFoundError
 from upswell.spec import code_digest
 from upswell.wire.codec import ProtocolError
@@ -125,6 +126,57 @@ def test_several_threads_make_the_same_tree(code: CodeStore) -> None:
     with ThreadPoolExecutor(8) as threads:
         (name,) = {*threads.map(make, range(16))}
     assert len(list((code.path(name) / "package").iterdir())) == 50
+
+
+def test_what_nobody_has_used_for_a_day_goes(code: CodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    used, unused = put(code, {"a.py": b"a", "b.py": b"b"}), put(code, {"a.py": b"a", "c/d.py": b"d"})
+    trees = [code.make_tree(files) for files in (used, unused)]
+    put(code, {"alone.py": b"alone"})
+    list(code.sweep({trees[0]}))
+    assert code.has_tree(unused) and not code.missing(digest for _, digest in unused), "not before its time"
+    monkeypatch.setattr("upswell.code.KEPT_SECONDS", -1.0)
+    list(code.sweep({trees[0]}))
+    assert code.has_tree(used) and not code.has_tree(unused)
+    assert code.lacking(trees[0]) == []
+    assert code.missing([digest(b"a"), digest(b"b")]) == []
+    gone = [digest(b"d"), digest(b"alone"), trees[1]]
+    assert code.missing(gone) == gone
+    assert not list(code._unfinished.iterdir())
+
+
+def test_what_is_used_again_is_kept_for_another_day(code: CodeStore) -> None:
+    files = put(code, {"a.py": b"a"})
+    tree = code.make_tree(files)
+    long_ago = time.time() - 2 * KEPT_SECONDS
+    for use in (lambda: code.make_tree(files), lambda: list(code.sweep({tree}))):
+        os.utime(code.path(tree), (long_ago, long_ago))
+        use()
+        list(code.sweep(()))
+        assert code.has_tree(files)
+    put(code, {"alone.py": b"alone"})
+    os.utime(code._files / digest(b"alone"), (long_ago, long_ago))
+    assert code.missing([digest(b"alone")]) == []
+    list(code.sweep(()))
+    assert code.missing([digest(b"alone")]) == [], "who was told that it is here need not send it"
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_a_sweep_that_is_cut_short_leaves_no_half_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    code = CodeStore(tmp_path / "code")
+    files = put(code, {"a.py": b"a", "b/c.py": b"c", "b/d.py": b"d"})
+    tree = code.make_tree(files)
+    monkeypatch.setattr("upswell.code.KEPT_SECONDS", -1.0)
+    for _ in zip(range(steps), code.sweep(()), strict=False):
+        pass
+    again = CodeStore(tmp_path / "code")
+    for path, content in (("a.py", b"a"), ("b/c.py", b"c"), ("b/d.py", b"d")):
+        if again.has_tree(files):
+            assert (again.path(tree) / path).read_bytes() == content
+    assert not list(again._unfinished.iterdir())
+    put(again, {"a.py": b"a", "b/c.py": b"c", "b/d.py": b"d"})
+    assert again.make_tree(files) == tree
 
 
 def test_what_was_half_done_is_gone_at_the_next_start(tmp_path: Path) -> None:

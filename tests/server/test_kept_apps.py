@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from upswell.server import runtime
+from upswell import code
+from upswell.server import runtime, serve
 from upswell.spec import AutoscalerSettings, FunctionRecord, Limits, Period, SettingsUpdate, code_digest
 from upswell.wire import messages as m
 
@@ -334,6 +335,29 @@ async def test_code_is_sent_once_and_held_to_its_digest(home: Path) -> None:
     tree.rmdir()
     async with stage(home=home):
         assert (tree / "main.py").read_bytes() == content, "the store has it too"
+
+
+async def test_code_that_is_not_served_goes_and_is_there_again_when_it_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(home=home) as here:
+        trees = []
+        for content in (b"print(1)", b"print(2)"):
+            digest = sha256(content).hexdigest()
+            files = (("main.py", digest),)
+            trees.append(home / "code" / "trees" / code_digest(files))
+            function = record("f")
+            function = replace(function, environment=replace(function.environment, code=code_digest(files)))
+            await here.client.send(m.PutFile(digest), payload=content)
+            await here.client.send(m.Deploy(2, "ap-new", "census", (function,), files))
+            assert (await here.client.expect(m.Deployed))[0].error is None
+        monkeypatch.setattr(code, "KEPT_SECONDS", -1.0)
+        here.clock.advance(serve.CODE_SWEEP_SECONDS)
+        await here.until(lambda: not trees[0].exists())
+        assert (trees[1] / "main.py").read_bytes() == b"print(2)"
+        await here.client.send(m.Rollback(3, "census"))
+        assert (await here.client.expect(m.Deployed))[0].version == 3
+        assert (trees[0] / "main.py").read_bytes() == b"print(1)", "the store has it"
 
 
 async def neighbour(home: Path) -> Peer:

@@ -6,7 +6,7 @@ after a restart. Ids of an app's functions are the same in all its versions, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -118,6 +118,11 @@ class AppService:
         """Take a file."""
         self._where_apps_are_kept().put(digest, content)
 
+    def sweep_code(self) -> Iterator[None]:
+        """Let go, step by step, of code that no app that is served and no container has: it is in the store too."""
+        records = [*self._dispatcher.functions.values(), *(one.record for one in self._dispatcher.containers.values())]
+        return self._where_apps_are_kept().sweep({record.environment.code for record in records})
+
     def _where_apps_are_kept(self) -> CodeStore:
         if self._code is None:
             raise ProtocolError("this server ends with its client, and keeps no apps: start one by `upswell serve`")
@@ -179,6 +184,7 @@ class AppService:
             return
         earlier = self._dispatcher.store.version(known.id, number)
         assert earlier is not None, "numbers have no gaps"
+        self._restore_code(earlier)
         tag = earlier.tag or f"as version {number}"
         version = replace(earlier, number=latest + 1, tag=tag, deployed_at=self._dispatcher.ledger.now())
         version = following(self._served_version(known), version)
@@ -394,15 +400,15 @@ class AppService:
             self._dispatcher.apps[app.id] = app
             if not app_record.detached:
                 self._names[app_record.name] = app
-            if self._code is not None and version.files and not self._code.has_tree(version.files):
-                self._restore_code(version)
+            self._restore_code(version)
             for record in chain(version.functions, derived_of.get(app.id, ())):
                 app.functions[record.id] = self._dispatcher.functions[record.id] = record
                 self._schedule(record, version.deployed_at, fires.get(record.id))
 
     def _restore_code(self, version: Version) -> None:
         """Its files are in the store, whatever has become of the tree."""
-        assert self._code is not None
+        if self._code is None or not version.files or self._code.has_tree(version.files):
+            return
         for digest in self._code.missing(digest for _, digest in version.files):
             self._code.put(digest, self._dispatcher.store.file(digest))
         self._code.make_tree(version.files)

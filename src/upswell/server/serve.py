@@ -9,7 +9,9 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock
@@ -48,6 +50,8 @@ CONTAINERS, CODE, LOGS = "containers.sock", "code", "logs"  # in the server's ho
 RETIRE_SECONDS = 10.0  # for exit hooks, when a server with a home ends; containers that take longer are killed
 RETIRE_LOOK_SECONDS = 0.01
 SWEEP_SECONDS = 60.0
+CODE_SWEEP_SECONDS = 3600.0
+CODE_SWEPT_AT_ONCE = 100  # files and trees, in one turn of the loop
 
 log = logging.getLogger("upswell.server")
 
@@ -160,6 +164,7 @@ class Server:
         self._rejoining.recovered(tuple(recovered(snapshot)))
         self._timetable.begin()
         self._sweep()
+        self._sweep_code(self._services.apps.sweep_code())
 
     async def _retire(self) -> None:
         """Let containers run their exit hooks; what is kept goes on when the home is served again."""
@@ -175,6 +180,13 @@ class Server:
         """Let go of what was kept long enough, now and again and again."""
         self._store.sweep(self._services.dispatcher.ledger.now(), lambda: None)
         self._clock.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _sweep_code(self, steps: Iterator[None]) -> None:
+        """The same for code, a little in each turn of the loop."""
+        if sum(1 for _ in islice(steps, CODE_SWEPT_AT_ONCE)) == CODE_SWEPT_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._sweep_code, steps)
+        else:
+            self._clock.call_later(CODE_SWEEP_SECONDS, lambda: self._sweep_code(self._services.apps.sweep_code()))
 
     def _greet_first(self, connection: Connection, hello: m.Hello) -> Peer | None:
         return self._welcome(connection, NEIGHBOUR, self.ended.set)
