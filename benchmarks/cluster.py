@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks import report, server_cost
 from benchmarks.harness import OURS, Figures, Measure, Result, Target
 
@@ -103,6 +105,11 @@ class Cluster:
         self._said.write(line + "\n")
         self._said.flush()
         self._heard.readline()
+
+    def rest(self) -> None:
+        """Wait until the workers of one contender are gone, which would slow the next one."""
+        program = psutil.Process(self._program.pid)
+        wait_for(lambda: not any(one.name().startswith("ray::") for one in program.children(recursive=True)))
 
     def close(self) -> None:
         self._said.close()
@@ -274,6 +281,7 @@ def main() -> None:
         try:
             with joined(cluster.address) as ray:
                 measure_all(ray, found)
+            cluster.rest()
             with server(folder, cluster.address) as process:
                 measure_all(Upswell(cluster, process), found)
         finally:

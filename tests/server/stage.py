@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from upswell.capacity import Capacity
 from upswell.clock import ManualClock
-from upswell.engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Report
+from upswell.engine import CapacityChanged, ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Report
 from upswell.errors import Error
 from upswell.home import SOCKET, Serving
 from upswell.server.front import Front
@@ -47,11 +47,13 @@ class PlayedEngine:
 
     tokens: dict[str, str] = field(default_factory=dict)  # of containers that were started and have not ended
     functions: dict[str, str] = field(default_factory=dict)
+    records: list[FunctionRecord] = field(default_factory=list)  # of those that were started, as they were
     killed: list[str] = field(default_factory=list)
     dying: set[str] = field(default_factory=set)  # of those that were killed, whose end is about to be reported
     found: list[ContainerFound] = field(default_factory=list)  # what an earlier one has left
     address: str = ""
     crosses_machines: bool = False
+    has: Capacity = Capacity(2.0, 1 << 40)  # noqa: RUF009 - frozen
 
     async def open(self, address: str, report: Report) -> list[ContainerFound]:
         self.address, self._report = address, report
@@ -66,6 +68,7 @@ class PlayedEngine:
     def start(self, container: str, token: str, function: FunctionRecord, version: int = 0) -> None:
         self.tokens[container] = token
         self.functions[container] = function.id
+        self.records.append(function)
 
     def kill(self, container: str) -> None:
         self.killed.append(container)
@@ -86,6 +89,11 @@ class PlayedEngine:
         """There is no room for the container yet."""
         self._report(ContainerDelayed(container, reason))
 
+    def grow(self, capacity: Capacity) -> None:
+        """There are other nodes."""
+        self.has = capacity
+        self._report(CapacityChanged())
+
     def cpu_seconds(self, container: str) -> float | None:
         return None
 
@@ -96,7 +104,7 @@ class PlayedEngine:
         return None
 
     def capacity(self) -> Capacity:
-        return Capacity(2.0, 1 << 40)
+        return self.has
 
     async def close(self) -> None:
         for container in list(self.tokens):

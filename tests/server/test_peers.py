@@ -4,10 +4,12 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec import structs
 
+from upswell.capacity import Capacity
 from upswell.operations import QueueGet, QueuePut
 from upswell.server import connections, objects, runtime
-from upswell.spec import AutoscalerSettings
+from upswell.spec import AutoscalerSettings, FunctionSpec, Gpu, Resources
 from upswell.wire import messages as m
 from upswell.wire.buffers import Block
 from upswell.wire.codec import encode
@@ -266,6 +268,27 @@ async def test_a_container_that_waits_for_room_is_told_of(here: Stage, caplog: p
     assert "ap-1/f: no node has cpu=8" in caplog.text
     await here.container(name)
     assert await works(here), "and starts when there is some"
+
+
+async def test_who_must_have_more_than_there_is_room_for_is_told_and_gets_it_when_there_is(
+    here: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    one_gpu = FunctionSpec(settings=AutoscalerSettings(min_containers=2), resources=Resources(gpus=(Gpu("T4"), Gpu())))
+    here.engine.grow(Capacity(2.0, 1 << 40, gpus={"": 1, "T4": 1}))
+    await here.client.send(m.OpenApp("ap-2", "app", [structs.replace(record("h", "ap-2"), spec=one_gpu)]))
+    await here.client.expect(m.AppOpened)
+    await here.started("ap-2/h")
+    here.clock.advance(5.1)
+    log, _ = await here.client.expect(m.Log)
+    words = (
+        "there is room for 1 of its containers, and there should be 2: each asks for gpu=T4 or any, and free are 0 of"
+    )
+    assert (log.function, log.container, log.stream) == ("h", "", 2) and words in log.text
+    assert f"ap-2/h: {words}" in caplog.text
+    here.engine.grow(Capacity(4.0, 1 << 40, gpus={"": 2, "T4": 1, "L4": 1}))
+    await here.until(lambda: list(here.engine.functions.values()).count("ap-2/h") == 2)
+    given = [function.spec.resources.gpus for function in here.engine.records if function.id == "ap-2/h"]
+    assert given == [(Gpu("T4"),), (Gpu(),)], "each has one of the alternatives"
 
 
 async def test_shared_memory_that_nobody_wants_is_let_go(here: Stage) -> None:

@@ -251,6 +251,8 @@ class Player:
                 return f"forget {call} {first}:" if "forget" in self.shown else ""
             case c.FinishCall(call):
                 return f"finish {call}"
+            case c.Complain(function, reason):
+                return f"complain of {function}: {reason}"
             case c.Sample(containers=containers):
                 who = " ".join(self.containers[container] for container in containers)
                 return f"sample {who}" if "sample" in self.shown else ""

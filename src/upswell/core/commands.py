@@ -149,6 +149,13 @@ class FinishCall(msgspec.Struct, frozen=True, gc=False):
     call: str
 
 
+class Complain(msgspec.Struct, frozen=True, gc=False):
+    """For some seconds there has been no room for as many containers as there must be: say so, once."""
+
+    function: str
+    reason: str
+
+
 class Sample(msgspec.Struct, frozen=True, gc=False):
     """Measure CPU time of these containers, the memory of one, and the node; answer with `UsageSampled`."""
 
@@ -173,5 +180,6 @@ Command = (
     | RememberAttempts
     | ForgetSegment
     | FinishCall
+    | Complain
     | Sample
 )

@@ -88,6 +88,18 @@ class Node(msgspec.Struct):
             return resources
         return replace(resources, gpus=tuple(Gpu("", gpu.count) for gpu in resources.gpus if self.may_grow))
 
+    def left(self, resources: Resources) -> str:
+        """What nobody has reserved of that which such a container asks for, for people."""
+        left = []
+        if resources.cpu:
+            left.append(f"{self.cores - self.reserved_cpu:g} of {self.cores:g} cpus")
+        if resources.memory_mib:
+            left.append(f"{(self.memory_total - self.reserved_memory) // MIB} of {self.memory_total // MIB} MiB")
+        for gpu in self._counted(resources).gpus:
+            count = (self.gpus or {}).get(gpu.kind, 0)
+            left.append(f"{self._gpus_left(gpu, NOTHING)} of {count} {gpu.kind or 'GPUs'}")
+        return ", ".join(left)
+
     def room(self, resources: Resources, without: Resources = NOTHING) -> int | None:
         """How many more such containers fit, `without` one that is there; `None` if they reserve nothing."""
         rooms = []

@@ -54,8 +54,8 @@ class Pool:
         return self.queue.waiting + len(self.queue.delayed) + self.containers.unstarted
 
     def is_short_of_room(self) -> bool:
-        """Whether it would have more containers if the node had the memory, or room for what they reserve."""
-        return not self.removed and self.scaling.decision.rule in ("memory", "resources")
+        """Whether it would have more containers if the nodes had room for them."""
+        return not self.removed and self.scaling.is_short_of_room
 
     # -- what happens to the function ------------------------------------------------------------------
 
@@ -365,7 +365,7 @@ class Pool:
         queue.release_delayed(now)
         self.scaling.shed(now, out)
         matching.grant(now, out)
-        moments = [self.scaling.scale(now, out)]
+        moments = [self.scaling.scale(now, out), self.scaling.complain(now, out)]
         if queue.waiting:
             # Others start, or none can or should be: what waits may go beyond the target.
             matching.grant(now, out, beyond_target=True)

@@ -13,7 +13,7 @@ from ..spec import FunctionSpec, SettingsUpdate
 from . import autoscaler
 from .agenda import NEVER
 from .autoscaler import Decision, Estimates, Load, Policy, Rollout
-from .commands import Command
+from .commands import Command, Complain
 from .containers import Containers
 from .events import FunctionDeclared
 from .model import Container, State
@@ -21,6 +21,8 @@ from .placement import Node
 from .queue import Queue
 from .sampling import Sampling
 from .starts import Starts
+
+SHORT_SECONDS = 5.0  # for so long there must be no room before anybody is told: others may end
 
 
 class Scaling:
@@ -51,6 +53,7 @@ class Scaling:
         self._policy = policy
         self._new_id = new_id
         self._has_spare = False  # one more than needed has been started, to be exchanged for an outdated one
+        self._short_since = NEVER  # there is no room for as many as there must be; -NEVER once that was said
 
     def declare(self, event: FunctionDeclared, now: float, out: list[Command]) -> None:
         """Go by another declaration; containers of another version are outdated."""
@@ -117,6 +120,32 @@ class Scaling:
                 return longest_idle.idle_since + patience
             containers.drain(longest_idle, f"idle for {patience:g} s: {self.decision.words}", now, out)
             missing += 1
+        return NEVER
+
+    @property
+    def is_short_of_room(self) -> bool:
+        """Whether there would be more containers if there were the memory, or room for what they reserve."""
+        return self.decision.rule in ("memory", "resources")
+
+    def complain(self, now: float, out: list[Command]) -> float:
+        """Say it where there has long been no room for the least that there must be. Returns when to look again."""
+        if not self.is_short_of_room:
+            self._short_since = NEVER
+            return NEVER
+        least = max(self.settings.floor, int(self._queue.waiting > 0))
+        if self.decision.containers >= least:
+            self._short_since = NEVER
+        elif self._short_since == NEVER:
+            self._short_since = now
+        due = self._short_since + SHORT_SECONDS
+        if now < due:
+            return due
+        if self._short_since > -NEVER:
+            self._short_since = -NEVER
+            asked, left = self.spec.resources, self._node.left(self.spec.resources)
+            lack = f"each asks for {asked}, and free are {left}" if left else self.decision.words
+            room = f"there is room for {self.decision.containers} of its containers, and there should be {least}"
+            out.append(Complain(self._function, f"{room}: {lack}"))
         return NEVER
 
     @property

@@ -28,7 +28,7 @@ def show(log: Log) -> None:
     lines = re.findall(r"[^\n]*\n|[^\n]+", log.text)  # a line ends at a newline, and not at a form feed or the like
     with _writing:
         _speakers.add(speaker)
-        label = f"[{log.function} {log.container}] " if len(_speakers) > 1 else ""
+        label = f"[{log.function} {log.container}".rstrip() + "] " if len(_speakers) > 1 else ""
         before = _unfinished.pop(log.stream, None)
         text = label.join(lines) if before == speaker else "\n" * (before is not None) + label + label.join(lines)
         if not log.text.endswith("\n"):

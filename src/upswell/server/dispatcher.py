@@ -190,6 +190,16 @@ class Dispatcher:
             case c.RememberAttempts(call=call, position=position, failures=failures, losses=losses):
                 if self._is_kept(call):
                     self.ledger.decided(s.PutAttempts(call, position, failures, losses))
+            case c.Complain(function=function, reason=reason):
+                self._complain(function, reason)
+
+    def _complain(self, function: str, reason: str) -> None:
+        """Something keeps the function from what it must have: who uses it hears of it, and who looks at the log."""
+        log.warning("%s: %s", function, reason)
+        app = self.apps.get(app_of(function))
+        if app is not None and app.opener is not None:
+            app.opener.send(m.Log(app.id, self.functions[function].label, "", 2, f"{reason}\n"))
+        self.say(reason, function=function)
 
     def _kill(self, container: str, reason: str) -> None:
         if (served := self.containers.get(container)) is not None:
