@@ -56,6 +56,7 @@ SERVER_COST = Measure(
 )
 # In this order: at the first there is no lease yet, and at the last a node is lost.
 MEASURES = (FROM_ZERO, NOOP_MAP, WARM_CALL, SERVER_COST, NODE_KILLED)
+AGENTS = ("ray::Dashboard", "ray::RuntimeEnv")  # Ray's own processes on each node, which stay
 Contenders = dict[str, Figures]
 
 
@@ -108,8 +109,11 @@ class Cluster:
 
     def rest(self) -> None:
         """Wait until the workers of one contender are gone, which would slow the next one."""
-        program = psutil.Process(self._program.pid)
-        wait_for(lambda: not any(one.name().startswith("ray::") for one in program.children(recursive=True)))
+        wait_for(lambda: not self._workers())
+
+    def _workers(self) -> list[str]:
+        names = [process.name() for process in psutil.Process(self._program.pid).children(recursive=True)]
+        return [name for name in names if name.startswith("ray::") and not name.startswith(AGENTS)]
 
     def close(self) -> None:
         self._said.close()

@@ -196,6 +196,7 @@ BUGS = [
         "self.by_id[container.id] = container",
         REJOINING,
     ),
+    Bug("no room is waited for in silence", "core/scaling.py", "if self._short_since > -NEVER:", "if False:"),
     Bug("one container may have what all nodes have", "core/placement.py", "self.sizes or (Size", "(Size"),
     Bug("alternatives are all reserved", "core/placement.py", "if spec.resources.gpus else spec", "if False else spec"),
     Bug(
