@@ -150,8 +150,8 @@ class KeptServer:
         self.kill()
         return await self.start()
 
-    async def deploy(self, peer: Peer, name: str, most: int = 1, app: str = "kept", **concurrency: int) -> str:
-        """Serve this function of the code; its id."""
+    async def deploy(self, peer: Peer, name: str, most: int = 1, others: Sequence[str] = (), **concurrency: int) -> str:
+        """Serve this function of the code, whose id is returned, and others that are like it."""
         environment = Environment(
             kind="script",
             origin=str(self.folder / "code.py"),
@@ -162,9 +162,12 @@ class KeptServer:
         )
         settings = AutoscalerSettings(max_containers=most, scaledown_window=60)
         spec = FunctionSpec(settings=settings, concurrency=Concurrency(**concurrency))
-        record = FunctionRecord(id=f"ap-{app}/{name}", app_name=app, name=name, spec=spec, environment=environment)
+        records = tuple(
+            FunctionRecord(id=f"ap-1/{one}", app_name="kept", name=one, spec=spec, environment=environment)
+            for one in (name, *others)
+        )
         self._requests += 1
-        await peer.send(m.Deploy(self._requests, f"ap-{app}", app, (record,), ()))
+        await peer.send(m.Deploy(self._requests, "ap-1", "kept", records, ()))
         deployed, _ = await peer.expect(m.Deployed)
         assert deployed.error is None
         return f"{deployed.app}/{name}"

@@ -174,6 +174,21 @@ async def test_a_lease_that_ray_has_lost_is_not_waited_for(scene: Scene) -> None
     assert "lease" in (await home.exit_of(name)).reason
 
 
+async def test_a_node_where_nobody_listens_is_gone(scene: Scene) -> None:
+    """Ray takes its time to find that out; until it has, its actors there count as alive."""
+    home = await scene.open()
+    name, container = await home.started(home.function("square", CODE))
+    process, session = process_of(scene), lease_of(home).link
+    assert session is not None and session._link is not None
+    process.suspend()
+    scene.cluster.close()
+    session._link.abort()
+    assert "the node is gone" in (await home.exit_of(name)).reason
+    process.resume()
+    await ended(process.pid)
+    await ended(container.process)
+
+
 async def test_the_process_that_asks_is_stopped_and_killed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_process, "AGAIN_SECONDS", 0.1)
     home = await scene.open()

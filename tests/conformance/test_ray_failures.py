@@ -29,7 +29,7 @@ MAPPING = """
     import sys
     import upswell
 
-    square = upswell.Function.from_name("also", "quick")
+    square = upswell.Function.from_name("kept", "quick")
     print("begun", flush=True)
     print(sum(square.map(range(2000))))
     for number in range(int(sys.argv[1])):
@@ -48,7 +48,7 @@ class Load:
 
     async def begin(self) -> None:
         self.client = await self.server.start()
-        self.function = await self.server.deploy(self.client, "nap", most=4)
+        self.function = await self.server.deploy(self.client, "nap", 3, others=["quick"])
         await self.more()
 
     async def more(self) -> None:
@@ -122,21 +122,25 @@ async def test_the_server_is_killed(load: Load) -> None:
 
 
 async def test_the_server_is_killed_while_a_program_waits(load: Load, tmp_path: Path) -> None:
-    await load.server.deploy(load.client, "quick", most=2, app="also")
     program = tmp_path / "program.py"
     program.write_text("\n".join(line[4:] for line in MAPPING.splitlines()))
     variables = {**os.environ, "UPSWELL_SERVER": f"unix:{load.server.home / 'server.sock'}"}
     running = await asyncio.create_subprocess_exec(
         sys.executable, str(program), "50", env=variables, stdout=asyncio.subprocess.PIPE
     )
-    assert running.stdout is not None
-    assert await soon(running.stdout.readline()) == b"begun\n"
-    load.client = await load.server.again()
-    assert await soon(running.stdout.readline()) == b"%d\n" % sum(x * x for x in range(2000))
-    assert await soon(running.stdout.readline()) == b"0\n"
-    load.client = await load.server.again()
-    assert (await soon(running.stdout.read())).split() == [b"%d" % (x * x) for x in range(1, 50)]
-    assert await running.wait() == 0
+    try:
+        assert running.stdout is not None
+        assert await soon(running.stdout.readline()) == b"begun\n"
+        load.client = await load.server.again()
+        assert await soon(running.stdout.readline()) == b"%d\n" % sum(x * x for x in range(2000))
+        assert await soon(running.stdout.readline()) == b"0\n"
+        load.client = await load.server.again()
+        assert (await soon(running.stdout.read())).split() == [b"%d" % (x * x) for x in range(1, 50)]
+        assert await soon(running.wait()) == 0
+    finally:
+        if running.returncode is None:
+            running.kill()
+            await running.wait()
     await load.check()
 
 
