@@ -26,6 +26,16 @@ async def soon(happens: Awaitable[T]) -> T:
         return await happens
 
 
+async def until_seen(condition: Callable[[], object]) -> None:
+    """Wait for what only looking tells."""
+
+    async def look() -> None:
+        while not condition():
+            await asyncio.sleep(0.02)
+
+    await soon(look())
+
+
 async def ended(process: int) -> None:
     """Wait for the end of a process that need not be ours."""
     try:

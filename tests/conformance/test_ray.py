@@ -15,7 +15,7 @@ from upswell.errors import ConnectionError, InvalidError
 from upswell.spec import FunctionRecord, FunctionSpec, Gpu, Resources
 
 from .cluster import IN_TIME, RayCluster, need_ray
-from .home import Home, ended, soon
+from .home import Home, ended, until_seen
 from .test_engines import SEEN, SQUARE, words_of
 
 need_ray()
@@ -48,16 +48,6 @@ def engine_of(home: Home) -> RayEngine:
     return home.engine
 
 
-async def until(condition: "object", home: Home) -> None:
-    """Wait for what is seen by looking only."""
-
-    async def wait() -> None:
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.05)
-
-    await soon(wait())
-
-
 async def test_containers_are_on_several_nodes_and_one_is_killed(home: Home, ray_cluster: RayCluster) -> None:
     engine, function = engine_of(home), asking(home, 1.0)
     names = [home.start(function) for _ in range(4)]
@@ -71,7 +61,7 @@ async def test_containers_are_on_several_nodes_and_one_is_killed(home: Home, ray
     assert all("lease" in one.reason and one.status == -signal.SIGKILL for one in home.exits)
     for one in home.exits:
         await ended(processes[one.container])
-    await until(lambda: engine.capacity().cores == 2, home)
+    await until_seen(lambda: engine.capacity().cores == 2)
     again = home.start(function)  # the other node is full
     (delay,) = await home.until(lambda: home.delays)
     assert delay.container == again and "cpu=1" in delay.reason and "of 2 cpus on 1 node 0 are free" in delay.reason
@@ -96,7 +86,7 @@ async def test_gpus_of_a_node_are_split_among_its_containers(home: Home, ray_clu
     engine, record = engine_of(home), home.function("seen", SEEN)
     assert engine.capacity().gpus == {}
     ray_cluster.do("add 2 3 T4")
-    await until(lambda: engine.capacity().gpus == {"": 3, "T4": 3}, home)
+    await until_seen(lambda: engine.capacity().gpus == {"": 3, "T4": 3})
 
     def having(*gpus: Gpu) -> FunctionRecord:
         return replace(record, spec=FunctionSpec(resources=Resources(cpu=0.5, gpus=gpus)))
@@ -113,7 +103,7 @@ async def test_gpus_of_a_node_are_split_among_its_containers(home: Home, ray_clu
     assert await (await home.container(waits)).run() == seen[1][0], "what one gave back another has"
     ray_cluster.do("kill -1")
     await home.exit_of(waits)
-    await until(lambda: engine.capacity().gpus == {}, home)
+    await until_seen(lambda: engine.capacity().gpus == {})
 
 
 async def test_a_lease_is_killed(home: Home, ray_cluster: RayCluster) -> None:
@@ -145,7 +135,7 @@ async def test_the_connection_to_ray_is_lost(home: Home) -> None:
     engine, function = engine_of(home), asking(home, 1.0)
     name, container = await home.started(function)
     os.kill(engine._ray._process.pid, signal.SIGKILL)
-    await until(lambda: not engine.nodes, home)
+    await until_seen(lambda: not engine.nodes)
     assert await container.run(3) == 9, "containers do not depend on it"
     _, other = await home.started(asking(home, 1.0))
     assert await other.run(4) == 16, "and once there is another, they start again"

@@ -13,9 +13,8 @@ from upswell.engines.ray.engine import Cluster, RayEngine
 from upswell.spec import FunctionSpec, Resources
 
 from .cluster import IN_TIME, RayCluster, need_ray
-from .home import Home
+from .home import Home, until_seen
 from .test_engines import SQUARE
-from .test_ray import until
 
 need_ray()
 pytestmark = IN_TIME
@@ -53,15 +52,15 @@ async def test_from_no_node_to_no_node(home: Home, monkeypatch: pytest.MonkeyPat
     names = [home.start(function) for _ in range(4)]
     containers = {name: await home.container(name) for name in names}
     assert [await containers[name].run(x) for x, name in enumerate(names)] == [0, 1, 4, 9]
-    await until(lambda: len(working()) == 2, home)
+    await until_seen(lambda: len(working()) == 2)
     kept = engine._in[names[0]].node
     others = [name for name in names if engine._in[name].node != kept]
     assert len(others) == 2
     for name in others:
         engine.kill(name)
-    await until(lambda: working() == {kept}, home)
+    await until_seen(lambda: working() == {kept})
     for name in set(names) - set(others):  # they had no work for longer than Ray lets a node idle
         assert await containers[name].run(5) == 25
         engine.kill(name)
-    await until(lambda: not working(), home)
+    await until_seen(lambda: not working())
     assert len(home.exits) == 4, "and nothing else has ended"

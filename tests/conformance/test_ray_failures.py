@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -18,7 +18,7 @@ from tests.server.stage import Peer
 from upswell.engines.ray.engine import prefix_of
 
 from .cluster import IN_TIME, RayCluster, need_ray
-from .home import soon
+from .home import soon, until_seen
 from .test_engines import words_of
 
 need_ray()
@@ -101,14 +101,6 @@ async def load(ray_cluster: RayCluster, tmp_path: Path) -> AsyncIterator[Load]:
     await one.end()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async def wait() -> None:
-        while not condition():
-            await asyncio.sleep(0.02)
-
-    await soon(wait())
-
-
 async def test_the_server_is_killed(load: Load) -> None:
     before, leases = {one.pid for one in load.containers()}, load.leases()
     for _ in range(2):
@@ -174,7 +166,7 @@ async def test_the_process_that_speaks_to_ray_is_killed_and_cut_off(load: Load) 
     assert first is not None
     first.kill()
     await load.more()
-    await until(lambda: (now := driver()) is not None and now.pid != first.pid)
+    await until_seen(lambda: (now := driver()) is not None and now.pid != first.pid)
     second = driver()
     assert second is not None
     second.suspend()

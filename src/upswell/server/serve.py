@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..clock import Clock
