@@ -191,6 +191,7 @@ class CallService:
 
     def collect(self, connection: Connection, message: m.Collect) -> None:
         """Send the outcomes of a spawned call: those of the wanted that are here, and each that comes."""
+        self._dispatcher.ledger.commit()  # what lingers of it is waited for now
         call, stop = message.call, None if message.stop < 0 else message.stop
         caller, record = self._dispatcher.calls.get(call), self._dispatcher.store.call(call)
         if record is not None and record.expired:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -189,7 +190,7 @@ class Dispatcher:
                 self._tell(container, m.CancelRange(number))
             case c.RememberAttempts(call=call, position=position, failures=failures, losses=losses):
                 if self._is_kept(call):
-                    self.ledger.decided(s.PutAttempts(call, position, failures, losses))
+                    self.ledger.decided(s.PutAttempts(call, position, failures, losses), may_linger=True)
             case c.Complain(function=function, reason=reason):
                 self._complain(function, reason)
 
@@ -256,7 +257,7 @@ class Dispatcher:
 
     def _forget(self, call: str, first: int, holders: tuple[str, ...]) -> None:
         if self._is_kept(call):
-            self.ledger.decided(s.DropInputs(call, first))
+            self.ledger.decided(s.DropInputs(call, first), may_linger=True)
         else:
             self.store.drop_inputs(call, first)
         for holder in holders:
@@ -314,7 +315,9 @@ class Dispatcher:
         if caller is None:
             outcome.kept.close()
         elif caller.kept:
-            self.ledger.decided(s.PutOutcome(call, outcome), lambda: self._show(call, caller, outcome))
+            nobody_waits = not any(connection.is_open for connection in caller.collectors)
+            show = partial(self._show, call, caller, outcome)
+            self.ledger.decided(s.PutOutcome(call, outcome), show, may_linger=nobody_waits)
         elif caller.kind == "spawn":
             self.store.put_outcome(call, outcome)
             for connection in caller.collectors:
@@ -355,7 +358,8 @@ class Dispatcher:
         if caller is None:
             return
         if caller.kept:
-            self.ledger.decided(s.FinishCall(call, self.ledger.now()), lambda: self._ended(call, caller))
+            ended = partial(self._ended, call, caller)
+            self.ledger.decided(s.FinishCall(call, self.ledger.now()), ended, may_linger=True)
         elif caller.kind != "spawn":
             del self.calls[call]
 

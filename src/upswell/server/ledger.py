@@ -1,7 +1,8 @@
 """What has to outlive the server, in which order: the one way to the store's lasting face.
 
 What comes from outside is offered, and acted upon once it is kept. What the core decides is gathered for a turn of the
-loop, committed as one step, and shown to the world once that is kept.
+loop, committed as one step, and shown to the world once that is kept. Where nobody waits for it, it may linger until
+something is offered, so that both reach the disk at once.
 """
 
 from __future__ import annotations
@@ -11,39 +12,49 @@ from collections.abc import Callable, Sequence
 
 from ..store import Answer, Store, Write
 
+LINGER_SECONDS = 0.01  # of what nobody waits for
+
 Show = Callable[[], None]
+Later = Callable[[float, Show], object]
 
 
 class Ledger:
-    """Writes to the store. `later` calls a function in the next turn of the loop (`loop.call_soon`); `now` tells the
-    moments that are kept, in seconds since the epoch.
+    """Writes to the store. `later` calls a function so many seconds from now (`loop.call_later`), with 0 in the next
+    turn of the loop; `now` tells the moments that are kept, in seconds since the epoch.
     """
 
-    def __init__(self, store: Store, later: Callable[[Show], object], now: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, later: Later, now: Callable[[], float] = time.time) -> None:
         self.now = now
         self._store = store
         self._later = later
         self._decided: list[Write] = []
         self._to_show: list[Show] = []
+        self._ends_in_turn = False  # this step is committed in the next turn
+        self._lingers = False  # ... or when it has lingered
 
     def offer(self, writes: Sequence[Write], answer: Answer) -> None:
         """Have all of it kept or refused, after what was decided so far."""
         self.commit()
         self._store.offer(writes, answer)
 
-    def decided(self, write: Write, show: Show | None = None) -> None:
+    def decided(self, write: Write, show: Show | None = None, *, may_linger: bool = False) -> None:
         """The write is part of this turn's step; `show` is called once that is kept."""
         self._decided.append(write)
-        self.in_turn(show or _nothing)
+        self._to_show.append(show or _nothing)
+        if not may_linger:
+            self._end_in_turn()
+        elif not self._lingers:
+            self._lingers = True
+            self._later(LINGER_SECONDS, self._have_lingered)
 
     def in_turn(self, show: Show) -> None:
         """Have `show` called once everything that was decided so far is kept."""
-        if not self._to_show:
-            self._later(self.commit)
         self._to_show.append(show)
+        self._end_in_turn()
 
     def commit(self) -> None:
         """End the step here."""
+        self._ends_in_turn = False
         if not self._to_show:
             return
         decided, self._decided = self._decided, []
@@ -54,6 +65,15 @@ class Ledger:
                 show()
 
         self._store.commit(decided, kept)
+
+    def _end_in_turn(self) -> None:
+        if not self._ends_in_turn:
+            self._ends_in_turn = True
+            self._later(0, self.commit)
+
+    def _have_lingered(self) -> None:
+        self._lingers = False
+        self.commit()
 
 
 def _nothing() -> None:

@@ -84,7 +84,7 @@ class Server:
         self._snapshot: Snapshot | None = store.load()
         self._runtime = Runtime(engine, limits, self._clock, self._snapshot.first_id)
         self._logs = None if home is None else Logs(home / LOGS, calendar)
-        dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_soon, calendar), self._logs)
+        dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_later, calendar), self._logs)
         self._runtime.begin(dispatcher.perform)
         self._rejoining = Rejoining(dispatcher, engine, self._clock)
         self._timetable = Timetable(dispatcher, self._clock)
