@@ -30,6 +30,7 @@ SESSIONS = ("tests/wire/test_delivery.py", "tests/server/test_sessions.py")
 LEASES = ("tests/engines/test_leases.py", "tests/engines/test_link.py")
 SECONDS = 300
 RETURNING = ("tests/conformance/test_rejoining.py",)
+SPARES = ("tests/conformance/test_spares.py",)
 
 
 @dataclass(frozen=True)
@@ -334,6 +335,20 @@ BUGS = [
         "lacking = self._delivery.resume(received)",
         "self._delivery.resume(received); lacking = []",
         LEASES,
+    ),
+    Bug(
+        "a spare is never named",
+        "container/zygote.py",
+        "child, self._spare, self._grew_at = self._spare, None, monotonic()",
+        "child, self._grew_at = None, monotonic()",
+        SPARES,
+    ),
+    Bug(
+        "a spare has no limit of memory",
+        "container/birth.py",
+        "group is not None and group.enter(self.process)",
+        "False",
+        SPARES,
     ),
     Bug(
         "the root zygote forgets its zygotes",
