@@ -1,5 +1,6 @@
 """Programs whose server is killed and started again, or whose connection breaks: they get what they asked for, once."""
 
+import json
 import os
 import random
 import signal
@@ -463,6 +464,41 @@ def test_a_connection_that_stands_still(program: Program, home: Home, monkeypatc
         status, out, err = ended(process)
     assert (status, out.splitlines()[-1]) == (0, "right 9"), err
     assert sorted(map(int, ran.read_text().splitlines())) == sorted([*range(1500), 3])
+
+
+def test_a_detached_app_is_used_on_after_a_restart(program: Program, home: Home) -> None:
+    text = """
+        import os, sys, time, upswell
+        app = upswell.App("away")
+
+        @app.function(max_containers=1)
+        def double(x):
+            if x < 5:
+                print("doubles", x)
+            return 2 * x
+
+        with app.run(detach=True):
+            assert double.remote(5) == 10
+            print("started", flush=True)
+            while not os.path.exists(os.environ["GO"]):
+                time.sleep(0.01)
+            print([double.spawn(x).get() for x in range(3)], double.remote(4), app.app_id)
+    """
+    process = started(program, text)
+    home.kill()
+    home.start()
+    (home.path / "go").touch()
+    status, out, err = ended(process)
+    *shown, last = out.splitlines()
+    app_id = last.split()[-1]
+    assert (status, last) == (0, f"[0, 2, 4] 8 {app_id}"), err
+    assert [line.split()[-1] for line in shown[-4:]] == ["0", "1", "2", "4"], "what containers write is shown"
+
+    def state() -> str:
+        found, _ = program.start([*UPSWELL, "app", "list", "--json"]).communicate(timeout=20)
+        return str({one["id"]: one["state"] for one in json.loads(found)}[app_id])
+
+    assert until(lambda: state() == "stopped", 20), "it has ended with its client"
 
 
 def test_a_log_is_followed_while_its_server_is_killed_twice(program: Program, home: Home) -> None:

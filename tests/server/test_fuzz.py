@@ -34,7 +34,7 @@ FROM_CLIENTS = (
     m.Submit, m.EndInputs, m.Cancel, m.Collect, m.Uncollect, m.Inquire, m.Watch, m.Release, m.OpenApp, m.CloseApp,
     m.UseObject, m.Withdraw, m.Bye, m.List, m.ReadLogs, m.Unfollow, m.StopContainer,
     m.Declare, m.Consumed, m.DescribeGraph, m.DescribeServer, m.Resolve, m.OfferFiles,
-    m.PutFile, m.Deploy, m.Rollback, m.StopApp, m.Restore,
+    m.PutFile, m.Deploy, m.Rollback, m.StopApp, m.Restore, m.AttendApp,
 )  # fmt: skip
 FROM_CONTAINERS = (
     m.Ready, m.StartFailed, m.Results, m.Failure, m.Returned, m.Suspended, m.Resumed, m.Release, m.Bye,

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from upswell import code
 from upswell.server import runtime, serve
+from upswell.server.connections import GRACE_SECONDS
 from upswell.spec import AutoscalerSettings, FunctionRecord, Limits, Period, SettingsUpdate, code_digest
 from upswell.wire import messages as m
 
@@ -307,6 +308,49 @@ async def test_a_detached_app_ends_with_its_last_call(home: Path) -> None:
         await container.expect(m.Drain)
         ((output, payload),) = await outcomes(here.client, "fc-1")
         assert (output, payload) == (m.Outputs("fc-1", 0, 1), b"out")
+
+
+async def detached_app_of_an_earlier_life(home: Path) -> str:
+    """One that has a call which waits, and whose client is gone with the server."""
+    async with stage(home=home) as here:
+        deployed = await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=1)), detached=True)
+        await spawn(here.client, "fc-1", f"{deployed.app}/f")
+        await here.client.expect(m.Accepted)
+        return deployed.app
+
+
+async def finish(here: Stage, app: str) -> None:
+    """Its call ends."""
+    container = await here.container(await here.started(f"{app}/f"))
+    assign, _ = await container.expect(m.Assign)
+    await container.send(m.Results(assign.range, 0, 1, 0.001, 0.001), payload=b"out")
+    assert (await outcomes(here.client, "fc-1"))[0][1] == b"out"
+    await here.until(lambda: "fc-1" not in here.server._services.dispatcher.calls)
+
+
+async def test_a_detached_app_whose_client_comes_back_after_a_restart_is_its_own_again(home: Path) -> None:
+    app = await detached_app_of_an_earlier_life(home)
+    async with stage(home=home) as here:
+        client = await here.neighbour()
+        await client.send(m.AttendApp(app))
+        await finish(here, app)
+        here.clock.advance(GRACE_SECONDS + 1)
+        assert (await statistics(client, f"{app}/f")).error == "", "its client may want more of it"
+        here.engine.write(await here.started(f"{app}/f"), 1, "said\n")
+        assert (await client.expect(m.Log))[0].text == "said\n"
+        await client.send(m.CloseApp(app))
+        await here.until(lambda: here.server._services.dispatcher.apps[app].closing)
+
+
+async def test_a_detached_app_whose_client_does_not_come_back_ends_a_little_after_its_last_call(home: Path) -> None:
+    app = await detached_app_of_an_earlier_life(home)
+    async with stage(home=home) as here:
+        await finish(here, app)
+        assert (await statistics(here.client, f"{app}/f")).error == "", "its client may be on its way"
+        here.clock.advance(GRACE_SECONDS)
+        await here.until(lambda: here.server._services.dispatcher.apps[app].closing)
+    async with stage(home=home) as here:
+        assert app not in here.server._services.dispatcher.apps
 
 
 async def test_code_is_sent_once_and_held_to_its_digest(home: Path) -> None:

@@ -44,6 +44,8 @@ SERVER_EXIT_SECONDS = 3.0  # a private server that takes longer to end is killed
 
 REPEATABLE = (m.Resolve, m.OfferFiles, m.Inquire, m.Cancel)  # requests that may as well come twice
 
+Declared = m.OpenApp | m.AttendApp | m.Declare | m.Watch  # what is to hold in every life of a server
+
 _requests = itertools.count(1)
 
 Answer = TypeVar("Answer", bound=m.Message)
@@ -77,7 +79,7 @@ class Client:
         self._lent: dict[int, Block] = {}  # shared memory the server has not taken over
         self._watchers: dict[str, Any] = {}
         self.spawning = Spawning(self)
-        self._declared: dict[tuple[type[m.Message], str, str], m.OpenApp | m.Declare | m.Watch] = {}
+        self._declared: dict[tuple[type[m.Message], str, str], Declared] = {}
         self.users = 0  # apps that run over this connection
         self._reader = threading.Thread(target=self._read, name="upswell-reader", daemon=True)
         self._reader.start()
@@ -142,7 +144,7 @@ class Client:
                 self._lent[lent.buffers.descriptor] = lent
                 self._link.send(replace(message, buffers=lent.buffers), packed.data)
 
-    def declare(self, message: m.OpenApp | m.Declare | m.Watch) -> None:
+    def declare(self, message: Declared) -> None:
         """Say what is to hold from now on: to this server, and to any that is started in its place."""
         function = message.function.id if isinstance(message, m.Declare) else ""
         with self._link.lock:

@@ -66,7 +66,8 @@ async def detach(app: App) -> Client:
     """Have the app run on the server that keeps apps, until its calls have ended after this client has left it."""
     client = keeper_in_background()
     name = app.name or new_id("ap")
-    await _deploy(app, name, m.Deploy(0, "", name, (), (), detached=True), client)
+    deployment = await _deploy(app, name, m.Deploy(0, "", name, (), (), detached=True), client)
+    client.declare(m.AttendApp(deployment.app_id))
     return client
 
 

@@ -38,6 +38,7 @@ class AppService:
         self._code = code
         self._names: dict[str, App] = {}  # deployed apps that are served
         self._deploying: set[str] = set()
+        self._awaited: set[str] = set()  # detached apps of an earlier life whose client may come back
         self._overrides: dict[str, SettingsUpdate] = {}  # by function, of kept apps
         dispatcher.call_ended = self._call_ended
 
@@ -94,6 +95,20 @@ class AppService:
                     self._left(app)
             if connection in app.watchers:
                 app.watchers.remove(connection)
+
+    def attend(self, connection: Connection, name: str) -> None:
+        """The client of a detached app is there. Of one that has ended nothing is left to be said."""
+        app = self._dispatcher.apps.get(name)
+        if app is not None and app.record is not None and app.record.detached and app.opener is None:
+            app.opener = connection
+            self._awaited.discard(name)
+
+    def expect_nobody(self) -> None:
+        """Clients of detached apps that have not come back by now never will."""
+        awaited, self._awaited = self._awaited, set()
+        for name in awaited:
+            if app := self._dispatcher.apps.get(name):
+                self._end_if_done(app)
 
     def _left(self, app: App) -> None:
         app.opener = None
@@ -319,6 +334,8 @@ class AppService:
         """A detached app whose client has left ends with its last call."""
         if app.record is None or not app.record.detached or app.opener is not None or app.closing:
             return
+        if app.id in self._awaited:
+            return
         if not any(caller.app == app.id for caller in self._dispatcher.calls.values()):
             self._dispatcher.ledger.decided(self._as_stopped(app), lambda: self._stopped(app))
 
@@ -398,7 +415,9 @@ class AppService:
         for app_record, version in snapshot.apps:
             app = App(app_record.id, app_record.name, None, {}, app_record, version.number, version.deployed_at)
             self._dispatcher.apps[app.id] = app
-            if not app_record.detached:
+            if app_record.detached:
+                self._awaited.add(app.id)
+            else:
                 self._names[app_record.name] = app
             self._restore_code(version)
             for record in chain(version.functions, derived_of.get(app.id, ())):

@@ -43,7 +43,7 @@ NEEDED: dict[type[m.Message], Right] = {
     **dict.fromkeys((m.UseObject, m.Withdraw, m.Piece), "use"),
     # Of all that is here: no container's business.
     **dict.fromkeys((m.DescribeServer, m.List, m.ReadLogs, m.Unfollow), "survey"),
-    **dict.fromkeys((m.OfferFiles, m.PutFile, m.Deploy, m.Rollback, m.StopApp, m.StopContainer), "deploy"),
+    **dict.fromkeys((m.OfferFiles, m.PutFile, m.Deploy, m.AttendApp, m.Rollback, m.StopApp, m.StopContainer), "deploy"),
     m.BackUp: "own",
 }
 

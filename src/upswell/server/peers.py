@@ -176,6 +176,8 @@ class ClientPeer:
                 self._apps.put_file(digest, payload)
             case m.Deploy():
                 self._apps.deploy(self._connection, message)
+            case m.AttendApp(app=app):
+                self._apps.attend(self._connection, app)
             case m.Rollback():
                 self._apps.rollback(self._connection, message)
             case m.StopApp():

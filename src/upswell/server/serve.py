@@ -22,7 +22,7 @@ from ..store import Snapshot, Store
 from ..wire import messages as m
 from .apps import AppService
 from .calls import CallService
-from .connections import Connection, Peer, Sessions
+from .connections import GRACE_SECONDS, Connection, Peer, Sessions
 from .dispatcher import Dispatcher
 from .identity import NEIGHBOUR, Identity
 from .ledger import Ledger
@@ -164,6 +164,7 @@ class Server:
         self._timetable.begin()
         self._sweep()
         self._sweep_code(self._services.apps.sweep_code())
+        self._clock.call_later(GRACE_SECONDS, self._services.apps.expect_nobody)
 
     async def _retire(self) -> None:
         """Let containers run their exit hooks; what is kept goes on when the home is served again."""

@@ -51,6 +51,8 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _require(derived and "/" not in record.label, f"{record.id} is no pool of {name}/{record.name}")
             if app := dispatcher.apps.get(name):
                 _require(len(app.functions) < MAX_FUNCTIONS, f"an app has at most {MAX_FUNCTIONS:,} pools")
+        case m.AttendApp(app=name):
+            _check_id("app", name)
         case m.CloseApp(app=name):
             _check_id("app", name)
             if app := dispatcher.apps.get(name):

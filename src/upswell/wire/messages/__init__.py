@@ -17,7 +17,7 @@ from .server import *
 
 AnyMessage = (
     Hello | Welcome | Bye | Release | Piece | Received
-    | OpenApp | CloseApp | Declare | AppOpened | AppClosed
+    | OpenApp | CloseApp | AttendApp | Declare | AppOpened | AppClosed
     | OfferFiles | MissingFiles | PutFile | Deploy | Rollback | Deployed | StopApp | Done | Resolve | Resolved
     | Submit | Restore | EndInputs | Cancel | Collect | Uncollect | Consumed
     | Accepted | Refused | Invited | Outputs | Failed | Chunks | CallDescribed

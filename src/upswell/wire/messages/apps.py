@@ -26,6 +26,12 @@ class CloseApp(Message, tag=11, frozen=True):
     app: str
 
 
+class AttendApp(Message, tag=91, frozen=True):
+    """The client that has deployed this detached app is there, also after a restart: the app does not end yet."""
+
+    app: str
+
+
 class Declare(Message, tag=29, frozen=True):
     """Add a function to an app that runs, from the app's opener or from inside its containers.
 
