@@ -1,6 +1,7 @@
 """Which input called what: spawned calls, and all calls made for their inputs, with how each input ended.
 
-A record for people, not a part of any decision. Only the last `MAX_CALLS` are remembered.
+A record for people, not a part of any decision. Only the last `MAX_CALLS` are remembered, and of those only as many as
+have `MAX_REMEMBERED` inputs together.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ..wire.ids import call_of_input, input_id
 from ..wire.messages import ErrorKind, GraphInput, InputState
 
 MAX_CALLS = 10_000
+MAX_REMEMBERED = 1_000_000  # a byte each
 MAX_INPUTS = 10_000  # in one answer
 STATES: tuple[InputState, ...] = ("pending", "succeeded", "failed", "failed to start", "terminated", "timed out")
 BY_KIND: dict[ErrorKind, InputState] = {
@@ -42,6 +44,7 @@ class CallGraph:
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
         self._made_by: dict[str, list[str]] = {}  # input → the calls it made
+        self._inputs = 0  # of all nodes
 
     def begun(self, call: str, record: FunctionRecord, method: str, parent: str) -> None:
         """A call that is to be remembered."""
@@ -49,13 +52,15 @@ class CallGraph:
         self._nodes[call] = Node(name, record.environment.module, parent)
         if parent:
             self._made_by.setdefault(parent, []).append(call)
-        while len(self._nodes) > MAX_CALLS:
-            self._forget(next(iter(self._nodes)))
+        self._forget_the_first()
 
     def submitted(self, call: str, first: int, count: int) -> None:
         """Inputs of a call were taken."""
         if node := self._nodes.get(call):
-            node.states.extend(bytes(first + count - len(node.states)))
+            before = len(node.states)
+            node.states.extend(bytes(first + count - before))
+            self._inputs += len(node.states) - before
+            self._forget_the_first()
 
     def granted(self, call: str, start: int, stop: int, container: str) -> None:
         """A container was given these inputs."""
@@ -92,8 +97,13 @@ class CallGraph:
             name, known_as = input_id(call, position), call_of_input(call, position)
             yield GraphInput(name, known_as, node.parent, holders[position], STATES[state], node.name, node.module)
 
+    def _forget_the_first(self) -> None:
+        while len(self._nodes) > MAX_CALLS or (self._inputs > MAX_REMEMBERED and len(self._nodes) > 1):
+            self._forget(next(iter(self._nodes)))
+
     def _forget(self, call: str) -> None:
         node = self._nodes.pop(call)
+        self._inputs -= len(node.states)
         made = self._made_by.get(node.parent)
         if made is not None:
             made.remove(call)
