@@ -55,7 +55,7 @@ async def home(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     yield at_home
     await at_home.close()
     if where_groups_go():
-        assert not groups_now(), "no group is left"
+        assert not groups_now(at_home), "no group is left"
 
 
 @pytest.fixture
@@ -64,10 +64,11 @@ def no_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "where_groups_go", lambda: None)
 
 
-def groups_now() -> list[str]:
+def groups_now(home: Home) -> list[str]:
+    """The groups of its engine: other tests may run beside this one."""
     place = where_groups_go()
-    assert place is not None
-    return [path.name for path in Path(place.folder).glob(f"{groups.PREFIX}-*")]
+    assert place is not None and isinstance(home.engine, LocalEngine)
+    return [path.name for path in Path(place.folder).glob(f"{groups.PREFIX}-{home.engine._root_process}-*")]
 
 
 @needs_groups
@@ -88,9 +89,9 @@ async def test_over_the_limit_of_its_group(home: Home, name: str, mebibytes: int
 @needs_groups
 async def test_only_what_has_a_limit_has_a_group(home: Home) -> None:
     _, free = await home.started(home.function("by_list", GREED))
-    assert groups_now() == []
+    assert groups_now(home) == []
     name, limited = await home.started(home.function("by_list", GREED, memory_mib=LIMIT))
-    assert [one.endswith(f"-{name}") for one in groups_now()] == [True]
+    assert [one.endswith(f"-{name}") for one in groups_now(home)] == [True]
     assert await free.run(300) == 300
     assert await limited.run(100) == 100
     home.engine.kill(name)
