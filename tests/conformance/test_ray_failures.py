@@ -68,12 +68,18 @@ class Load:
         """Those that live, of all that have begun something."""
         return [psutil.Process(number) for number in {number for _, number in self.server.begun()} if is_there(number)]
 
+    def left(self) -> set[psutil.Process]:
+        """The processes of leases, and all that they have forked, which have the same words."""
+        return {one for one in self.cluster.processes() if "upswell.engines.ray.lease" in words_of(one)}
+
     def leases(self) -> set[int]:
-        return {one.pid for one in self.cluster.processes() if words_of(one).count("upswell.engines.ray.lease")}
+        """Those of leases alone."""
+        left = self.left()
+        return {one.pid for one in left if one.parent() not in left}
 
     async def end(self) -> None:
         await self.server.stop()
-        assert not self.leases()
+        assert not self.left()
         assert not named(self.cluster.address, prefix_of(self.server.home))
 
 
@@ -198,4 +204,4 @@ async def test_the_head_is_killed(other_cluster: RayCluster, tmp_path: Path) -> 
     await load.more()
     await load.check()
     await load.server.stop()
-    assert not load.leases(), "a lease ends with its server, whether there is a Ray or not"
+    assert not load.left(), "a lease ends with its server, whether there is a Ray or not"
