@@ -114,7 +114,7 @@ class Scaling:
             return NEVER
         while containers.idle and (missing < 0 or not self._needed):
             longest_idle = containers.longest_idle()
-            last = containers.present == 1 or missing >= 0
+            last = containers.ready == 1 or missing >= 0
             patience = autoscaler.patience_seconds(self._estimates, self.settings, last, self._policy)
             if longest_idle.idle_since + patience > now:
                 return longest_idle.idle_since + patience
