@@ -107,9 +107,9 @@ def test_without_room_submissions_are_refused_and_outcomes_wait(tmp_path: Path) 
             assert DATABASE in str(refused)
             assert 5 < first < 20
             before = saved(desk)
-            for position in range(first):  # more than what may be left of the last page
+            for position in range(first):  # each more than what may be left: an input of half the size had no room
                 desk.store.commit(
-                    [s.PutOutcome("fc-1", s.Outcome(position, 1, Kept(os.urandom(64 * KIB))))],
+                    [s.PutOutcome("fc-1", s.Outcome(position, 1, Kept(os.urandom(128 * KIB))))],
                     lambda: done.append(True),
                 )
             assert isinstance(desk.offer(large("fc-1", first)), ResourceExhaustedError)
@@ -203,6 +203,17 @@ def test_a_file_of_an_earlier_format_is_brought_up(tmp_path: Path) -> None:
     assert connection.execute("SELECT id, tag FROM calls").fetchall() == [("fc-1", "none")]
     assert connection.pragma("user_version") == 3
     connection.close()
+
+
+def test_the_first_format_is_brought_up(tmp_path: Path) -> None:
+    connection = apsw.Connection(str(tmp_path / DATABASE))
+    schema.migrate(connection, schema.MIGRATIONS[:1])
+    connection.close()
+    with Desk(tmp_path) as desk:
+        desk.offer(*opened("fc-1"))
+        assert desk.offer(s.CancelInput("fc-1", 3)) is None
+        (call,) = desk.store.load().calls
+        assert call.cancelled_inputs == (3,)
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The tables of a store's file, and how a file of an earlier version becomes one of this version.
 
 A migration is only ever added. Each runs in a transaction of its own together with its number, so a server that is
-killed in the middle of one begins it again. The reasons are in docs/design/0006-what-outlives-the-server.md.
+killed in the middle of one begins it again. The reasons are in docs/design/0012-what-outlives-the-server.md.
 """
 
 from __future__ import annotations
@@ -67,12 +67,6 @@ CREATE TABLE attempts (
     PRIMARY KEY (call, position)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE cancelled_inputs (
-    call INTEGER NOT NULL,
-    position INTEGER NOT NULL,
-    PRIMARY KEY (call, position)
-) STRICT, WITHOUT ROWID;
-
 -- Buffers in pieces of limited size: as large as the disk, and never in memory as a whole.
 CREATE TABLE blocks (number INTEGER PRIMARY KEY, size INTEGER NOT NULL) STRICT;
 CREATE TABLE pieces (
@@ -113,7 +107,15 @@ CREATE TABLE settings (function TEXT PRIMARY KEY, settings TEXT NOT NULL) STRICT
 CREATE TABLE fires (function TEXT PRIMARY KEY, moment REAL NOT NULL) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (FIRST,)
+SECOND = """
+CREATE TABLE cancelled_inputs (
+    call INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (call, position)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (FIRST, SECOND)
 
 
 def migrate(connection: apsw.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
