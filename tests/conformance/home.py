@@ -26,14 +26,15 @@ async def soon(happens: Awaitable[T]) -> T:
         return await happens
 
 
-async def until_seen(condition: Callable[[], object]) -> None:
-    """Wait for what only looking tells."""
+async def until_seen(condition: Callable[[], T]) -> T:
+    """Wait for what only looking tells; returns it."""
 
-    async def look() -> None:
-        while not condition():
-            await asyncio.sleep(0.02)
+    async def look() -> T:
+        while not (result := condition()):
+            await asyncio.sleep(0.005)
+        return result
 
-    await soon(look())
+    return await soon(look())
 
 
 async def ended(process: int) -> None:

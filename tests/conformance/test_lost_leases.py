@@ -3,16 +3,15 @@
 The engine, the process that asks for leases, those that hold them, leases and containers are real; Ray is not.
 """
 
-import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.pretended import HERE, PretendedCluster
+from tests.pretended import PretendedCluster, pretend
 from upswell.engines.ray import engine as ray_engine
 from upswell.engines.ray import messages as r
 from upswell.engines.ray import ray_process, stock
@@ -22,7 +21,7 @@ from upswell.engines.ray.lease import dial
 from upswell.engines.ray.sizing import Shape
 from upswell.engines.ray.stock import Lease
 
-from .home import Home, ended, soon
+from .home import Home, ended, until_seen
 
 CODE = """
     @app.function()
@@ -57,22 +56,10 @@ class Scene:
         await home.open()
         return home
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for what can only be looked at."""
-
-        async def wait() -> None:
-            while not condition():
-                await asyncio.sleep(0.005)
-
-        await soon(wait())
-
 
 @pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(str(HERE))
-    for name, value in PretendedCluster.environment().items():
-        monkeypatch.setenv(name, value)
-    yield
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
 
 
 @pytest.fixture
@@ -84,7 +71,7 @@ async def scene(pretended: None, tmp_path: Path) -> AsyncIterator[Scene]:
         await home.close()
         names = [report.container for report in home.exits]
         assert len(names) == len(set(names)), "each exit is reported once"
-    await one.until(lambda: not one.cluster.holders())
+    await until_seen(lambda: not one.cluster.holders())
     assert not one.cluster.processes(), "and nothing is left"
 
 
@@ -113,7 +100,7 @@ async def test_what_is_said_arrives_once_whatever_breaks(scene: Scene) -> None:
         await home.until(lambda done=done: home.text(name, 1).count("\n") >= done * lines // 8)  # type: ignore[misc]
         session.lose()
         home.engine.prepare(home.function("square", CODE))  # said while nobody hears
-        await scene.until(lambda: session.is_connected)
+        await until_seen(lambda: session.is_connected)
     await home.until(lambda: home.text(name, 1).count("\n") >= lines)
     assert home.text(name, 1) == "".join(f"{number}\n" for number in range(lines))
     home.engine.kill(name)
@@ -142,9 +129,9 @@ async def test_a_silent_lease_comes_back_in_time(scene: Scene, monkeypatch: pyte
     name, container = await home.started(home.function("square", CODE))
     lease, process = lease_of(home), process_of(scene)
     process.suspend()
-    await scene.until(lambda: lease.lost_at is not None)
+    await until_seen(lambda: lease.lost_at is not None)
     process.resume()
-    await scene.until(lambda: lease.lost_at is None)
+    await until_seen(lambda: lease.lost_at is None)
     assert await container.run(4) == 16
     assert not home.exits
     home.engine.kill(name)
@@ -202,7 +189,7 @@ async def test_the_process_that_asks_is_stopped_and_killed(scene: Scene, monkeyp
     for other in more:
         assert await (await home.container(other)).run(4) == 16
     driver.kill()
-    await scene.until(lambda: home.engine._ray._process.pid != driver.pid)  # type: ignore[attr-defined]
+    await until_seen(lambda: home.engine._ray._process.pid != driver.pid)  # type: ignore[attr-defined]
     assert await container.run(5) == 25
     for other in [name, *more]:
         home.engine.kill(other)
@@ -249,7 +236,7 @@ async def test_the_port_and_the_secret_are_kept(scene: Scene, certificate: Path)
         lease = lease_of(home)
         assert lease.link is not None
         lease.link.lose()
-        await scene.until(lambda lease=lease: lease.lost_at is None and lease.link.is_connected)  # type: ignore[misc]
+        await until_seen(lambda lease=lease: lease.lost_at is None and lease.link.is_connected)  # type: ignore[misc]
         home.engine.kill(name)
         await home.exit_of(name)
         found.append((engine._door.address, engine._door.token("1-a")))

@@ -12,7 +12,7 @@ from upswell.container import zygote
 from upswell.container.groups import where_groups_go
 from upswell.engines.local import LocalEngine
 
-from .home import Home, ended, soon
+from .home import Home, ended, until_seen
 
 FUNCTIONS = """
     @app.function()
@@ -45,13 +45,8 @@ async def spare_beside(process: int) -> psutil.Process:
     parent = psutil.Process(process).parent()
     assert parent is not None
 
-    async def appears() -> psutil.Process:
-        while not (others := [child for child in parent.children() if child.pid != process]):
-            await asyncio.sleep(0.005)
-        (spare,) = others
-        return spare
-
-    return await soon(appears())
+    (spare,) = await until_seen(lambda: [child for child in parent.children() if child.pid != process])
+    return spare
 
 
 async def test_a_spare_becomes_the_next_container_of_its_environment(home: Home) -> None:

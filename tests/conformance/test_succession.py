@@ -14,7 +14,7 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from tests.pretended import HERE, PretendedCluster
+from tests.pretended import PretendedCluster, pretend
 from upswell.engine import Engine
 from upswell.engines.local import LocalEngine
 from upswell.engines.ray.engine import Cluster, RayEngine
@@ -100,9 +100,7 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     before = set(psutil.Process().children(recursive=True))
     if request.param == "pretended":
-        monkeypatch.syspath_prepend(str(HERE))
-        for name, value in PretendedCluster.environment().items():
-            monkeypatch.setenv(name, value)
+        pretend(monkeypatch)
     one = Scene(request.param, tmp_path)
     await one.home.listen()
     yield one

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import psutil
+import pytest
 
 HERE = Path(__file__).resolve().parent
 
@@ -19,6 +20,13 @@ def make_certificate(folder: Path) -> Path:
     files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
     subprocess.run([*words.split(), *files], check=True, capture_output=True)
     return folder
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take it for Ray in this process, and in those that it starts."""
+    monkeypatch.syspath_prepend(str(HERE))
+    for name, value in PretendedCluster.environment().items():
+        monkeypatch.setenv(name, value)
 
 
 class PretendedCluster:

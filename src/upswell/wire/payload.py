@@ -250,16 +250,17 @@ def _refuse_buffer(buffer: pickle.PickleBuffer) -> None:
 
 def _pack_together(values: Values, shape: int) -> bytes | None:
     """The values as one pickle, where all of them are plain."""
-    if len(values) == 1 and type(values[0]) in _SCALARS:  # for which a pickler of its own takes five times as long
-        data = bytes((TOGETHER, shape)) + pickle.dumps(list(values), 5)
-        return data if len(data) < MAX_PAYLOAD_BYTES else None
-    file = BytesIO()
-    file.write(bytes((TOGETHER, shape)))
-    try:
-        _PlainPickler(file, 5, buffer_callback=_refuse_buffer).dump(values if type(values) is list else list(values))
-    except Exception:  # also of lists that are too deep: whose fault it is, is found out one by one
-        return None
-    data = file.getvalue()
+    head, listed = bytes((TOGETHER, shape)), values if type(values) is list else list(values)
+    if len(listed) == 1 and type(listed[0]) in _SCALARS:  # for which a pickler of its own takes five times as long
+        data = head + pickle.dumps(listed, 5)
+    else:
+        file = BytesIO()
+        file.write(head)
+        try:
+            _PlainPickler(file, 5, buffer_callback=_refuse_buffer).dump(listed)
+        except Exception:  # also of lists that are too deep: whose fault it is, is found out one by one
+            return None
+        data = file.getvalue()
     return data if len(data) < MAX_PAYLOAD_BYTES else None
 
 
