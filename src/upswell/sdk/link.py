@@ -51,7 +51,12 @@ class Link:
         self._tried: Channel | None = None  # a connection that is being made
         self._reader = 0  # the thread that reads
         self._ended = threading.Event()  # nothing more is read
-        channel.send(m.Hello(m.PROTOCOL, "client", server.token if server else "", os.getpid(), self._session))
+        try:
+            channel.send(m.Hello(m.PROTOCOL, "client", server.token if server else "", os.getpid(), self._session))
+        except OSError:
+            if server is None:
+                raise
+            # The server was killed as it was dialled: the reader sees it, too, and dials again.
 
     @property
     def is_broken(self) -> bool:
