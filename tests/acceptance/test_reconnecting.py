@@ -74,7 +74,10 @@ def started(program: Program, text: str) -> Popen[str]:
     """Start the text as a program and wait for its first line."""
     process = program.start([sys.executable, "-P", str(program.write(text))])
     assert process.stdout is not None
-    assert process.stdout.readline() == "started\n", process.communicate(timeout=10)[1]
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
+        line += byte  # by `readline` more would be read, which `communicate` does not look for
+    assert line == b"started\n", process.communicate(timeout=10)[1]
     return process
 
 
@@ -482,15 +485,21 @@ def test_a_detached_app_is_used_on_after_a_restart(program: Program, home: Home)
             print("started", flush=True)
             while not os.path.exists(os.environ["GO"]):
                 time.sleep(0.01)
-            print([double.spawn(x).get() for x in range(3)], double.remote(4), app.app_id)
+            print([double.spawn(x).get() for x in range(3)], double.remote(4), app.app_id, flush=True)
+            while os.path.exists(os.environ["GO"]):
+                time.sleep(0.01)
     """
     process = started(program, text)
     home.kill()
     home.start()
     (home.path / "go").touch()
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(5)]  # its own last one, and the containers' while it listens
+    (home.path / "go").unlink()
     status, out, err = ended(process)
-    written = [line.split()[-1] for line in out.splitlines() if "doubles" in line]
-    (printed,) = [line for line in out.splitlines() if line.startswith("[")]
+    assert not out
+    written = [line.split()[-1] for line in lines if "doubles" in line]
+    (printed,) = [line.strip() for line in lines if line.startswith("[")]
     app_id = printed.split()[-1]
     assert (status, printed) == (0, f"[0, 2, 4] 8 {app_id}"), err
     assert written == ["0", "1", "2", "4"], "what containers write is shown"
