@@ -4,6 +4,7 @@ Tests run side by side on machines that have other things to do, so no property 
 """
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -13,6 +14,9 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("upswell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("upswell")
+
+# A shell has what it runs in the background ignore Ctrl-C, and every child would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MARK = "UPSWELL_TEST_RUN"
 GRACE_SECONDS = 5.0  # for processes that are already on their way out
