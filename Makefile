@@ -5,11 +5,13 @@ BIN    := $(VENV)/bin
 PINS   := constraints.txt
 # pip reads these for the packages that build upswell itself, which -c does not reach.
 PIP    := PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq -c $(PINS)
+# As pip does for what it installs; else each of the thousand processes of the tests may have to compile upswell for itself.
+BYTECODE := $(BIN)/python -m compileall -q src/upswell
 # Tests that run at once: one more than there are processors, as those of real processes mostly wait.
 SIDE_BY_SIDE = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ray check laws fuzz bench sabotage chaos soak simulate clean
+.PHONY: help demo test suite test-ray check lint types laws fuzz bench sabotage chaos soak simulate clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,18 +20,26 @@ demo: $(VENV)/.runtime ## the main job: a map over 100 numbers, then a census of
 	$(BIN)/upswell run examples/census.py
 	$(BIN)/upswell run examples/library.py
 
-test: check ## check, then the whole test suite (ARGS="-k name" to choose, ARGS="-n 0" one after the other)
+test: lint ## ruff, then mypy --strict beside the whole test suite (ARGS="-k name" to choose, ARGS="-n 0" one after the other)
+	@$(MAKE) --no-print-directory --jobs 2 types suite
+
+suite: $(VENV)/.dev
+	@$(BYTECODE)
 	$(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist worksteal $(ARGS)
 
 test-ray: $(VENV)/.dev ## the engines' tests over Ray, on a cluster of three nodes on this machine (about ten minutes)
 	@$(PIP) -e '.[dev,ray]'
 	UPSWELL_TEST_RAY=1 $(BIN)/python -m pytest -k ray $(ARGS) tests/conformance
 
-check: $(VENV)/.dev ## ruff, mypy --strict, and the layers of the code
+check: lint types ## ruff, mypy --strict, and the layers of the code
+	$(BIN)/python -m pytest -qq tests/test_layers.py tests/test_tidy.py
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -qq tests/test_layers.py tests/test_tidy.py
 
 laws: $(VENV)/.dev ## play many histories against the laws of the core, drawn afresh (EXAMPLES=2000)
 	UPSWELL_EXAMPLES=$(or $(EXAMPLES),2000) $(BIN)/python -m pytest --timeout=0 tests/properties $(ARGS)
@@ -38,7 +48,7 @@ fuzz: $(VENV)/.dev ## send malformed frames to a server by every door (FRAMES=10
 	UPSWELL_FUZZ_FRAMES=$(or $(FRAMES),1000000) UPSWELL_FUZZ_SEED=$(or $(SEED),1) $(BIN)/python -m pytest tests/server/test_fuzz.py $(ARGS)
 
 bench: $(VENV)/.bench ## measure against the peers (ONLY=name, WITH=ray,dask, ENGINE=ray, ARGS="--rounds 5")
-	@$(BIN)/python -m compileall -q src/upswell # as pip does for the peers
+	@$(BYTECODE)
 	$(if $(WITH),$(PIP) -e '.[bench-cluster]')
 	$(if $(filter ray,$(ENGINE)),$(PIP) -e '.[ray]')
 	$(BIN)/python -m $(if $(filter ray,$(ENGINE)),benchmarks.cluster,benchmarks) $(if $(ONLY),--only $(ONLY)) $(if $(WITH),--with $(WITH)) $(ARGS)
