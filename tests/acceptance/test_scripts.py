@@ -1,6 +1,7 @@
 """`python script.py`: programs that open their app themselves, plain and asynchronous."""
 
 import sys
+import textwrap
 
 from .processes import Program
 
@@ -115,6 +116,122 @@ def test_serialized_closures(program: Program) -> None:
     """)
     done = program.run(sys.executable, "program.py")
     assert (done.out, done.err) == ("[102, 103] 103 106\n", "")
+
+
+BY_VALUE = """
+    import upswell
+
+    app = upswell.App()
+    OFFSET = 100
+
+    @app.function(serialized=True)
+    def add(x):
+        return x + OFFSET
+
+    quick = add.with_options(timeout=60)
+
+    @app.function(serialized=True)
+    def names(x):
+        return add.remote(x), add.local(x), list(add.map(range(x))), quick.remote(x), list(Box(label="b").say.map([x]))
+
+    @app.function(serialized=True)
+    def factorial(n):
+        return n * factorial.remote(n - 1) if n else 1
+
+    @app.cls(serialized=True)
+    class Box:
+        label: str = upswell.parameter(default="box")
+
+        @upswell.method()
+        def say(self, x):
+            return self.label, add.remote(x)
+
+    @app.function(serialized=True)
+    def apply(function, x):
+        return function.remote(x)
+
+    if __name__ == "__main__":
+        with app.run():
+            print(names.remote(2), factorial.remote(4), Box().say.remote(1), apply.remote(add, 5))
+"""
+BY_VALUE_SAYS = "(102, 102, [100, 101], 102, [('b', 102)]) 24 ('box', 101) 105\n"
+
+
+def test_functions_that_travel_by_value_use_one_another(program: Program) -> None:
+    program.write(BY_VALUE)
+    done = program.run(sys.executable, "program.py")
+    assert (done.out, done.err) == (BY_VALUE_SAYS, "")
+
+
+def test_what_is_typed_in_travels_by_value(program: Program) -> None:
+    """As in a notebook: in no file, declared anew when it is run again, and with functions within functions."""
+    program.write(BY_VALUE.replace("serialized=True", ""))
+    again = """
+    def scaled_by(n):
+        @app.function()
+        def scaled(x):
+            return n * add.remote(x)
+        return scaled
+
+    for n in 2, 3:
+        scaled = scaled_by(n)
+
+    with app.run():
+        print(scaled.remote(1))
+
+    """
+    text = (program.folder / "program.py").read_text()
+    done = program.run(sys.executable, "-", given=text + textwrap.dedent(again))
+    assert (done.out, done.err) == (BY_VALUE_SAYS + "303\n", "")
+
+
+def test_a_program_that_is_gone_on_with_at_the_prompt(program: Program) -> None:
+    """`python -i` takes the file away from the program that it has run."""
+    program.write(BY_VALUE.replace("serialized=True", ""))
+    done = program.run(sys.executable, "-i", "program.py", given="with app.run(): print(names.remote(2)[0])\n\n")
+    assert done.lines == [BY_VALUE_SAYS.rstrip(), "102"]
+
+
+def test_a_function_as_an_argument(program: Program) -> None:
+    program.write("""
+        import upswell
+        import library
+
+        app = upswell.App()
+
+        @app.function()
+        def double(x):
+            return 2 * x
+
+        @app.function()
+        def apply(function, x):
+            return function.remote(x), function.local(x)
+
+        app.include(library.app)
+
+        if __name__ == "__main__":
+            with app.run():
+                print(apply.remote(double, 4), apply.remote(library.half, 4))
+                try:
+                    apply.remote(double.with_options(timeout=3), 4)
+                except upswell.exception.SerializationError as error:
+                    print(error)
+    """)
+    program.write(
+        """
+        import upswell
+
+        app = upswell.App()
+
+        @app.function()
+        def half(x):
+            return x // 2
+    """,
+        "library.py",
+    )
+    done = program.run(sys.executable, "program.py")
+    assert (done.err, done.lines[:1]) == ("", ["(8, 8) (2, 2)"])
+    assert done.lines[1].endswith("double can't be pickled: pass its name, or import its module where it is needed")
 
 
 def test_the_import_is_light(program: Program) -> None:

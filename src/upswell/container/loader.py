@@ -21,7 +21,7 @@ from ..sdk import environment as environments
 from ..sdk.app import App
 from ..sdk.cls import Cls, hooks_of, restore
 from ..sdk.context import ImportEnds
-from ..sdk.pool import Home
+from ..sdk.pool import Home, enter_app
 from ..sdk.variables import Variables
 from ..spec import Environment, FunctionRecord, app_of
 from .service import Bound, Service
@@ -121,16 +121,17 @@ def find_service(record: FunctionRecord) -> Service:
     Its app's functions and classes get their ids, so that user code can call them.
     """
     home = Home(app_of(record.id), record.app_name)
+    enter_app(home)
+    code = pickle.loads(record.serialized) if record.serialized else None  # which may import modules, with apps
     apps = [app for app in App.all_apps() if (app.name or "") == record.app_name]
     for app in apps:
         app.bind(home.app_id)
-    if record.serialized:
-        code = pickle.loads(record.serialized)
-        return _object(record, code, home) if record.kind == "class" else Service({"": Bound.of(code)})
+    if code is not None:
+        return _object(record, code) if record.kind == "class" else Service({"": Bound.of(code)})
     for app in reversed(apps):
         if known := app.classes.get(record.name):
             known.pool.check_image()
-            return _object(record, known.declared, home)
+            return _object(record, known.declared)
         if function := app.functions.get(record.name):
             function.pool.check_image()
             return Service({"": Bound(function.raw, function.is_async, function.is_generator)})
@@ -140,10 +141,9 @@ def find_service(record: FunctionRecord) -> Service:
     )
 
 
-def _object(record: FunctionRecord, declared: type, home: Home) -> Service:
+def _object(record: FunctionRecord, declared: type) -> Service:
     """An object of the class, with the record's parameters, as a service of its methods."""
     known = Cls.of(declared)
-    known.pool.home = home
     variables = Variables(env=record.environment.variables)
     parameters = pickle.loads(record.parameters) if record.parameters else {}
     instance = restore(declared, record.spec, variables, parameters, record.label)

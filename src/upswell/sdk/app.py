@@ -18,6 +18,7 @@ from .client import Client, ask, get_keeper, join_client, leave_client, new_id, 
 from .cls import Cls, declare_class, parameter
 from .decorators import Method, is_generating, marked_concurrency
 from .dual import Dual, dual, run_async, run_sync
+from .environment import is_typed_in
 from .function import Function
 from .options import WITHOUT_EFFECT, ClassOptions, Declaration, FunctionOptions, say_without_effect
 from .pool import Home, Pool
@@ -126,7 +127,8 @@ class App:
         loading user code. Resources of a container: `cpu` cores reserved, `memory` MiB reserved and enforced. Variables
         of its environment: those of `image`, then of `secrets`, then of `env`. With `single_use_containers` each runs
         one input. `name` is the function's own where it is not given, and `is_generator` is found out. A function that
-        is not at the top level of a module needs `serialized=True`. Raises `InvalidError` for what can't be.
+        is not at the top level of a module needs `serialized=True`: then it travels by value, as what is in no file (of
+        a notebook, say) does anyhow. Raises `InvalidError` for what can't be.
         """
         if _function is not None:
             raise InvalidError("@app.function needs parentheses: write @app.function()")
@@ -161,7 +163,7 @@ class App:
         require(name != "<lambda>", f"@app.function: {raw!r} has no name: give it one, as in @app.function(name='f')")
         name = check_name("function", name)
         serialized = options.get("serialized", False)
-        if "." in getattr(raw, "__qualname__", "") and not serialized:
+        if "." in getattr(raw, "__qualname__", "") and not serialized and not is_typed_in(raw):
             raise InvalidError(
                 f"@app.function: {raw.__qualname__} is not at the top level of its module, so containers can't import "
                 "it: move it there, or declare it with serialized=True"
@@ -177,7 +179,7 @@ class App:
         interface = Interface(is_generator=generator, is_async=inspect.iscoroutinefunction(raw))
         pool = Pool(name, raw, declaration, serialized=serialized, interface=interface)
         function: Function[..., Any] = Function(pool, raw, is_generator=generator)
-        self._make_way(name)
+        self._make_way(name, raw)
         self.functions[name] = function
         return function
 
@@ -194,15 +196,15 @@ class App:
 
         def decorate(raw: type[T]) -> type[T]:
             known = declare_class(raw, declaration, options.get("serialized", False))
-            self._make_way(known.pool.name)
+            self._make_way(known.pool.name, raw)
             self.classes[known.pool.name] = known
             return raw
 
         return decorate
 
-    def _make_way(self, name: str) -> None:
+    def _make_way(self, name: str, raw: Callable[..., Any]) -> None:
         """One name is one pool."""
-        if name in self.functions or name in self.classes:
+        if (name in self.functions or name in self.classes) and not is_typed_in(raw):  # a cell may be run again
             warnings.warn(f"{name} is declared twice in this app, and the later one wins", stacklevel=4)
         self.functions.pop(name, None)
         self.classes.pop(name, None)

@@ -19,6 +19,7 @@ from ..errors import InvalidError, ParameterError
 from ..spec import AutoscalerSettings, Concurrency, FunctionSpec, Interface, check_name, require
 from .decorators import CLASS_MARK, CONCURRENCY_MARK, HOOK_MARK, Kind, Method, concurrent_on_method, marked_concurrency
 from .dual import Dual
+from .environment import is_typed_in
 from .function import Function
 from .options import Declaration, PoolOptions
 from .pool import Autoscaler, FunctionStats, Pool
@@ -355,7 +356,7 @@ def declare_class(raw: Any, declaration: Declaration, serialized: bool) -> Cls:
     where = f"@app.cls: {raw.__qualname__}"
     require(CLASS_MARK not in vars(raw), f"{where} is a class of an app already")
     require(bool(raw.__dictoffset__), f"{where} has __slots__, and its objects need room for their parameters")
-    if "." in raw.__qualname__ and not serialized:
+    if "." in raw.__qualname__ and not serialized and not is_typed_in(raw):
         raise InvalidError(
             f"{where} is not at the top level of its module, so containers can't import it: move it there, or declare "
             "it with serialized=True"

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from ..errors import InvalidError
 from ..spec import Environment
 
 _declared: dict[str, tuple[Literal["script", "module", "text"], str]] = {}
 _entered: Environment | None = None
+serializing: ContextVar[bool] = ContextVar("serializing", default=False)  # code is pickled by value just now
 
 
 def declare_source(module: str, kind: Literal["script", "module", "text"], origin: str) -> None:
@@ -34,6 +35,11 @@ def is_by_value() -> bool:
     return not _declared and not _file_of(sys.modules.get("__main__"))
 
 
+def is_typed_in(code: Callable[..., Any]) -> bool:
+    """Whether a function or class is of a program without a file, so that containers can't import it."""
+    return code.__module__ == "__main__" and is_by_value()
+
+
 def script_module(path: str, module: ModuleType | None = None) -> str:
     """The name that a script has as a module, in containers and in pickles: no other module's, and no submodule's."""
     name = os.path.splitext(os.path.basename(path))[0].replace(".", "_")
@@ -42,10 +48,7 @@ def script_module(path: str, module: ModuleType | None = None) -> str:
 
 
 def environment_of(function: Callable[..., Any], variables: dict[str, str], serialized: bool) -> Environment:
-    """The environment of a function: its module's source and this process's import path.
-
-    Raises `InvalidError` when containers could not import it and it is not `serialized`.
-    """
+    """The environment of a function: its module's source and this process's import path; that alone if `serialized`."""
     name = "" if serialized else function.__module__
     if _entered is not None:
         return _beside(_entered, name, variables)
@@ -70,11 +73,7 @@ def _beside(entered: Environment, name: str, variables: dict[str, str]) -> Envir
 
 def _main(module: ModuleType | None, variables: dict[str, str]) -> Environment:
     path = _file_of(module)
-    if not path:
-        raise InvalidError(
-            "containers can't import functions that are in no file: declare them with @app.function(serialized=True), "
-            "or save the program and run that (from standard input, `upswell run -` does)"
-        )
+    assert path, "what is in no file is serialized"
     specification = getattr(module, "__spec__", None)
     if specification is not None and specification.name != "__main__":  # which a folder or an archive has
         name = specification.name.removesuffix(".__main__")
@@ -114,15 +113,17 @@ def _environment(
 
 
 def serialize(function: Callable[..., Any]) -> bytes:
-    """The function by value, with what it uses of its own module."""
+    """The function or class by value, with what it uses of its own module, functions of its app among that."""
     import cloudpickle
 
     module = sys.modules.get(function.__module__)
     by_value = module is not None and function.__module__ != "__main__"
     if by_value:
         cloudpickle.register_pickle_by_value(module)
+    token = serializing.set(True)
     try:
         return cloudpickle.dumps(function, 5)  # type: ignore[no-any-return]
     finally:
+        serializing.reset(token)
         if by_value:
             cloudpickle.unregister_pickle_by_value(module)

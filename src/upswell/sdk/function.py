@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
@@ -14,7 +15,7 @@ from . import context, verbs
 from .call import FunctionCall
 from .client import Client, new_id
 from .dual import Dual, dual
-from .environment import is_by_value
+from .environment import is_by_value, serializing
 from .mapping import Mapped, Mapping
 from .options import PoolOptions
 from .outcomes import outcome_of
@@ -107,6 +108,12 @@ class Function(Generic[P, R]):
         return f"Function({self.name!r}{', running' if self.pool.is_running else ''})"
 
     def __reduce__(self) -> Any:
+        """By value it takes its code and pool along; else it is what its module has under its name."""
+        if not self.method and (serializing.get() or self.pool.serialized):
+            # The code first: what it names, this handle perhaps, needs the pool as a whole.
+            return _by_value, (self.raw, self.pool, self.is_generator)
+        if getattr(sys.modules.get(self.__module__), self.__qualname__, None) is self:
+            return self.__qualname__
         raise TypeError(f"{self.name} can't be pickled: pass its name, or import its module where it is needed")
 
     def connect(self) -> tuple[Client, str]:
@@ -228,6 +235,10 @@ class Function(Generic[P, R]):
             return pack_inputs([args], kwargs, by_value=is_by_value())
         except PackError as error:
             raise SerializationError(f"an argument of {self.name} can't be sent: {error}") from None
+
+
+def _by_value(raw: Callable[..., Any], pool: Pool, is_generator: bool) -> Function[..., Any]:
+    return Function(pool, raw, is_generator=is_generator)
 
 
 class Map(Generic[R]):

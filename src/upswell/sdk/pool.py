@@ -18,7 +18,7 @@ from ..spec import AutoscalerSettings, FunctionRecord, Interface, SettingsUpdate
 from ..wire import messages as m
 from .client import Client, ask, get_client, get_keeper, new_request
 from .dual import Dual
-from .environment import environment_of, serialize
+from .environment import environment_of, is_typed_in, serialize
 from .options import Declaration, batching_of, concurrency_of
 
 HASH_BYTES = 6  # of what tells a derived pool from the plain one
@@ -46,6 +46,15 @@ class Home(NamedTuple):
         return get_keeper() if self.is_kept else get_client()
 
 
+_entered: Home | None = None
+
+
+def enter_app(home: Home) -> None:
+    """Take note that this process is a container of that app: pools that come here by value are of it, too."""
+    global _entered
+    _entered = home
+
+
 class Pool:
     """The pool of a function, or of the objects of a class that have the same parameters."""
 
@@ -65,7 +74,7 @@ class Pool:
         self.code = code
         self.spec = declaration.spec
         self.declaration = declaration
-        self.serialized = serialized
+        self._serialized = serialized
         self.parameters = None if parameters is None else dict(parameters)  # of a class; None while there are missing
         self.interface = interface or Interface()  # of a plain pool
         self.home: Home | None = None  # of a plain pool, while its app runs
@@ -97,7 +106,7 @@ class Pool:
             self.name,
             self.code,
             declaration or self.declaration,
-            serialized=self.serialized,
+            serialized=self._serialized,
             parameters=self.parameters if parameters is None else parameters,
             plain=plain,
             key=key,
@@ -123,6 +132,11 @@ class Pool:
     def is_complete(self) -> bool:
         """Whether it can have containers: no parameter is missing."""
         return self.parameters is not None or not isinstance(self.code, type)
+
+    @property
+    def serialized(self) -> bool:
+        """Whether its code travels by value. A program may lose its file, as `python -i` does when it has run it."""
+        return self._serialized or is_typed_in(self.code)
 
     @property
     def is_running(self) -> bool:
@@ -194,12 +208,23 @@ class Pool:
         return blake2s(said, digest_size=HASH_BYTES).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
-        """A serialized class carries its plain pool along, which runs nowhere yet."""
-        declaration = Declaration(self.spec)  # variables stay here: some may be secret
-        return {"name": self.name, "code": self.code, "declaration": declaration, "parameters": self.parameters}
+        """What travels by value carries its pool along, which is of the app of the container that it comes to."""
+        plain = None if self._plain is self else self._plain
+        if plain is not None and self.declaration.variables != plain.declaration.variables:
+            raise TypeError(f"{self.name} with variables of its own can't travel: use with_options where it is called")
+        return {
+            "name": self.name,
+            "code": self.code,
+            "declaration": Declaration(self.spec),  # variables stay here: some may be secret
+            "parameters": self.parameters,
+            "plain": plain,
+            "key": self.key,
+            "interface": self.interface,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(serialized=True, **state)  # type: ignore[misc]
+        self.home = _entered
 
     # -- scaling -----------------------------------------------------------------------------------
 
