@@ -40,8 +40,8 @@ def texts() -> Iterator[tuple[str, int, str]]:
     for path in files():
         try:
             text = path.read_text()
-        except UnicodeDecodeError:
-            continue
+        except (UnicodeDecodeError, FileNotFoundError):
+            continue  # no text, or what some tool had there for a moment
         for number, line in enumerate(text.splitlines(), 1):
             yield str(path.relative_to(ROOT)), number, line
 
