@@ -381,6 +381,45 @@ def test_calls_that_make_calls(program: Program, home: Home) -> None:
     assert (status, out) == (0, "right\n"), err
 
 
+FIRST_NESTED = """
+    import os, time, upswell
+
+    app = upswell.App("nested")
+
+    @app.function()
+    def inner(x):
+        return x + 1
+
+    @app.function(max_containers=1)
+    def outer(x):
+        with open(os.environ["RAN"], "w"):
+            pass
+        while not os.path.exists(os.environ["GO"]):
+            time.sleep(0.01)
+        os.rename(os.environ["GO"], os.environ["RAN"])
+        return inner.remote(x)
+
+    if __name__ == "__main__":
+        app.deploy()
+        call = outer.spawn(1)
+        while not os.path.exists(os.environ["RAN"]):
+            time.sleep(0.01)
+        print("started", flush=True)
+        print(call.get(), flush=True)
+"""
+
+
+def test_a_first_nested_call_while_the_server_is_away(program: Program, home: Home) -> None:
+    process = started(program, FIRST_NESTED)
+    home.kill()
+    (home.path / "go").touch()
+    assert until(lambda: not (home.path / "go").exists(), 20)
+    time.sleep(0.5)  # in which it dials in vain
+    home.start()
+    status, out, err = ended(process)
+    assert (status, out) == (0, "2\n"), err
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_connection_that_is_cut_at_any_byte(
     program: Program, home: Home, monkeypatch: pytest.MonkeyPatch, seed: int

@@ -66,7 +66,7 @@ class Client:
 
     def __init__(
         self,
-        channel: Channel,
+        channel: Channel | None,
         *,
         process: subprocess.Popen[bytes] | None = None,
         server: home.Server | None = None,
@@ -251,7 +251,9 @@ def get_client() -> Client:
     global _client
     with _making:
         if _client is None:
-            if (server := home.Server(*context.server) if context.server else home.chosen_server()) is not None:
+            if context.server is not None and context.server_keeps_apps:
+                _client = Client(None, server=home.Server(*context.server))  # it may just be started again
+            elif (server := home.Server(*context.server) if context.server else home.chosen_server()) is not None:
                 _client = Client(dial(server.address, ca=server.ca), server=server)
             else:
                 _client = start_private_server()

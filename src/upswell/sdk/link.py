@@ -37,11 +37,13 @@ class Link:
     Where it is not known how to find the `server` again, the connection is the only one.
     """
 
-    def __init__(self, channel: Channel, server: Server | None) -> None:
+    def __init__(self, channel: Channel | None, server: Server | None) -> None:
+        """Without a `channel`, one is made to the server, with the patience that a lost one is worth."""
         self.lock = threading.RLock()  # held while something is sent, and while a life begins
         self.life = 1
         self.lost: Error | None = None  # why there is no connection any more, and will be none
-        self._channel: Channel | None = channel
+        self._channel = channel
+        self._early: list[Frame] = []  # that came with the answer to a first `Hello`
         self._server = server
         self._session = os.urandom(16).hex() if server else ""
         self._delivery = begun_delivery() if server else None  # `None`: a connection that is lost is lost for good
@@ -51,6 +53,10 @@ class Link:
         self._tried: Channel | None = None  # a connection that is being made
         self._reader = 0  # the thread that reads
         self._ended = threading.Event()  # nothing more is read
+        if channel is None:
+            self._channel, welcome, self._early = self._dial_again(0.0)
+            self.welcomed(welcome)
+            return
         try:
             channel.send(m.Hello(m.PROTOCOL, "client", server.token if server else "", os.getpid(), self._session))
         except OSError:
@@ -100,7 +106,7 @@ class Link:
         """
         assert self._channel is not None
         self._reader = threading.get_ident()
-        channel, first = self._channel, list[Frame]()
+        channel, first = self._channel, self._early
         try:
             while True:
                 self._read(channel, first, route)
@@ -180,7 +186,7 @@ class Link:
             self._channel = None
         broken.shutdown()
         try:
-            channel, welcome, frames = self._dial_again()
+            channel, welcome, frames = self._dial_again(FIRST_PAUSE_SECONDS)
         except BaseException:
             broken.close()
             raise
@@ -188,10 +194,10 @@ class Link:
         self._begin(channel, welcome, restarted)
         return channel, frames
 
-    def _dial_again(self) -> tuple[Channel, m.Welcome, list[Frame]]:
+    def _dial_again(self, pause: float) -> tuple[Channel, m.Welcome, list[Frame]]:
         """Try, with growing pauses, for as long as it is worth it."""
         patience = float(os.environ.get("UPSWELL_RECONNECT_SECONDS") or RECONNECT_SECONDS)
-        began, pause, said = monotonic(), FIRST_PAUSE_SECONDS, False
+        began, said = monotonic(), False
         while not self._closing.wait(max(0.0, min(pause, began + patience - monotonic()))):
             try:
                 found = self._try(min(TRY_SECONDS, max(pause, began + patience - monotonic())))
@@ -204,7 +210,7 @@ class Link:
                 if not said:
                     output.say(f"the connection to the server is lost, trying again for {patience:g} s")
                     said = True
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
                 continue
             if said:
                 output.say(f"the server is back after {monotonic() - began:.1f} s")
