@@ -77,7 +77,7 @@ class Home:
         """End what a failed test has left."""
         for process in self.program.processes():
             process.send_signal(signal.SIGKILL)
-        assert until(lambda: not self.program.processes(), SECONDS_TO_RUN)
+        assert until(lambda: not self.program.processes())
 
 
 def certificate(folder: Path, *names: str) -> tuple[Path, Path]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from upswell.wire import messages as m
 from upswell.wire.payload import BARE, pack, unpack
 
 MARK = "UPSWELL_TEST_HOME"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 LOOK_SECONDS = 0.01
 
 CODE = """
@@ -244,10 +244,10 @@ class KeptServer:
                 continue
         return found
 
-    async def nothing_left(self) -> None:
-        """Wait until no process is left."""
+    async def only_left(self, these: Set[psutil.Process] = frozenset()) -> None:
+        """Wait until no process is left but these: a root ends a moment after its server."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.processes():
+            while not set(self.processes()) <= these:
                 await asyncio.sleep(5 * LOOK_SECONDS)
 
     async def stop(self) -> None:
@@ -258,6 +258,6 @@ class KeptServer:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(PATIENCE_SECONDS)
-        await self.nothing_left()
+        await self.only_left()
         if self.cluster is not None:
             self.cluster.close()

@@ -106,10 +106,10 @@ BATCHED = """
         time.sleep(0.3)
         one.cancel()
         try:
-            one.get(timeout=10)
+            one.get(timeout=60)
         except RemoteError as error:
             print("cancelled" in str(error))
-        print(other.get(timeout=10))
+        print(other.get(timeout=60))
 """
 
 

@@ -45,14 +45,14 @@ CALLS = """
         print(one.get(), FunctionCall.gather(one, two), FunctionCall.from_id(two.object_id).get())
         call = square.spawn_map(range(5))
         print(list(call.iter()), call.num_inputs())
-        long = nap.spawn(60)
+        long = nap.spawn(300)
         try:
             long.get(timeout=0)
         except TimeoutError:
             print("not ready")
         long.cancel()
         try:
-            long.get(timeout=10)
+            long.get(timeout=60)
         except RemoteError as error:
             print("cancelled" in str(error))
 

@@ -16,7 +16,7 @@ CANCELLATION = """
     def plain(x, folder):
         note(folder, f"started-{x}")
         try:
-            time.sleep(20)
+            time.sleep(100)
         except Exception:
             note(folder, "caught by except Exception")
         except InputCancellation:
@@ -31,7 +31,7 @@ CANCELLATION = """
         if x < 0:
             return os.getpid()
         try:
-            await asyncio.sleep(20)
+            await asyncio.sleep(100)
         except asyncio.CancelledError:
             note(folder, f"cancelled-{x}")
             raise
@@ -40,7 +40,7 @@ CANCELLATION = """
     def stubborn(x):
         while True:
             try:
-                time.sleep(20)
+                time.sleep(100)
             except InputCancellation:
                 pass
 
@@ -71,14 +71,14 @@ CANCELLATION = """
         raise LookupError(f"try {tries}")
 
     def until(condition):
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not condition() and time.monotonic() < deadline:
             time.sleep(0.02)
         return bool(condition())
 
     def outcome(call):
         try:
-            return call.get(timeout=15)
+            return call.get(timeout=60)
         except RemoteError as error:
             return f"{type(error).__name__}: {error}"
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from .processes import UPSWELL, Program
+from .processes import SECONDS_TO_RUN, UPSWELL, Program
 
 MODELS = """
     from __future__ import annotations
@@ -342,7 +342,7 @@ def test_ctrl_c_lets_inputs_go_and_runs_exit_hooks(program: Program, name: str, 
     process = program.start([*UPSWELL, "run", f"program.py::{name}"])
     assert process.stdout is not None and process.stdout.readline() == "started\n"
     os.killpg(process.pid, signal.SIGINT)
-    rest, err = process.communicate(timeout=20)
+    rest, err = process.communicate(timeout=SECONDS_TO_RUN)
     assert (process.returncode, rest, err) == (130, f"let go\nbye {kind}\n", "")
     program.assert_all_gone()
 
@@ -373,7 +373,7 @@ def test_a_second_ctrl_c_does_not_wait_for_exit_hooks(program: Program) -> None:
     assert [process.stdout.readline() for _ in range(2)] == ["let go\n", "leaving\n"]
     os.killpg(process.pid, signal.SIGINT)
     try:
-        process.communicate(timeout=10)
+        process.communicate(timeout=SECONDS_TO_RUN)
     except subprocess.TimeoutExpired:
         process.kill()
         raise

@@ -643,7 +643,7 @@ def test_the_first_deploy_starts_a_server(tmp_path_factory: pytest.TempPathFacto
         assert caller.communicate(timeout=SECONDS_TO_RUN) == ("9\n", "")
     finally:
         os.kill(int((program.home / "lock").read_text()), signal.SIGTERM)
-        assert until(lambda: not program.processes(), SECONDS_TO_RUN)
+        assert until(lambda: not program.processes())
 
 
 def test_it_is_served_again_after_a_restart(tmp_path_factory: pytest.TempPathFactory) -> None:

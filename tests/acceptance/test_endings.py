@@ -9,7 +9,7 @@ import pytest
 
 from upswell.container import groups
 
-from .processes import UPSWELL, Program, until
+from .processes import SECONDS_TO_RUN, UPSWELL, Program, until
 
 WAITING = """
     import asyncio, subprocess, sys, time, upswell
@@ -44,7 +44,7 @@ def started(program: Program, *command: str) -> Popen[str]:
     """Start the command and wait until a container of it runs user code."""
     process = program.start(command)
     assert process.stdout is not None
-    assert "started" in process.stdout.readline(), process.communicate(timeout=5)[1]
+    assert "started" in process.stdout.readline(), process.communicate(timeout=SECONDS_TO_RUN)[1]
     return process
 
 
@@ -53,7 +53,7 @@ def test_ctrl_c(program: Program, name: str) -> None:
     program.write(WAITING)
     process = started(program, *UPSWELL, "run", f"program.py::{name}")
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=SECONDS_TO_RUN)
     assert (process.returncode, err) == (130, "")
     program.assert_all_gone()
     assert program.files() == {program.folder / "program.py", program.folder / "temporary"}
@@ -63,7 +63,7 @@ def test_ctrl_c_in_a_script_is_pythons_own(program: Program) -> None:
     program.write(WAITING)
     process = started(program, sys.executable, "program.py")
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=SECONDS_TO_RUN)
     assert process.returncode == -signal.SIGINT
     assert err.rstrip().endswith("KeyboardInterrupt") and "Exception ignored" not in err
     program.assert_all_gone()
@@ -81,9 +81,9 @@ def test_a_client_that_is_killed(program: Program, number: signal.Signals) -> No
     process = started(program, *UPSWELL, "run", "program.py::main")
     assert len(program.processes()) > 3, "the client, its server, containers and what those started"
     os.kill(process.pid, number)
-    process.wait(timeout=5)
+    process.wait(timeout=SECONDS_TO_RUN)
     program.assert_all_gone()
-    process.communicate(timeout=5)
+    process.communicate(timeout=SECONDS_TO_RUN)
 
 
 def test_a_server_that_is_killed(program: Program) -> None:
@@ -91,7 +91,7 @@ def test_a_server_that_is_killed(program: Program) -> None:
     process = started(program, *UPSWELL, "run", "program.py::main")
     server = [one for one in program.processes() if "upswell.server" in one.cmdline() and one.ppid() == process.pid]
     server[0].kill()
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=SECONDS_TO_RUN)
     assert process.returncode == 1
     assert "server" in err.splitlines()[-1]
     program.assert_all_gone()
@@ -126,7 +126,7 @@ def test_daemons_of_containers_end_with_a_server_that_is_killed(program: Program
     process = started(program, *UPSWELL, "run", "program.py::main")
     server = [one for one in program.processes() if "upswell.server" in one.cmdline() and one.ppid() == process.pid]
     (os.killpg if group else os.kill)(server[0].pid, signal.SIGKILL)
-    process.communicate(timeout=10)
+    process.communicate(timeout=SECONDS_TO_RUN)
     program.assert_all_gone()
     if place := groups.where_groups_go():
         owners = {name.split("-")[1] for name in os.listdir(place.folder) if name.startswith(groups.PREFIX)}
@@ -153,9 +153,9 @@ def test_while_a_zygote_imports(program: Program, number: signal.Signals) -> Non
             work.remote(1)
     """)
     process = started(program, *UPSWELL, "run", "program.py")
-    assert until(lambda: any("sleep" in one.cmdline() for one in program.processes()), 10)
+    assert until(lambda: any("sleep" in one.cmdline() for one in program.processes()))
     os.kill(process.pid, number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=SECONDS_TO_RUN)
     program.assert_all_gone()
 
 

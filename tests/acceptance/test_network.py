@@ -125,7 +125,7 @@ def test_a_token_that_is_not_good(home: Home, remote: dict[str, str], token: str
 def test_a_token_that_is_expired(home: Home, tokens: Home, remote: dict[str, str]) -> None:
     home.program.write(SQUARES)
     token = tokens.token("--expires", "0.00001")
-    assert until(lambda: "expired" in tokens.upswell("server", "token", "list").out, SECONDS_TO_RUN)
+    assert until(lambda: "expired" in tokens.upswell("server", "token", "list").out)
     done = home.upswell("run", "program.py", **{**remote, "UPSWELL_TOKEN": token})
     assert done.status == 1 and "AuthError" in done.err
 
@@ -166,7 +166,7 @@ def test_a_token_that_is_revoked_meanwhile(home: Home, tokens: Home, remote: dic
         """
     )
     run = home.popen(*UPSWELL, "run", "-q", "program.py", **remote)
-    assert until((home.program.folder / "kept.begun").exists, SECONDS_TO_RUN)
+    assert until((home.program.folder / "kept.begun").exists)
     revoked = tokens.upswell("server", "token", "revoke", remote["UPSWELL_TOKEN"].partition(".")[0])
     assert "opens nothing any more" in revoked.out
     out, err = run.communicate(timeout=SECONDS_TO_RUN)

@@ -18,7 +18,7 @@ from upswell import Function
 from upswell.cli import main
 from upswell.sdk.client import close_keeper
 
-from .processes import UPSWELL, Done, Program, until
+from .processes import SECONDS_TO_RUN, UPSWELL, Done, Program, until
 from .tmux import Tmux
 
 KITCHEN = """
@@ -98,7 +98,7 @@ def test_without_a_server(program: Program) -> None:
 def test_what_runs_is_listed(kitchen: Kitchen) -> None:
     assert kitchen.table("app", "list")[0][:4] == ["kitchen", kitchen.id, "deployed", "1"]
     assert [row[1] for row in kitchen.table("function", "list", "kitchen")] == ["simmer", "wait", "flood"]
-    assert until(lambda: [row[2:4] for row in kitchen.table("container", "list")] == [["simmer", "ready"]], 10)
+    assert until(lambda: [row[2:4] for row in kitchen.table("container", "list")] == [["simmer", "ready"]])
     (container,) = kitchen.records("container", "list", kitchen.id)
     assert (container["app_name"], container["function"], container["version"]) == ("kitchen", "simmer", 1)
     assert 1 << 20 < container["memory_bytes"] < 1 << 30 and abs(container["started_at"] - time.time()) < 60
@@ -188,7 +188,7 @@ def test_a_call_is_cancelled(kitchen: Kitchen) -> None:
     late = kitchen.command("call", "get", call, "--timeout", "0", "--index", "3", status=1)
     assert late.err == f"upswell: {call} has no result yet\n"
     assert kitchen.command("call", "cancel", call).out == f"cancelled {call}\n"
-    assert until(lambda: kitchen.table("call", "list")[0][4:6] == ["cancelled", "5/5"], 10)
+    assert until(lambda: kitchen.table("call", "list")[0][4:6] == ["cancelled", "5/5"])
     assert kitchen.command("call", "cancel", call).out == f"{call} has ended already\n"
     ended = json.loads(kitchen.command("call", "cancel", call, "--json").out)
     assert (ended["id"], ended["state"]) == (call, "cancelled")
@@ -205,7 +205,7 @@ def test_one_of_many_that_were_spawned_at_once(kitchen: Kitchen) -> None:
     listed = {row["id"]: row["inputs"] for row in kitchen.records("call", "list", "kitchen")}
     assert listed == {alone: 1, group: 5}
     assert kitchen.command("call", "cancel", together[3]).out == f"cancelled {together[3]}\n"
-    assert until(lambda: kitchen.command("call", "cancel", together[3]).out.endswith("has ended already\n"), 10)
+    assert until(lambda: kitchen.command("call", "cancel", together[3]).out.endswith("has ended already\n"))
     kept = json.loads(kitchen.command("call", "cancel", together[3], "--json").out)
     assert (kept["id"], kept["state"], kept["done"], kept["failed"]) == (together[3], "cancelled", 1, 1)
     assert kitchen.command("call", "get", together[4], "--timeout", "0", status=1).err.endswith("has no result yet\n")
@@ -214,7 +214,7 @@ def test_one_of_many_that_were_spawned_at_once(kitchen: Kitchen) -> None:
     done = kitchen.program.upswell("call", "get", together[3])
     assert done.status == 1 and "the call was cancelled" in done.err
     assert kitchen.command("call", "cancel", together[4]).out == f"{together[4]} has ended already\n"
-    assert until(lambda: kitchen.table("call", "list")[0][4:7] == ["finished", "5/5", "1"], 10)
+    assert until(lambda: kitchen.table("call", "list")[0][4:7] == ["finished", "5/5", "1"])
 
 
 def test_a_container_is_stopped(kitchen: Kitchen) -> None:
@@ -224,10 +224,10 @@ def test_a_container_is_stopped(kitchen: Kitchen) -> None:
         there = kitchen.records("container", "list")
         return [row["id"] for row in there if (row["function"], row["running"]) == ("wait", 1)]
 
-    assert until(waiting, 10)
+    assert until(waiting)
     (first,) = waiting()
     assert kitchen.command("container", "stop", first.removeprefix("co-")).out == f"stopped {first}\n"
-    assert until(lambda: waiting() not in ([], [first]), 10)
+    assert until(lambda: waiting() not in ([], [first]))
     kitchen.go.touch()
     assert call.get(10) == str(kitchen.go)
     assert kitchen.command("container", "logs", first).lines[-1].endswith("was killed: it was stopped")
@@ -243,13 +243,13 @@ def test_versions(kitchen: Kitchen) -> None:
         (3, True), (2, False), (1, False),
     ]  # fmt: skip
     assert kitchen.command("app", "stop", "kitchen").out == f"stopped kitchen ({kitchen.id})\n"
-    assert until(lambda: kitchen.table("app", "list")[0][2] == "stopped", 10)
+    assert until(lambda: kitchen.table("app", "list")[0][2] == "stopped")
     assert "version 3" in kitchen.command("app", "logs", "kitchen", "-n", "1000").out
 
 
 def test_logs(kitchen: Kitchen) -> None:
     assert len(list(kitchen.function("simmer").map(range(4)))) == 4
-    assert until(lambda: kitchen.command("app", "logs", "kitchen").out.count("simmers") == 4, 10)
+    assert until(lambda: kitchen.command("app", "logs", "kitchen").out.count("simmers") == 4)
     lines = kitchen.command("app", "logs", "kitchen", "--function", "simmer", "-n", "2").lines
     assert len(lines) == 2 and all(" simmer co-" in line and "simmers" in line for line in lines)
     record = json.loads(kitchen.command("app", "logs", "kitchen", "-n", "1", "--json").lines[0])
@@ -267,7 +267,7 @@ def test_a_log_is_followed(kitchen: Kitchen) -> None:
     assert len(list(kitchen.function("simmer").map(range(20, 70)))) == 50
     assert {following.stdout.readline().rpartition(" ")[2] for _ in range(50)} == {f"{x}\n" for x in range(20, 70)}
     following.send_signal(signal.SIGINT)
-    assert following.communicate(timeout=10) == ("", "")
+    assert following.communicate(timeout=SECONDS_TO_RUN) == ("", "")
     assert following.returncode == 130
 
 
@@ -297,10 +297,10 @@ def test_top_at_a_terminal(kitchen: Kitchen, terminal: Tmux, key: str) -> None:
     def shown(name: str) -> str:
         return next((line for line in terminal.screen() if f" {name} " in line), "")
 
-    assert until(lambda: "····" in shown("simmer"), 20), terminal.screen()
+    assert until(lambda: "····" in shown("simmer")), terminal.screen()
     kitchen.function("wait").spawn_map([str(kitchen.go)] * 30)
-    assert until(lambda: shown("wait").split()[2:5] == ["█" * 20, "1", "29"], 20), terminal.screen()
+    assert until(lambda: shown("wait").split()[2:5] == ["█" * 20, "1", "29"]), terminal.screen()
     assert any(line.startswith("2 containers, 1 inputs run, 29 wait") for line in terminal.screen())
     terminal.press(key)
-    assert until(lambda: "status=0" in terminal.screen(), 10), terminal.screen()
+    assert until(lambda: "status=0" in terminal.screen()), terminal.screen()
     assert [line for line in terminal.screen() if line not in ("", "^C")] == ["status=0"], "the screen is as it was"

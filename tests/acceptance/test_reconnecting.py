@@ -16,7 +16,7 @@ from upswell.wire import messages as m
 from upswell.wire.channel import dial
 from upswell.wire.codec import Frame
 
-from .processes import UPSWELL, Program, until
+from .processes import SECONDS_TO_RUN, UPSWELL, Program, until
 from .proxy import Proxy
 
 LOST = "the connection to the server is lost"
@@ -35,7 +35,7 @@ class Home:
         self.socket.unlink(missing_ok=True)
         command = [sys.executable, "-P", "-m", "upswell.server", "--home", str(self.path)]
         self.process = self._program.start(command)
-        assert until(self.socket.exists, 20), self.process.communicate(timeout=5)[1]
+        assert until(self.socket.exists), self.process.communicate(timeout=SECONDS_TO_RUN)[1]
 
     def port(self) -> tuple[str, int]:
         """Where it listens for others."""
@@ -52,7 +52,7 @@ class Home:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.communicate(timeout=20)
+            self.process.communicate(timeout=SECONDS_TO_RUN)
             self.process = None
 
 
@@ -77,12 +77,12 @@ def started(program: Program, text: str) -> Popen[str]:
     line = b""
     while not line.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
         line += byte  # by `readline` more would be read, which `communicate` does not look for
-    assert line == b"started\n", process.communicate(timeout=10)[1]
+    assert line == b"started\n", process.communicate(timeout=SECONDS_TO_RUN)[1]
     return process
 
 
 def ended(process: Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=SECONDS_TO_RUN)
     return process.returncode, out, err
 
 
@@ -117,7 +117,7 @@ def test_a_map_whose_server_is_killed_twice(program: Program, home: Home, ordere
     home.kill()
     home.start()
     before = len(ran.read_text().splitlines())
-    assert until(lambda: len(ran.read_text().splitlines()) > before + 10, 20)
+    assert until(lambda: len(ran.read_text().splitlines()) > before + 10)
     home.kill()
     home.start()
     status, out, err = ended(process)
@@ -144,7 +144,7 @@ def test_ctrl_c_while_it_waits_for_the_server(program: Program, home: Home) -> N
     assert process.stderr is not None
     assert LOST in process.stderr.readline()
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=5)
+    _, err = process.communicate(timeout=SECONDS_TO_RUN)
     assert process.returncode == -signal.SIGINT
     assert err.rstrip().endswith("KeyboardInterrupt") and "ConnectionError" not in err
 
@@ -263,7 +263,7 @@ def test_a_spawn_map_and_its_results(program: Program, home: Home) -> None:
     (home.path / "go").touch()
     home.start()
     assert process.stdout is not None
-    assert process.stdout.readline() == "spawned\n", process.communicate(timeout=10)[1]
+    assert process.stdout.readline() == "spawned\n", process.communicate(timeout=SECONDS_TO_RUN)[1]
     home.kill()
     home.start()
     status, out, err = ended(process)
@@ -546,10 +546,10 @@ def test_a_detached_app_is_used_on_after_a_restart(program: Program, home: Home)
     assert written == ["0", "1", "2", "4"], "what containers write is shown"
 
     def state() -> str:
-        found, _ = program.start([*UPSWELL, "app", "list", "--json"]).communicate(timeout=20)
+        found, _ = program.start([*UPSWELL, "app", "list", "--json"]).communicate(timeout=SECONDS_TO_RUN)
         return str({one["id"]: one["state"] for one in json.loads(found)}[app_id])
 
-    assert until(lambda: state() == "stopped", 20), "it has ended with its client"
+    assert until(lambda: state() == "stopped"), "it has ended with its client"
 
 
 def test_a_log_is_followed_while_its_server_is_killed_twice(program: Program, home: Home) -> None:
@@ -573,7 +573,7 @@ def test_a_log_is_followed_while_its_server_is_killed_twice(program: Program, ho
     """
     program.write(text)
     deploying = program.start([sys.executable, "program.py"])
-    assert deploying.communicate(timeout=20)[1] == ""
+    assert deploying.communicate(timeout=SECONDS_TO_RUN)[1] == ""
     following = program.start([*UPSWELL, "app", "logs", "clock", "-f", "--function", "tick"])
     assert following.stdout is not None
     came: list[str] = []
@@ -592,7 +592,7 @@ def test_a_log_is_followed_while_its_server_is_killed_twice(program: Program, ho
     while not came[-1].endswith("over\n"):
         follow(1)
     following.send_signal(signal.SIGINT)
-    following.communicate(timeout=10)
+    following.communicate(timeout=SECONDS_TO_RUN)
     assert len(set(came)) == len(came), "each line once: it has its moment and its container"
     kept, _ = program.start([*UPSWELL, "app", "logs", "clock", "--function", "tick", "-n", "100000"]).communicate()
     assert [line for line in kept.splitlines(keepends=True) if line not in came] == [], "and all that are kept"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .processes import UPSWELL, Program
+from .processes import SECONDS_TO_RUN, UPSWELL, Program
 
 CENSUS = """
     import upswell as modal
@@ -308,5 +308,5 @@ def test_output_is_not_held_back(program: Program) -> None:
         assert process.stdout.readline() == "0\n"
     finally:
         process.kill()
-        process.communicate(timeout=5)
+        process.communicate(timeout=SECONDS_TO_RUN)
     program.assert_all_gone()

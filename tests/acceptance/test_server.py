@@ -80,8 +80,8 @@ def test_many_start_it_at_once(home: Home) -> None:
 
 def test_a_life_in_the_foreground(home: Home) -> None:
     server = home.popen(*UPSWELL, "serve")
-    assert until(lambda: home.path.joinpath("server.sock").exists(), SECONDS_TO_RUN)
-    assert until(lambda: home.upswell("server", "status").status == 0, SECONDS_TO_RUN)
+    assert until(lambda: home.path.joinpath("server.sock").exists())
+    assert until(lambda: home.upswell("server", "status").status == 0)
     assert home.status()["process"] == server.pid
     second = home.upswell("serve")
     assert second.status == 1
@@ -99,8 +99,8 @@ def test_containers_clean_up_when_it_is_stopped(home: Home) -> None:
     home.program.write(EXIT_HOOK)
     with home.served() as status:
         run = home.popen(*UPSWELL, "run", "program.py", UPSWELL_SERVER=status["addresses"][0])
-        assert until((home.program.folder / "kept.entered").exists, SECONDS_TO_RUN)
-        assert until(lambda: home.status()["containers"] == 1, SECONDS_TO_RUN)
+        assert until((home.program.folder / "kept.entered").exists)
+        assert until(lambda: home.status()["containers"] == 1)
         assert not (home.program.folder / "kept.left").exists()
         home.upswell("server", "stop")
         assert (home.program.folder / "kept.left").exists()

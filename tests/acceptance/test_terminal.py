@@ -39,7 +39,7 @@ def test_progress_while_it_runs_and_nothing_afterwards(program: Program, termina
         seen.append(terminal.screen())
         return any(line.startswith("status=") for line in seen[-1])
 
-    assert until(finished, 30), seen[-1]
+    assert until(finished), seen[-1]
     live = [screen for screen in seen if any("simmer" in line and "running" in line for line in screen)]
     assert len(live) >= 5, seen
     middle = next(screen for screen in live if "done 9" in screen)
@@ -54,9 +54,9 @@ def test_progress_while_it_runs_and_nothing_afterwards(program: Program, termina
 def test_ctrl_c_takes_the_progress_away(program: Program, terminal: Tmux) -> None:
     program.write(PROGRAM.replace("time.sleep(0.2)", "time.sleep(60)").replace("x == 3", "x == 0"))
     terminal.type(*UPSWELL, "run", "program.py")
-    assert until(lambda: any("running" in line for line in terminal.screen()), 20), terminal.screen()
+    assert until(lambda: any("running" in line for line in terminal.screen())), terminal.screen()
     terminal.press("C-c")
-    assert until(lambda: "status=130" in terminal.screen(), 10), terminal.screen()
+    assert until(lambda: "status=130" in terminal.screen()), terminal.screen()
     assert [line for line in terminal.screen() if line not in ("", "^C")] == ["begin", "container says 0", "status=130"]
 
 
@@ -69,19 +69,19 @@ def test_quiet(program: Program, terminal: Tmux) -> None:
         seen.extend(terminal.screen())
         return "status=0" in seen
 
-    assert until(finished, 30), seen[-HEIGHT:]
+    assert until(finished), seen[-HEIGHT:]
     assert not any("running" in line for line in seen)
 
 
 def test_a_question_is_not_drawn_over(program: Program, terminal: Tmux) -> None:
     program.write(PROGRAM.replace('print("begin")', 'call = simmer.spawn_map(range(40)); print("to", input("who? "))'))
     terminal.type(*UPSWELL, "run", "program.py")
-    assert until(lambda: "container says 3" in "".join(terminal.screen()), 20), terminal.screen()
+    assert until(lambda: "container says 3" in "".join(terminal.screen())), terminal.screen()
     assert not any("running" in line for line in terminal.screen())
     terminal.press("me")
     terminal.press("Enter")
-    assert until(lambda: any("running" in line for line in terminal.screen()), 20), terminal.screen()
+    assert until(lambda: any("running" in line for line in terminal.screen())), terminal.screen()
     assert any(line.startswith("who? ") and "running" not in line for line in terminal.screen())
     assert "to me" in terminal.screen()
     terminal.press("C-c")
-    assert until(lambda: "status=130" in terminal.screen(), 10), terminal.screen()
+    assert until(lambda: "status=130" in terminal.screen()), terminal.screen()

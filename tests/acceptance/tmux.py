@@ -19,7 +19,7 @@ class Tmux:
     def type(self, *command: str) -> None:
         size = ("-x", str(WIDTH), "-y", str(HEIGHT))
         # The shell lives on after Ctrl-C, to tell the status.
-        line = f"trap : INT; {shlex.join(command)}; echo status=$?; sleep 60"
+        line = f"trap : INT; {shlex.join(command)}; echo status=$?; sleep 600"
         self._tmux("-f", "/dev/null", "new-session", "-d", *size, f"sh -c {shlex.quote(line)}")
 
     def screen(self) -> list[str]:

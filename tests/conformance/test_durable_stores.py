@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from pickle import PickleBuffer
 
@@ -35,10 +36,19 @@ BUFFERS = bytes(range(256)) * 10_000  # more than one piece
 
 @pytest.fixture(params=["memory", "sqlite"])
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with Desk(tmp_path / "home" if request.param == "sqlite" else None) as desk:
         yield desk
-    assert len(os.listdir("/proc/self/fd")) == before, "close() lets go of everything"
+    assert descriptors() == before, "close() lets go of everything"
+
+
+def descriptors() -> dict[str, str]:
+    """What this process has open; less what is closed while it is looked at, as the list itself is."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+    return found
 
 
 # -- calls -----------------------------------------------------------------------------------------

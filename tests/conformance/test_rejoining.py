@@ -67,6 +67,14 @@ class Scene:
         assign = m.Assign(number, f"fc-{number}", 0, len(inputs), 0, len(inputs), batch=batch, left=left)
         self.container.send(assign, pack(inputs, shape=BARE).data)
 
+    def assign_together(self, *ranges: list[Any]) -> None:
+        """Hand it ranges with numbers from 1: once one of them has begun, it has them all."""
+        frames = [
+            (m.Assign(number, f"fc-{number}", 0, len(inputs), 0, len(inputs)), pack(inputs, shape=BARE).data)
+            for number, inputs in enumerate(ranges, 1)
+        ]
+        self.container.send_together(frames)
+
     def go(self, x: int) -> None:
         """Let the input end."""
         (self.folder / f"go-{x}").touch()
@@ -166,8 +174,7 @@ async def test_a_failure_is_told_again(scene: Scene) -> None:
 
 async def test_what_nobody_wants_ends(scene: Scene) -> None:
     await scene.start("wait")
-    scene.assign(1, [1])
-    scene.assign(2, [2, 3])
+    scene.assign_together([1], [2, 3])
     await scene.begun(1)
     await scene.home.vanish()
     assert [one.range for one in await scene.return_()] == [1, 2]
@@ -212,8 +219,7 @@ async def test_with_too_much_kept_nothing_further_begins(monkeypatch: pytest.Mon
     await home.open()
     scene = Scene(home, tmp_path)
     await scene.start("inflate")
-    scene.assign(1, [1])
-    scene.assign(2, [2])
+    scene.assign_together([1], [2])
     await scene.begun(1)
     await home.vanish()
     scene.go(1)

@@ -26,7 +26,7 @@ from upswell.wire import messages as m
 from upswell.wire.codec import Decoder, encode
 
 HERE = Environment(kind="module", origin="", module="", main=False, sys_path=(), directory="/")
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 AnyM = TypeVar("AnyM", bound=m.Message)
 
 

@@ -18,7 +18,7 @@ from upswell.server.connections import GRACE_SECONDS
 from upswell.spec import AutoscalerSettings, FunctionRecord, Limits, Period, SettingsUpdate, code_digest
 from upswell.wire import messages as m
 
-from .stage import Peer, Stage, record, stage
+from .stage import PATIENCE_SECONDS, Peer, Stage, record, stage
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def outcomes(peer: Peer, call: str, inputs: int = 1) -> list[tuple[m.Messa
     """What became of so many inputs of a call."""
     await peer.send(m.Collect(call, 0, -1))
     frames: list[tuple[m.Message, bytes]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while inputs > 0 and (frame := await peer.receive()):
             if isinstance(frame[0], m.Outputs | m.Failed):
                 frames.append(frame)

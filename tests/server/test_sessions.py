@@ -18,7 +18,7 @@ from upswell.wire import messages as m
 from upswell.wire.buffers import Block
 from upswell.wire.delivery import UNCOUNTED
 
-from .stage import Peer, Stage, record, stage
+from .stage import PATIENCE_SECONDS, Peer, Stage, record, stage
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ class Client:
         return (await self.peer.expect(m.Welcome))[0]
 
     async def expect(self, kind: type[m.Message]) -> tuple[m.Message, bytes]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while frame := await self.peer.receive():
                 self.received += not isinstance(frame[0], UNCOUNTED)
                 if isinstance(frame[0], kind):
