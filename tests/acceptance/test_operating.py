@@ -92,7 +92,7 @@ def test_without_a_server(program: Program) -> None:
     for words in (["app", "list"], ["call", "get", "fc-1"], ["top"]):
         done = program.upswell(*words)
         assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
-        assert "no server runs" in done.err and "upswell serve" in done.err
+        assert "no server runs" in done.err and "`upswell server start`" in done.err
 
 
 def test_what_runs_is_listed(kitchen: Kitchen) -> None:

@@ -121,6 +121,11 @@ def test_what_the_decorators_say_is_what_is_declared() -> None:
     assert function.with_concurrency(max_inputs=9).pool.spec.concurrency == Concurrency(max_inputs=9, target_inputs=9)
 
 
+def test_of_a_request_and_a_limit_cores_are_reserved_and_memory_is_held_to() -> None:
+    resources = function.with_options(cpu=(0.5, 2), memory=(256, 512)).pool.spec.resources
+    assert (resources.cpu, resources.memory_mib) == (0.5, 512)
+
+
 def test_a_change_of_settings_sets_resets_or_keeps() -> None:
     settings = AutoscalerSettings(min_containers=2, max_containers=5, scaledown_window=20)
     changed = settings.merge(SettingsUpdate(min_containers=None, buffer_containers=1))

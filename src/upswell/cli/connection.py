@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from .. import home
-from ..errors import ConnectionError, Error
+from ..errors import Error
 from ..sdk.client import Client, get_keeper
 
 Action = Callable[[], int]
@@ -21,17 +20,6 @@ def connected() -> Iterator[Client]:
     Raises `click.ClickException` for every error of ours inside.
     """
     try:
-        yield _reached()
+        yield get_keeper()
     except Error as error:
         raise click.ClickException(str(error)) from None
-
-
-def _reached() -> Client:
-    try:
-        return get_keeper()
-    except ConnectionError:
-        if home.chosen_server() is not None:
-            raise
-    raise ConnectionError(
-        f"no server runs in {home.directory()}: start one with `upswell serve`, or by `upswell deploy FILE`"
-    )

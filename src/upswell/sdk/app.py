@@ -48,6 +48,9 @@ class LocalEntrypoint:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.raw(*args, **kwargs)
 
+    def __repr__(self) -> str:
+        return f"LocalEntrypoint({self.name!r})"
+
 
 async def _lookup(name: str, *, create_if_missing: bool = False, environment_name: str | None = None) -> App:
     """The deployed app of that name, without its functions; `Function.from_name` finds those.

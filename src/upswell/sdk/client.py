@@ -274,15 +274,22 @@ def get_keeper() -> Client:
         if context.server_keeps_apps or (context.server is None and chosen is not None):
             keeper = _keeper = keep_client()
         else:
-            keeper = _dial_keeper(chosen or home.background_server())
+            keeper = _dial_keeper(chosen)
     return keeper
 
 
-def _dial_keeper(server: home.Server) -> Client:
+def _dial_keeper(chosen: home.Server | None) -> Client:
     global _keeper
+    server = chosen or home.background_server()
     with _making:
         if _keeper is None:
-            _keeper = Client(dial(server.address, ca=server.ca), server=server)
+            try:
+                _keeper = Client(dial(server.address, ca=server.ca), server=server)
+            except ConnectionError:
+                if chosen is not None:
+                    raise
+                words = f"no server runs in {home.directory()}: `upswell server start` and `upswell deploy` start one"
+                raise ConnectionError(words) from None
             atexit.register(close_keeper)
         return _keeper
 

@@ -70,6 +70,9 @@ class Mapped(Generic[R]):
         finally:
             mapping.close()
 
+    def __repr__(self) -> str:
+        return f"<outputs of {self._mapping.function.name}: loop over them{'' if self._begun else ', and it begins'}>"
+
     def __del__(self) -> None:
         if not getattr(self, "_begun", True):
             name = self._mapping.function.name

@@ -5,7 +5,7 @@ Limits are checked by `spec.py`; here stands which options there are, and what M
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -35,13 +35,19 @@ WITHOUT_EFFECT = frozenset(
     "nonpreemptible block_network experimental_options include_source i6pn rdma "
     "scheduler_placement".split()
 )
+RENAMED = {  # what earlier releases of that SDK called them
+    "keep_warm": "min_containers",
+    "concurrency_limit": "max_containers",
+    "container_idle_timeout": "scaledown_window",
+    "allow_concurrent_inputs": "@upswell.concurrent(max_inputs=...)",
+}
 
 
 class PoolOptions(TypedDict, total=False):
     """What a pool may have of its own; everything may be left out, and `None` leaves it as it is."""
 
-    cpu: float | None
-    memory: int | None
+    cpu: float | tuple[float, float] | None
+    memory: int | tuple[int, int] | None
     env: Mapping[str, str | None] | None
     secrets: Collection[Secret] | None
     volumes: Mapping[Any, Any] | None
@@ -113,7 +119,7 @@ class Declaration:
     def _changed(self, where: str, given: Mapping[str, Any], accepted: type) -> Declaration:
         for name in given:
             if name not in accepted.__annotations__:
-                raise TypeError(f"{where} has no parameter {name!r}")
+                raise TypeError(f"{where} has no parameter {name!r}{_instead(name, accepted.__annotations__)}")
         say_without_effect(given)
         say_of_volumes(given.get("volumes"))
         say_of_gpus(given.get("gpu"))
@@ -124,8 +130,8 @@ class Declaration:
                 settings=spec.settings.merge(SettingsUpdate.of(**settings)),
                 concurrency=spec.concurrency,
                 resources=Resources(
-                    cpu=_or(given.get("cpu"), resources.cpu),
-                    memory_mib=_or(given.get("memory"), resources.memory_mib),
+                    cpu=_or(_of_pair(given.get("cpu"), 0), resources.cpu),
+                    memory_mib=_or(_of_pair(given.get("memory"), 1), resources.memory_mib),
                     gpus=Gpu.parse(given["gpu"]) if given.get("gpu") is not None else resources.gpus,
                 ),
                 retries=Retries.parse(given.get("retries", spec.retries)),
@@ -176,6 +182,20 @@ def batching_of(where: str, concurrency: Concurrency, max_batch_size: int, wait_
         )
     except InvalidError as error:
         raise InvalidError(f"{where}: {error}") from None
+
+
+def _of_pair(value: Any, index: int) -> Any:
+    """One of a request and a limit, where both are given: cores are only reserved, and memory is held to its limit."""
+    return value[index] if isinstance(value, tuple) and len(value) == 2 else value
+
+
+def _instead(name: str, accepted: Iterable[str]) -> str:
+    if name in RENAMED:
+        return f": it is {RENAMED[name]}"
+    from difflib import get_close_matches  # by few programs, and late
+
+    close = get_close_matches(name, accepted, 1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def _or(value: Any, otherwise: Any) -> Any:
