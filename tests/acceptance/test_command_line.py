@@ -77,6 +77,13 @@ def test_a_program_without_a_file(program: Program) -> None:
         assert (done.status, done.out, done.err) == (0, SAID, "")
 
 
+@pytest.mark.parametrize("words", [("app",), ("server", "token")])
+def test_a_command_that_is_not_all_there_shows_what_there_is(program: Program, words: tuple[str, ...]) -> None:
+    done = program.run(*UPSWELL, *words)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"Usage: upswell {' '.join(words)}") and "\n  list  " in done.err
+
+
 STREAMS = """
     import os, sys, time
     import upswell

@@ -116,7 +116,7 @@ def test_names_that_are_not_there(kitchen: Kitchen) -> None:
     for words, said in [
         (["app", "stop", "kitchn"], "there is no app 'kitchn': did you mean 'kitchen'?"),
         (["app", "logs", "zzz"], "there is no app 'zzz'; there are: kitchen"),
-        (["function", "stats", "kitchen", "simer"], "there is no function of kitchen 'simer': did you mean 'simmer'?"),
+        (["function", "stats", "kitchen", "simer"], "there is no function 'simer' in kitchen: did you mean 'simmer'?"),
         (["call", "get", "fc-none"], "there is no call fc-none: `upswell call list` shows those that are kept"),
         (["call", "cancel", "fc-none"], "there is no call fc-none: `upswell call list` shows those that are kept"),
         (["container", "stop", "7"], "there is no container co-7: it has ended, or it never was"),

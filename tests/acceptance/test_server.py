@@ -68,6 +68,20 @@ def test_a_life_in_the_background(home: Home) -> None:
     )
 
 
+def test_a_home_that_is_named_on_the_command_line(home: Home) -> None:
+    other = home.path.parent / "elsewhere"
+    started = json.loads(home.upswell("server", "start", "--home", str(other), "--json").out)
+    assert (started["address"], started["fresh"]) == (f"unix:{other}/server.sock", True)
+    assert home.upswell("server", "status").status == 3, "it is not that of UPSWELL_HOME"
+    assert f"process {started['process']}" in home.upswell("server", "status", "--home", str(other)).out
+    assert "serves at" in home.upswell("server", "logs", "--home", str(other)).out
+    assert home.upswell("server", "token", "create", "--home", str(other)).out.startswith("tk-")
+    assert home.upswell("server", "token", "list", "--home", str(other)).out.count("tk-") == 1
+    assert home.upswell("server", "token", "list").out == ""
+    stopped = [home.upswell("server", "stop", "--home", str(other), "--json") for _ in range(2)]
+    assert [json.loads(one.out)["process"] for one in stopped] == [started["process"], None]
+
+
 def test_many_start_it_at_once(home: Home) -> None:
     starts = [home.popen(*UPSWELL, "server", "start") for _ in range(4)]
     said = [one.communicate(timeout=SECONDS_TO_RUN) for one in starts]

@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return STATUS_USAGE
     except click.UsageError as error:
         print(f"upswell: {_one_line(error)}", file=sys.stderr)
         return STATUS_USAGE

@@ -44,16 +44,17 @@ def find_function(client: Client, app: AppInfo, word: str) -> FunctionInfo:
     for function in functions:
         if word in (function.name, function.id):
             return function
-    where = f"function of {app.name or app.id}"
-    raise click.ClickException(unknown(where, word, (function.name for function in functions)))
+    names = (function.name for function in functions)
+    raise click.ClickException(unknown("function", word, names, f" in {app.name or app.id}"))
 
 
-def unknown(kind: str, word: str, there: Iterable[str]) -> str:
+def unknown(kind: str, word: str, there: Iterable[str], where: str = "") -> str:
     """What is said of a name that nothing has."""
     names: Sequence[str] = sorted(set(there))
+    words = f"there is no {kind} {word!r}{where}"
     if near := get_close_matches(word, names):
-        return f"there is no {kind} {word!r}: did you mean {' or '.join(map(repr, near))}?"
+        return f"{words}: did you mean {' or '.join(map(repr, near))}?"
     if not names:
-        return f"there is no {kind} {word!r}, nor any other"
+        return f"{words}, nor any other"
     shown = ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
-    return f"there is no {kind} {word!r}; there are: {shown}"
+    return f"{words}; there are: {shown}"

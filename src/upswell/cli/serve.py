@@ -28,6 +28,18 @@ Its state is in UPSWELL_HOME (~/.upswell); config.toml there may say all of this
 """
 
 
+def home_option(command: F) -> F:
+    """`--home`, which says for the command and all that it starts which home it is about."""
+
+    def choose(context: click.Context, parameter: click.Parameter, directory: str | None) -> None:
+        if directory:
+            os.environ["UPSWELL_HOME"] = os.path.abspath(directory)
+
+    words = "In place of UPSWELL_HOME."
+    option = click.option("--home", metavar="DIR", type=click.Path(), expose_value=False, callback=choose, help=words)
+    return option(command)
+
+
 def serving_options(command: F) -> F:
     """The options of a server, which `upswell server start` has too."""
     for option in (
@@ -38,7 +50,7 @@ def serving_options(command: F) -> F:
         click.option("--tls-key", metavar="F", type=click.Path(), help="The certificate's key."),
         click.option("--tls-cert", metavar="F", type=click.Path(), help="The certificate to show there."),
         click.option("--listen", metavar="HOST:PORT", help="Where other machines connect, with TLS and a token."),
-        click.option("--home", "directory", metavar="DIR", type=click.Path(), help="In place of UPSWELL_HOME."),
+        home_option,
     ):
         command = option(command)
     return command
@@ -51,18 +63,11 @@ def as_arguments(options: Mapping[str, str | None]) -> tuple[str, ...]:
     return tuple(f"--{name.replace('_', '-')}={value}" for name, value in given.items())
 
 
-def choose_home(directory: str | None) -> str:
-    """The home that the command is about."""
-    if directory:
-        os.environ["UPSWELL_HOME"] = os.path.abspath(directory)
-    return home.directory()
-
-
 @click.command(help=HELP, short_help="Run a server in the foreground.")
 @serving_options
-def serve(directory: str | None, **options: str | None) -> None:
+def serve(**options: str | None) -> None:
     """Become the server."""
-    where = choose_home(directory)
+    where = home.directory()
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     # A fresh interpreter: the first thing that a server does is to fork, and this one has imported a command line.

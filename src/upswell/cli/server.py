@@ -15,7 +15,8 @@ import click
 
 from .. import home
 from ..errors import ConnectionError, Error
-from .serve import as_arguments, choose_home, serving_options
+from .serve import as_arguments, home_option, serving_options
+from .tables import tell
 
 if TYPE_CHECKING:
     from ..server.tokens import Token
@@ -43,28 +44,33 @@ def in_one_line() -> Iterator[None]:
 
 @server.command(short_help="Start it in the background.")
 @serving_options
-def start(directory: str | None, **options: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def start(as_json: bool, **options: str | None) -> None:
     """Start the server of UPSWELL_HOME in the background, unless it runs, and wait until it answers."""
     from ..sdk import home_server
 
-    choose_home(directory)
     with in_one_line():
         started = home_server.start(as_arguments(options))
     words = "the server runs" if started.fresh else "the server runs already"
-    print(f"{words}: process {started.process}, {started.address}")
+    tell(started._asdict(), as_json, f"{words}: process {started.process}, {started.address}")
 
 
 @server.command(short_help="End it; containers may clean up.")
-def stop() -> None:
+@home_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def stop(as_json: bool) -> None:
     """End the server of UPSWELL_HOME. Containers run their exit hooks; calls that are kept go on at the next start."""
     from ..sdk import home_server
 
     with in_one_line():
         process = home_server.stop()
-    print(f"no server ran in {home.directory()}" if process is None else f"the server, process {process}, has ended")
+    none = process is None
+    words = f"no server ran in {home.directory()}" if none else f"the server, process {process}, has ended"
+    tell({"process": process}, as_json, words)
 
 
 @server.command(short_help="Whether it runs, where, and what it has.")
+@home_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(as_json: bool) -> int:
     """Say whether the server that programs use runs, and what it has. Exit status 3 where none does."""
@@ -95,6 +101,7 @@ def status(as_json: bool) -> int:
 
 
 @server.command(short_help="What it has written to its log.")
+@home_option
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
 @click.option("-n", "--lines", default=100, show_default=True, type=click.IntRange(0), help="How many at first.")
 def logs(follow: bool, lines: int) -> Action:
@@ -123,6 +130,7 @@ def _print_log(path: str, follow: bool, lines: int) -> int:
 
 
 @server.command(short_help="A consistent copy of all it keeps.")
+@home_option
 @click.argument("path", type=click.Path())
 def backup(path: str) -> None:
     """Copy what the server of UPSWELL_HOME keeps to PATH, also while it runs."""
@@ -147,6 +155,7 @@ def token() -> None:
 
 
 @token.command(short_help="Make one; it is shown once.")
+@home_option
 @click.option("--scope", type=click.Choice(["client", "read"]), default="client", show_default=True)
 @click.option("--expires", "days", type=click.FloatRange(0, min_open=True), metavar="DAYS", help="Else it never does.")
 @click.option("--name", default="", help="Whose it is, or what for.")
@@ -164,6 +173,7 @@ def create(scope: str, days: float | None, name: str) -> None:
 
 
 @token.command("list", short_help="Those that there are.")
+@home_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_tokens(as_json: bool) -> None:
     """List the tokens, without what is secret of them."""
@@ -198,6 +208,7 @@ def _moments(token: Token) -> tuple[float, float, float]:
 
 
 @token.command(short_help="Let it open nothing any more.")
+@home_option
 @click.argument("token_id", metavar="ID")
 def revoke(token_id: str) -> None:
     """Revoke a token: what it has opened ends within a second or so."""
