@@ -119,7 +119,10 @@ def test_a_token_that_is_not_good(home: Home, remote: dict[str, str], token: str
     home.program.write(SQUARES)
     done = home.upswell("run", "program.py", **{**remote, "UPSWELL_TOKEN": token})
     assert done.status == 1
-    assert "AuthError: the server does not let this program in: the token is not valid here" in done.err
+    words = "the server does not let this program in: the token is not valid here"
+    assert f"AuthError: {words}" in done.err
+    listed = home.upswell("app", "list", **{**remote, "UPSWELL_TOKEN": token})
+    assert (listed.status, listed.err) == (1, f"upswell: {words} (UPSWELL_TOKEN)\n")
 
 
 def test_a_token_that_is_expired(home: Home, tokens: Home, remote: dict[str, str]) -> None:

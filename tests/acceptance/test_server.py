@@ -56,6 +56,11 @@ def test_a_life_in_the_background(home: Home) -> None:
     assert status["kept_bytes"] > 0 and status["addresses"] == [f"unix:{home.path}/server.sock"]
     again = home.upswell("server", "start")
     assert (again.status, "runs already" in again.out, str(status["process"]) in again.out) == (0, True, True)
+    other = home.upswell("server", "start", "--engine", "spawn")
+    assert (other.out, other.err) == (
+        again.out,
+        "upswell: it runs as it was started: for other options, stop it first\n",
+    )
     assert f"process {status['process']}" in home.upswell("server", "status").out
     assert f"process {status['process']} serves at" in home.upswell("server", "logs", "-n", "1").out
     assert home.upswell("server", "stop").out == f"the server, process {status['process']}, has ended\n"

@@ -52,6 +52,8 @@ def start(as_json: bool, **options: str | None) -> None:
     with in_one_line():
         started = home_server.start(as_arguments(options))
     words = "the server runs" if started.fresh else "the server runs already"
+    if not started.fresh and any(options.values()):
+        print("upswell: it runs as it was started: for other options, stop it first", file=sys.stderr)
     tell(started._asdict(), as_json, f"{words}: process {started.process}, {started.address}")
 
 

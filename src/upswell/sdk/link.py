@@ -141,8 +141,8 @@ class Link:
         if self._delivery is not None and self.lock.acquire(timeout=FAREWELL_SECONDS):
             try:
                 self.send(m.Bye("the program has ended"))
-            except ConnectionError:
-                pass
+            except Error:
+                pass  # it is lost already, or was refused
             self.lock.release()
         for channel in (self._channel, self._tried):
             if channel is not None:

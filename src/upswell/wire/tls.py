@@ -25,9 +25,10 @@ def secure(stream: socket.socket, host: str, ca: str) -> TlsStream:
     try:
         secured.shake_hands()
     except ssl.SSLCertVerificationError as error:
+        why = error.verify_message.rstrip(".")
         raise ConnectionError(
-            f"the certificate of {host} is not trusted here: {error.verify_message}; a server's own certificate is "
-            "trusted by UPSWELL_CA=FILE, or `ca` in config.toml"
+            f"the certificate of {host} is not trusted here: {why}; a server's own certificate is trusted by "
+            "UPSWELL_CA=FILE, or `ca` in config.toml"
         ) from None
     return secured
 
