@@ -1,9 +1,12 @@
 """Blocking connections: frames arrive whole from any thread, and the end of a peer is an end, not an error."""
 
+import os
+import resource
 import secrets
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +105,29 @@ def test_dialling() -> None:
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(ConnectionError, match="is no server address"):
         dial(address)
+
+
+def state_of(process: int) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+def test_who_waits_is_not_woken_as_the_peer_reads(ends: tuple[Channel, Channel]) -> None:
+    """Only what comes wakes: the peer reads, and answers, each time that this process is seen to wait."""
+    one, other = ends
+    process = os.getpid()
+
+    def answer() -> None:
+        for act in (other.receive, lambda: other.send(m.Bye("read"))):
+            while state_of(process) != "S":
+                os.sched_yield()
+            act()
+
+    one.send(m.Ready(0.5))
+    if not (child := os.fork()):
+        answer()
+        os._exit(0)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    assert one.receive() == [(m.Bye("read"), memoryview(b""))]
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before == 1
+    os.waitpid(child, 0)

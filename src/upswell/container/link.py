@@ -9,7 +9,6 @@ connection may break while the server lives: then both go on frame for frame, as
 from __future__ import annotations
 
 import os
-import select
 import threading
 import time
 from collections import deque
@@ -74,7 +73,6 @@ class Link:
         self._rejoin_seconds = rejoin_seconds
         self._ends_at = time.monotonic() + rejoin_seconds  # where it is lost
         self._channel: Channel | None = None
-        self._poller = select.poll()
         self._sent: deque[Sent] = deque()  # in order, what the server may not be done with
         self._bytes = 0  # of these
         self._processed = 0  # how many of those that were sent over this connection it is done with
@@ -167,7 +165,8 @@ class Link:
 
     def wait(self, patience_ms: float | None) -> bool:
         """Whether something comes, or has come to its end, in time (`None`: as long as it takes)."""
-        return bool(self._early or self._poller.poll(patience_ms))
+        assert self._channel is not None
+        return bool(self._early) or self._channel.wait(patience_ms)
 
     def receive(self) -> list[Frame]:
         """What came; nothing where the connection is lost."""
@@ -254,10 +253,8 @@ class Link:
 
     def _begin(self, channel: Channel) -> None:
         if self._channel is not None:
-            self._poller.unregister(self._channel.fileno())
             channel.succeed(self._channel)
         self._channel, self.is_lost = channel, False
-        self._poller.register(channel.fileno(), select.POLLIN)
 
     def _pause(self) -> None:
         if time.monotonic() >= self._ends_at:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -60,6 +61,11 @@ class Channel:
         # Not a bytearray, which would be cleared: pages that nothing was received into cost no memory, and no start.
         self._received = memoryview(mmap.mmap(-1, RECEIVE_BYTES, flags=mmap.MAP_PRIVATE))
         self._sending = threading.Lock()
+        self._poller = select.poll()
+        self._poller.register(stream.fileno(), select.POLLIN)
+        self._is_readable = False  # as `wait` has seen; nothing was received since
+        self._is_patient = True
+        self._is_local = isinstance(stream, socket.socket) and stream.family == socket.AF_UNIX
 
     def send(self, message: Message, payload: Bytes = b"") -> None:
         """Write one whole frame; `OSError` when the connection is gone."""
@@ -88,7 +94,19 @@ class Channel:
             if frames := self._decoder.feed(data):
                 return frames
 
+    def wait(self, milliseconds: float | None = None) -> bool:
+        """Whether something comes, or the end, in that time (`None`: as long as it takes)."""
+        self._is_readable = bool(self._poller.poll(milliseconds))
+        return self._is_readable
+
+    def _await_bytes(self) -> None:
+        """Who waits in `recv` at a Unix socket is woken in vain when the peer reads; who waits in `poll` is not."""
+        if self._is_local and not self._is_readable and self._is_patient:
+            self._poller.poll()
+        self._is_readable = False
+
     def _receive_some(self) -> bytes:
+        self._await_bytes()
         missing = self._decoder.missing
         if missing > RECEIVE_BYTES:
             return self._stream.recv(min(missing, REST_BYTES))
@@ -102,6 +120,7 @@ class Channel:
     def be_patient(self, seconds: float | None) -> None:
         """How long a `send` or a `receive` may wait from now on, before it raises `TimeoutError`; `None`: for ever."""
         self._stream.settimeout(seconds)
+        self._is_patient = seconds is None
 
     def fileno(self) -> int:
         """The descriptor, for those that wait for more than one thing."""
