@@ -150,8 +150,10 @@ SIZE_OF_ACCENTS = len("é漢".encode()) - 2
 
 def test_forks_and_runs_within_runs(program: Program) -> None:
     program.write("""
-        import multiprocessing, os, threading
+        import multiprocessing, os, threading, warnings
         import upswell
+
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded")  # of Python 3.12 and later, and true
 
         app, other = upswell.App("one"), upswell.App("two")
 
