@@ -361,11 +361,6 @@ def failure(error: m.ErrorRecord) -> Exception:
     return FAILURES.get(error.kind, RemoteError)(error.message)
 
 
-def current_client() -> Client | None:
-    """The connection of this process, if there is one."""
-    return _client
-
-
 def join_client() -> Client:
     """The connection of this process, which stays until as many have left it as have joined."""
     client = get_client()

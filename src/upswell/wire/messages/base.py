@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-PROTOCOL = 2
+PROTOCOL = 2  # counted up when the other side would misread what is said; CONTRIBUTING.md has the rule
 
 ErrorKind = Literal[
     "user",
