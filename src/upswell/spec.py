@@ -26,6 +26,7 @@ MAX_VARIABLES_BYTES = 64 << 10  # of names and values in the environment of a co
 MAX_CODE_FILES, MAX_CODE_BYTES = 10_000, 256 << 20  # of the tree that an app is deployed with
 OUTCOMES_KEPT_SECONDS = 7 * 24 * 3600  # of spawned calls, from their last outcome on
 MAP_WINDOW = 1000  # inputs of one map between the input iterator and the consumer
+GATHER_SECONDS = 0.050  # the outputs of a range may wait so long for company while it goes on
 STREAM_CHUNKS, STREAM_BYTES = 1000, 16 << 20  # what a generator may be ahead of its consumer: the lesser of the two
 EXIT_GRACE_SECONDS = 30.0  # a container that was told to exit has this long for its exit hooks
 CANCEL_GRACE_SECONDS = 4.0  # ... and this long to end the inputs that it ran when it was told

@@ -111,6 +111,21 @@ MAPS = """
         closing.start()
         closing.join()
         print(list(outputs), same.remote(3))
+
+    @app.function(max_containers=1)
+    def wait_at_the_end(x):
+        until = time.monotonic() + 20
+        while x == 40 and not os.path.exists("seen") and time.monotonic() < until:
+            time.sleep(0.01)
+        return x if x < 40 else os.path.exists("seen")
+
+    @app.local_entrypoint()
+    def hostage():
+        for output in wait_at_the_end.map(range(41)):
+            if output == 39:
+                open("seen", "w").close()
+        print(output)
+        os.remove("seen")
 """
 
 
@@ -147,3 +162,7 @@ def test_asynchronous_inputs_are_pulled_only_as_needed(program: Program) -> None
 
 def test_many_maps_at_once_share_the_limit(program: Program) -> None:
     assert out(program, "threads") == ["True", "[] 3"]
+
+
+def test_no_output_waits_for_a_slow_input_behind_it(program: Program) -> None:
+    assert out(program, "hostage") == ["True"]

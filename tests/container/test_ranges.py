@@ -1,19 +1,22 @@
 """A range that runs while its tail is taken back: every input is run once, here or where the tail goes."""
 
+import math
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import numpy
 import pytest
 
+from upswell.container import outbox
 from upswell.container.link import Link
 from upswell.container.outbox import Outbox
 from upswell.container.service import Bound
 from upswell.container.threads import Threads
 from upswell.container.work import Work
-from upswell.spec import Environment, FunctionRecord, FunctionSpec
+from upswell.spec import GATHER_SECONDS, Environment, FunctionRecord, FunctionSpec
 from upswell.wire import messages as m
 from upswell.wire.channel import Channel
 from upswell.wire.payload import BARE, POSITIONAL, Packed, pack, unpack, unpack_inputs
@@ -68,20 +71,31 @@ class Container:
         self._channel.close()
         self.server.close()
 
-    def _sent(self) -> list[Any]:
+    def frames(self) -> list[Any]:
+        """What was sent so far: the outputs of each frame, or the type of an exception."""
         self.outbox.link.send(m.Bye("that was all"))
-        outcomes: list[Any] = []
+        frames: list[Any] = []
+        position = FIRST
         while True:
             for message, payload in self.server.receive():
                 match message:
-                    case m.Results(start=start):
-                        assert start == FIRST + len(outcomes)
-                        outcomes += unpack(payload)
-                    case m.Failure(position=position, error=error):
-                        assert position == FIRST + len(outcomes)
-                        outcomes.append(error.type)
+                    case m.Results(start=start, count=count, buffers=buffers):
+                        assert start == position
+                        frames.append(unpack(payload, buffers))
+                        assert len(frames[-1]) == count
+                        position += count
+                    case m.Failure(position=failed, error=error):
+                        assert failed == position
+                        frames.append(error.type)
+                        position += 1
                     case m.Bye():
-                        return outcomes
+                        return frames
+
+    def _sent(self) -> list[Any]:
+        outcomes: list[Any] = []
+        for frame in self.frames():
+            outcomes += frame if isinstance(frame, list) else [frame]
+        return outcomes
 
 
 SEGMENT = list(range(FIRST + INPUTS))
@@ -145,6 +159,52 @@ class Overtaken(Work):
             while self.position < self.may_run_until:
                 pass
         return seen
+
+
+def test_outputs_wait_for_company_as_they_were_when_they_were_made(container: Container) -> None:
+    outputs: list[int] = []
+    work = container.take(pack(SEGMENT, shape=BARE), abs)
+    work.begin()
+    work.gather_seconds = math.inf
+    for count in range(3):
+        outputs.append(count)
+        work.outputs.append(outputs)
+        container.outbox.gather_outputs(work)
+    assert work.unsent == 3
+    container.outbox.send_outputs(work)
+    assert container.frames() == [[[0], [0, 1], [0, 1, 2]]]
+
+
+def test_outputs_that_have_waited_for_long_are_sent(container: Container) -> None:
+    work = container.take(pack(SEGMENT, shape=BARE), abs)
+    work.begin()
+    for waits in (math.inf, 0.0, math.inf):
+        work.gather_seconds = waits
+        work.outputs.append(waits)
+        container.outbox.gather_outputs(work)
+    assert (work.unsent, container.frames()) == (1, [[math.inf, 0.0]])
+
+
+def test_large_outputs_and_those_that_can_not_be_sent_wait_for_nobody(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "GATHERED_BYTES", 1000)
+    large, beside = bytes(1000), numpy.arange(100_000, dtype="u1")
+    work = container.take(pack(SEGMENT, shape=BARE), abs)
+    work.begin()
+    work.gather_seconds = math.inf
+    for output in (1, large, 2, threading.Lock(), 3, beside, 4):
+        work.outputs.append(output)
+        container.outbox.gather_outputs(work)
+    *frames, last = container.frames()
+    assert frames == [[1], [large], [2], "upswell.errors.SerializationError", [3]]
+    assert work.unsent == 1 and numpy.array_equal(last[0], beside)
+
+
+def test_the_outputs_of_a_group_do_not_wait() -> None:
+    inputs = unpack_inputs(pack(SEGMENT, shape=BARE).data, None, len(SEGMENT))
+    kinds = {call: Work(m.Assign(1, call, 0, 2, 0, 2), inputs) for call in ("fg-1", "fc-1")}
+    assert (kinds["fg-1"].gather_seconds, kinds["fc-1"].gather_seconds) == (0.0, GATHER_SECONDS)
 
 
 def test_who_takes_back_and_is_overtaken_agrees_with_the_runner_on_the_end(container: Container) -> None:

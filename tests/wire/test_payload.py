@@ -119,6 +119,13 @@ def test_inputs_that_were_packed_apart_travel_together() -> None:
     assert (same.shape, same.values) == (BARE, [0, 1, 2])
 
 
+def test_outputs_that_were_packed_apart_travel_together() -> None:
+    joined = p.join([p.pack([1, 2]).data, p.pack([Thing(3), Stubborn(ValueError("no"))]).data, p.pack([5]).data])
+    one, two, three, gone, five = p.unpack(joined)
+    assert (one, two, three, five) == (1, 2, Thing(3), 5)
+    assert isinstance(gone, Unreadable) and p.may_be_unreadable(joined)
+
+
 def test_large_buffers_travel_beside() -> None:
     arrays = [numpy.arange(size, dtype="u1") for size in (100_000, 10, 65_536)]
     values = [{"a": arrays[0], "b": arrays[1]}, "between", arrays[2], numpy.asfortranarray(numpy.ones((300, 300)))]
@@ -216,6 +223,8 @@ def test_payloads_cut_short() -> None:
     joined = p.join([p.pack_inputs([(x,)], {}).data for x in range(3)])
     for size in range(len(joined)):
         assert p.unpack_inputs(joined[:size], None, 3).values[-1:] != [2]
+        with pytest.raises(DeserializationError, match="no payload"):
+            p.unpack(joined[:size])
     for size in range(len(data)):
         try:
             values = p.unpack(data[:size])

@@ -9,24 +9,26 @@ its stead, until there is something for it again. Of a container with several ru
 from __future__ import annotations
 
 import _thread
+import math
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from itertools import islice
-from time import monotonic
+from time import monotonic, perf_counter
 
 from ..errors import ConnectionError
-from ..spec import FunctionRecord
+from ..spec import GATHER_SECONDS, FunctionRecord
 from ..wire import messages as m
 from ..wire.payload import Inputs, unpack_inputs
 from .executor import Executor
 from .link import Link
 from .work import Work
 
-FLUSH_MS = 5  # results of a range with several inputs are looked after this often
-QUIET_LOOKS = 4  # ... until so many looks found nothing
-LONGEST_LOOK_SECONDS, SHORTEST_LOOK_SECONDS = 1.0, 0.01
+FLUSH_SECONDS = 0.005  # chunks, and the results of a group, are looked after this often
+QUIET_LOOKS = 4  # ... the latter until so many looks found nothing
+LATEST_SECONDS = 1.5 * GATHER_SECONDS  # results that a runner has not sent by then are sent while its input runs
+LONGEST_LOOK_SECONDS, SHORTEST_LOOK_SECONDS = 1.0, 0.005
 NAP_SECONDS = 0.005  # the main thread runs user code for so long before another thread reads
 NAPS = 4  # at whose ends the main thread was found reading; then the attendant sleeps until it is woken
 
@@ -126,10 +128,9 @@ class Attendant:
         elif patience is None or self._link.wait(patience):
             for message, payload in self._link.receive():
                 handed_over = self._handle(message, payload) or handed_over
-        else:
-            self._quiet = 0 if self._executor.flush() else self._quiet + 1
         if self._executor.held and (now := monotonic()) - self._looked_at >= SHORTEST_LOOK_SECONDS:
             self._looked_at = now
+            self._quiet = 0 if self._executor.flush() else self._quiet + 1
             self._enforce_timeout(now)
         return handed_over
 
@@ -142,11 +143,18 @@ class Attendant:
         held = list(self._executor.held.values())
         if not held:
             return None
-        if self._quiet < QUIET_LOOKS and any(work.stop - work.sent > 1 for work in held):
-            return FLUSH_MS
-        if any(work.stream is not None and not work.stream.waiting for work in held):
-            return FLUSH_MS
-        return 1000 * min(LONGEST_LOOK_SECONDS, max(SHORTEST_LOOK_SECONDS, self._timeout / 20))
+        patience = min(LONGEST_LOOK_SECONDS, self._timeout / 20, *map(self._flush_in, held))
+        return 1000 * max(patience, SHORTEST_LOOK_SECONDS)
+
+    def _flush_in(self, work: Work) -> float:
+        """In how many seconds to see whether outputs of the range wait for an input that takes long."""
+        if work.stream is not None:
+            return math.inf if work.stream.waiting else FLUSH_SECONDS
+        if work.stop - work.sent <= 1:
+            return math.inf
+        if not work.gather_seconds and self._quiet < QUIET_LOOKS:
+            return FLUSH_SECONDS
+        return LATEST_SECONDS - (perf_counter() - work.measured_at if work.unsent else 0.0)
 
     def _handle(self, message: m.Message, payload: memoryview) -> bool:
         """Do what the server says; whether a runner has something to run because of it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ..errors import NotFoundError
@@ -89,10 +90,10 @@ class Executor:
             self._tasks.drain()
 
     def flush(self) -> bool:
-        """Send results that wait although their runner is inside an input; whether there were any."""
-        found = False
+        """Send results that have waited for long as their runner is inside an input; whether there were any."""
+        found, now = False, perf_counter()
         for work in list(self.held.values()):
-            if work.unsent:
+            if work.unsent and now - work.measured_at > work.gather_seconds:
                 found = True
                 with work.lock:
                     self.outbox.send_outputs(work)

@@ -1,6 +1,7 @@
 """What leaves a container: outputs, failures and chunks of its ranges, in as few frames as is timely.
 
-Values that can't be pickled fail alone.
+Outputs are pickled as they are when they are made, and wait for company only then. Values that can't be pickled fail
+alone.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from time import perf_counter
 from typing import NoReturn
 
 from ..errors import SerializationError
@@ -21,11 +23,12 @@ from ..wire.messages import (
     Suspended,
     Yielded,
 )
-from ..wire.payload import Packed, PackError, pack, pack_exception
+from ..wire.payload import VALUES, Packed, PackError, join, pack, pack_exception
 from .link import Link
 from .work import Work
 
-FLUSH_SECONDS = 0.002  # results wait no longer than this for company
+PACK_SECONDS = 0.002  # an output is pickled as its input ends, or where inputs are shorter after so long
+GATHERED_BYTES = 256 << 10  # of outputs that wait for company
 LAST_WORDS_SECONDS = 0.5  # as the process ends, for results of ranges whose runner is just sending some
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -40,30 +43,51 @@ class Outbox:
 
     # -- outputs and failures ----------------------------------------------------------------------
 
+    def gather_outputs(self, work: Work) -> None:
+        """Pickle the outputs that wait as they are now, and send them if one has waited for long."""
+        self._pack(work)
+        work.packed_at = perf_counter()
+        if work.packed_at - work.measured_at > work.gather_seconds:
+            self._send_gathered(work)
+
     def send_outputs(self, work: Work) -> None:
         """Send the outputs that wait; one that can't be pickled becomes a failure."""
-        count = work.unsent
-        if not count:
-            return
-        start = work.sent - work.start
-        batch = work.outputs[start : start + count]
-        work.outputs[start : start + count] = [None] * count
-        wall, cpu = self._measure(work, count)
+        self._pack(work)
+        self._send_gathered(work)
+
+    def _pack(self, work: Work) -> None:
+        start, stop = work.packed - work.start, len(work.outputs)  # its runner may add to them meanwhile
+        batch = work.outputs[start:stop]
+        work.outputs[start:stop] = [None] * (stop - start)
         while batch:
             try:
                 packed = pack(batch)
             except PackError as error:
                 if error.index:
-                    self._send_results(work, pack(batch[: error.index]), error.index, 0.0, 0.0)
-                position = work.sent
-                work.sent += 1
+                    self._gather(work, pack(batch[: error.index]), error.index)
+                self._send_gathered(work)
+                position, work.packed = work.packed, work.packed + 1
+                work.sent = work.packed
                 reason = SerializationError(f"the output of input {position} can't be sent: {error}")
                 record, data = pack_exception(reason)
                 self.link.send_outcome(work, Failure(work.range, position, 0.0, 0.0, record), Packed(data))
                 batch = batch[error.index + 1 :]
             else:
-                self._send_results(work, packed, len(batch), wall, cpu)
+                self._gather(work, packed, len(batch))
                 return
+
+    def _gather(self, work: Work, packed: Packed, count: int) -> None:
+        """Let these wait for company; large ones travel alone."""
+        size = sum(map(len, work.gathered)) + len(packed.data)
+        if work.gathered and (packed.block or size > GATHERED_BYTES):
+            self._send_gathered(work)
+        work.packed += count
+        if packed.block:
+            self._send_results(work, packed)
+        else:
+            work.gathered.append(packed.data)
+            if size > GATHERED_BYTES:
+                self._send_gathered(work)
 
     def send_failure(self, work: Work, record: ErrorRecord, data: bytes = b"", *, fatal: bool = False) -> None:
         """Send the outputs that wait, and that the next input failed; with `fatal` the process ends now."""
@@ -71,7 +95,7 @@ class Outbox:
         wall, cpu = self._measure(work, 1)
         position = work.sent
         work.outputs.append(None)
-        work.sent += 1
+        work.sent = work.packed = position + 1
         self.link.send_outcome(work, Failure(work.range, position, wall, cpu, record, fatal), Packed(data))
 
     def is_over(self, work: Work) -> bool:
@@ -88,8 +112,16 @@ class Outbox:
         work.ended = True
         self._held.pop(work.range, None)
 
-    def _send_results(self, work: Work, packed: Packed, count: int, wall: float, cpu: float) -> None:
-        start, work.sent = work.sent, work.sent + count
+    def _send_gathered(self, work: Work) -> None:
+        if gathered := work.gathered:
+            work.gathered = []
+            self._send_results(work, Packed(gathered[0] if len(gathered) == 1 else join(gathered, shape=VALUES)))
+
+    def _send_results(self, work: Work, packed: Packed) -> None:
+        """Send the outputs up to the first that is not packed."""
+        start, work.sent = work.sent, work.packed
+        count = work.sent - start
+        wall, cpu = self._measure(work, count)
         self.link.send_outcome(work, Results(work.range, start, count, wall, cpu, packed.buffers), packed)
 
     def _measure(self, work: Work, count: int) -> tuple[float, float]:

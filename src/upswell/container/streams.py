@@ -13,9 +13,10 @@ from typing import Any
 from ..errors import SerializationError
 from ..spec import STREAM_BYTES, STREAM_CHUNKS
 from ..wire.payload import PackError, pack
-from .outbox import FLUSH_SECONDS, Outbox
+from .outbox import Outbox
 from .work import Work
 
+FLUSH_SECONDS = 0.002  # chunks wait no longer than this for company
 CHUNKS_AT_ONCE = 256  # in one frame, at most
 UNCHANGING = frozenset({int, float, str, bytes, bool, complex, type(None)})  # anything else is sent as it is now
 LEND_SECONDS = 0.05  # a consumer that takes longer than this is worth lending the place for

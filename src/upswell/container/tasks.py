@@ -17,7 +17,7 @@ from ..spec import FunctionRecord
 from ..wire.messages import ErrorRecord
 from .batches import Batch
 from .link import PAUSE_SECONDS
-from .outbox import FLUSH_SECONDS, Outbox, as_failure
+from .outbox import PACK_SECONDS, Outbox, as_failure
 from .streams import LEND_SECONDS, Closed, Stream
 from .work import Work
 
@@ -148,9 +148,9 @@ class Tasks:
                 if work.verdict is not None:
                     raise asyncio.CancelledError  # it was told to end, and did not care
                 work.outputs.append(output)
-                if work.position < work.stop and perf_counter() - work.measured_at > FLUSH_SECONDS:
+                if work.position < work.stop and perf_counter() - work.packed_at > PACK_SECONDS:
                     with work.lock:
-                        self._outbox.send_outputs(work)
+                        self._outbox.gather_outputs(work)
             except BaseException as error:  # also a SystemExit, which would end the loop
                 self._fail(work, error)
 

@@ -24,7 +24,7 @@ from ..wire.messages import ErrorRecord
 from ..wire.payload import Inputs
 from .batches import Batch
 from .limits import memory_in_use
-from .outbox import FLUSH_SECONDS, Outbox, as_failure
+from .outbox import PACK_SECONDS, Outbox, as_failure
 from .streams import LEND_SECONDS, Closed, Stream
 from .work import Work
 
@@ -182,13 +182,13 @@ class Threads:
             return False
 
     def _look_at_clock(self, work: Work, stride: int) -> int:
-        """Send the outputs that have waited for long; how many inputs to run until the next look."""
-        passed = perf_counter() - work.measured_at
-        if passed > FLUSH_SECONDS and work.position < work.stop:
+        """See to the outputs when it is time; how many inputs to run until the next look."""
+        passed = perf_counter() - work.packed_at
+        if passed > PACK_SECONDS and work.position < work.stop:
             with work.lock:
-                self._outbox.send_outputs(work)
+                self._outbox.gather_outputs(work)
             return max(1, stride // 2)
-        return min(LONGEST_STRIDE, 2 * stride) if passed < FLUSH_SECONDS / 4 else stride
+        return min(LONGEST_STRIDE, 2 * stride) if passed < PACK_SECONDS / 4 else stride
 
     def _fail(self, work: Work, error: BaseException) -> None:
         """The running input failed: say so."""

@@ -12,6 +12,8 @@ import threading
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
+from ..spec import GATHER_SECONDS
+from ..wire.ids import GROUP
 from ..wire.messages import Assign, ErrorRecord, Holding
 from ..wire.payload import Inputs
 from .service import Bound
@@ -35,7 +37,11 @@ class Work:
         self.stop = assign.stop
         self.due = inputs.values[assign.start - assign.first : assign.stop - assign.first]  # of the inputs to `stop`
         self.outputs: list[Any] = []  # of the inputs that ended; `None` where it was sent, or there is none
+        self.packed = assign.start  # the first input whose output is not pickled, if it has one
         self.sent = assign.start  # the first input of which nothing was sent
+        self.gathered: list[bytes] = []  # the outputs between the two, pickled
+        # Each input of a group is a call of its own, for whose output somebody may wait.
+        self.gather_seconds = 0.0 if assign.call.startswith(GROUP) else GATHER_SECONDS
         self.processed = assign.start  # the server is done with the outcomes of those before, whatever becomes of it
         self.processed_chunks = 0  # of what its generator yields, likewise
         self.lock = threading.Lock()  # held to end the range, to move its end, and to send its outputs
@@ -44,7 +50,8 @@ class Work:
         self.thread = 0
         self.verdict: ErrorRecord | None = None  # why the running input is being ended
         self.settled_verdict = False
-        self.measured_at = 0.0
+        self.packed_at = 0.0  # when outputs were last pickled
+        self.measured_at = 0.0  # when some were last sent
         self.measured_cpu = 0.0
         self.seen = (assign.start - 1, 0.0)  # the attendant's last look: input, and since when
         self.mates: list[Work] = [self]  # the ranges of its batch, all with the same list; the first leads
@@ -78,7 +85,7 @@ class Work:
         """The runner starts here and now."""
         self.begun = True
         self.thread = threading.get_ident()
-        self.measured_at = perf_counter()
+        self.measured_at = self.packed_at = perf_counter()
         self.measured_cpu = process_time()
 
     def measure(self) -> tuple[float, float]:

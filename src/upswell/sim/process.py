@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..core import events as e
-from ..spec import FunctionSpec
+from ..spec import GATHER_SECONDS, FunctionSpec
 from .processors import Burst
 
 if TYPE_CHECKING:
     from .world import Caller, World
 
-FLUSH_SECONDS = 0.002  # results wait no longer than this for the end of the next input
-LOOK_SECONDS = 0.005  # ... and no longer than this while one runs
+LOOK_SECONDS = 1.5 * GATHER_SECONDS  # results wait no longer than this while an input runs
 SLICE_SECONDS = 0.020  # inputs that compute and wait do so by turns of this length
 ALL = 1 << 62
 
@@ -195,7 +194,7 @@ class Process:
             return
         work.position += 1
         work.interrupted = False
-        if work.position < work.stop and self.world.now - work.measured_at <= FLUSH_SECONDS:
+        if work.position < work.stop and self.world.now - work.measured_at <= GATHER_SECONDS:
             if not work.look_planned:
                 work.look_planned = True
                 self.world.after(LOOK_SECONDS, self, lambda: self._look(work))

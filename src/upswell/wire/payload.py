@@ -11,7 +11,7 @@ from __future__ import annotations
 import copyreg
 import pickle
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from types import MethodDescriptorType
 from typing import Any, NamedTuple, cast
@@ -126,10 +126,10 @@ def pack_inputs(inputs: Sequence[tuple[Any, ...]], kwargs: dict[str, Any], *, by
     return pack(inputs, shape=POSITIONAL, by_value=by_value)
 
 
-def join(payloads: Sequence[bytes]) -> bytes:
-    """Payloads of one input each, of whatever shape, as one of all these inputs. None has a block beside it."""
+def join(payloads: Sequence[bytes], *, shape: int = FULL) -> bytes:
+    """Payloads of inputs, of whatever shape, as one of all these inputs; or of outputs. None has a block beside it."""
     lengths = struct.pack(f"<{len(payloads)}I", *map(len, payloads))
-    return b"".join((_JOINT.pack(JOINED, FULL, len(payloads)), lengths, *payloads))
+    return b"".join((_JOINT.pack(JOINED, shape, len(payloads)), lengths, *payloads))
 
 
 def dump(value: Any, *, by_value: bool = False) -> bytes:
@@ -144,11 +144,15 @@ def unpack(data: bytes | memoryview, buffers: Buffers | None = None) -> list[Any
     """
     view = memoryview(data)
     try:
-        if view[0] == TOGETHER:
-            return _checked(pickle.loads(view[2:]))
-        return _unpack_singly(view, buffers)
+        if view[0] == JOINED:
+            return [value for part in _parts(view) for value in _unpack_alike(part, None)]
+        return _unpack_alike(view, buffers)
     except (struct.error, IndexError, ValueError, pickle.UnpicklingError, EOFError, TypeError) as error:
         raise DeserializationError(f"these {len(view):,} bytes are no payload: {error}") from None
+
+
+def _unpack_alike(view: memoryview, buffers: Buffers | None) -> list[Any]:
+    return _checked(pickle.loads(view[2:])) if view[0] == TOGETHER else _unpack_singly(view, buffers)
 
 
 def may_be_unreadable(data: bytes | memoryview) -> bool:
@@ -183,7 +187,7 @@ def _unpack_singly(view: memoryview, buffers: Buffers | None) -> list[Any]:
 def unpack_inputs(data: bytes | memoryview, buffers: Buffers | None, count: int) -> Inputs:
     """The `count` inputs of a segment, for a container to run; where the bytes are bad, each of them says so."""
     try:
-        inputs = _unpack_joined(memoryview(data)) if data[:1] == _JOINT_MARK else _unpack_alike(data, buffers)
+        inputs = _inputs_of_parts(memoryview(data)) if data[:1] == _JOINT_MARK else _inputs_of(data, buffers)
         if len(inputs.values) != count:
             raise DeserializationError(f"{len(inputs.values)} inputs came where {count} were announced")
         return inputs
@@ -191,7 +195,7 @@ def unpack_inputs(data: bytes | memoryview, buffers: Buffers | None, count: int)
         return Inputs(POSITIONAL, [Unreadable(error)] * count)
 
 
-def _unpack_alike(data: bytes | memoryview, buffers: Buffers | None) -> Inputs:
+def _inputs_of(data: bytes | memoryview, buffers: Buffers | None) -> Inputs:
     values = unpack(data, buffers)
     if data[1] not in (VALUES, BARE, POSITIONAL, FULL):
         raise DeserializationError(f"there are no inputs of shape {data[1]}")
@@ -199,22 +203,25 @@ def _unpack_alike(data: bytes | memoryview, buffers: Buffers | None) -> Inputs:
     return Inputs(data[1], values, are_arguments)
 
 
-def _unpack_joined(view: memoryview) -> Inputs:
+def _inputs_of_parts(view: memoryview) -> Inputs:
     """The inputs of payloads that were joined: in the shape that all of them have, or as (args, kwargs)."""
     try:
-        _, _, count = _JOINT.unpack_from(view)
-        lengths = struct.unpack_from(f"<{count}I", view, _JOINT.size)
+        parts = [_inputs_of(part, None) for part in _parts(view)]
     except struct.error as error:
         raise DeserializationError(f"these {len(view):,} bytes are no payload: {error}") from None
-    position = _JOINT.size + 4 * count
-    parts: list[Inputs] = []
-    for length in lengths:
-        parts.append(_unpack_alike(view[position : position + length], None))
-        position += length
     if len({part.shape for part in parts}) == 1:
         values = [value for part in parts for value in part.values]
         return Inputs(parts[0].shape, values, all(part.are_arguments for part in parts))
     return Inputs(FULL, [_in_full(part, index) for part in parts for index in range(len(part.values))])
+
+
+def _parts(view: memoryview) -> Iterator[memoryview]:
+    """The payloads that were joined."""
+    _, _, count = _JOINT.unpack_from(view)
+    position = _JOINT.size + 4 * count
+    for length in struct.unpack_from(f"<{count}I", view, _JOINT.size):
+        yield view[position : position + length]
+        position += length
 
 
 def _in_full(part: Inputs, index: int) -> tuple[Sequence[Any], dict[str, Any]] | Unreadable:
