@@ -213,6 +213,14 @@ BUGS = [
     Bug("nobody wakes who waits for room", "core/plane.py", "if pool is not settled:", "if False:"),
     Bug("calls outlive their owner", "core/plane.py", "self._owned.setdefault(call.owner, {})[call.id] = None", "pass"),
     Bug("the agenda keeps what is outdated", "core/agenda.py", "> 2 * len(self._moments) + FEW", "> 10**9"),
+    Bug("a call that is new waits for what others hold", "core/plane.py", "pool.make_way(call, out)", "pass"),
+    Bug(
+        "outputs are pickled when they are sent",
+        "container/outbox.py",
+        "        self._pack(work)\n        work.packed_at",
+        "        work.packed_at",
+        ("tests/container/test_ranges.py",),
+    ),
     Bug("a range is twice its fair share", "core/dispatch.py", "(2 * max(1, containers))", "max(1, containers)"),
     Bug("the maximum is ignored", "core/autoscaler.py", "wanted.containers > settings.ceiling:", "False:"),
     Bug(

@@ -16,7 +16,7 @@ import math
 
 import msgspec
 
-from ..spec import AutoscalerSettings
+from ..spec import GATHER_SECONDS, AutoscalerSettings
 
 PROBE_SECONDS = 0.010  # after this, a running input's use of CPU says whether it computes or waits
 LEAST_START_COST_SECONDS = 0.001  # what one more fork adds to the wait of all, on a machine with two cores
@@ -217,6 +217,7 @@ def _service_seconds(load: Load, estimates: Estimates) -> tuple[float | None, st
     age = load.running_seconds if load.running else 0.0
     if estimates.service_seconds is not None:
         known = max(estimates.service_seconds, 1e-6)
+        age -= GATHER_SECONDS  # inputs that have ended may not have been heard of
         service = max(known, min(age, 10 * known + 1.0))
         return service, f"{_span(service)} each"
     if not age or estimates.cpu_share is None:

@@ -94,12 +94,13 @@ class Containers:
         out.append(Retire(container.id, reason))
         self.ask_back(container, out)
 
-    def ask_back(self, container: Container, out: list[Command]) -> None:
-        """It is to give back whatever it has not begun."""
-        for held in container.to_take_back():
-            if not held.batch:
-                held.wanted_back = True
-                out.append(TakeBack(container.id, held.id))
+    def ask_back(self, container: Container, out: list[Command]) -> bool:
+        """It is to give back whatever it has not begun; whether there is anything that was not asked for before."""
+        asked = [held for held in container.to_take_back() if not held.batch]
+        for held in asked:
+            held.wanted_back = True
+            out.append(TakeBack(container.id, held.id))
+        return bool(asked)
 
     def drain(self, container: Container, reason: str, now: float, out: list[Command]) -> None:
         """Ask it to exit."""

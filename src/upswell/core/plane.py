@@ -208,6 +208,8 @@ class Plane:
             pool.estimates.learn_call(now)
             self._know(pool, call)
         self._settle(pool, now, out)
+        if call is not None and event.first == 0:
+            pool.make_way(call, out)
 
     def _restored(self, saved: SavedCall, now: float, out: list[Command]) -> None:
         pool = self._pools.get(saved.function)

@@ -216,6 +216,11 @@ class Pool:
         for call in list(self.queue.calls.values()):
             self.queue.fail_waiting(call, "start", reason, out)
 
+    def make_way(self, call: Call, out: list[Command]) -> None:
+        """The call is new, and takes turns with others from now on."""
+        if not self.removed:
+            self._matching.make_way(call, out)
+
     # -- what happens to inputs ----------------------------------------------------------------------
 
     def results(self, container: Container, event: ResultsReceived, now: float, out: list[Command]) -> None:
