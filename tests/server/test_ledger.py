@@ -52,16 +52,38 @@ def test_what_nobody_waits_for_lingers() -> None:
         turns.decide(first, may_linger=True)
     turns.pass_on(0.0)
     assert turns.kept() == [] and len(turns.later) == 1
-    turns.pass_on(LINGER_SECONDS)
+    turns.pass_on(LINGER_SECONDS / 2)
+    assert turns.kept() == []
+    turns.pass_on(LINGER_SECONDS / 2)
     assert (turns.kept(), turns.told) == ([0, 1, 2], [None, 0, 1, 2])
     turns.decide(3, may_linger=True)
-    turns.pass_on(LINGER_SECONDS)
+    for _ in range(2):
+        turns.pass_on(LINGER_SECONDS / 2)
     assert turns.kept() == [0, 1, 2, 3]
+    turns.pass_on(LINGER_SECONDS)
+    assert not turns.later, "nothing lingers, so nothing is to be looked at"
+
+
+def test_what_has_lingered_for_a_while_goes_with_what_is_offered() -> None:
+    turns = Turns()
+    turns.decide(0, may_linger=True)
+    turns.ledger.offer(opened("fc-2"), turns.told.append)
+    assert (turns.kept(), turns.told) == ([], [None, None])
+    turns.pass_on(LINGER_SECONDS / 2)
+    turns.decide(1, may_linger=True)
+    turns.ledger.offer(opened("fc-3"), turns.told.append)
+    assert (turns.kept(), turns.told) == ([0, 1], [None, None, 0, 1, None])
+    turns.decide(2, may_linger=True)
+    turns.ledger.offer(opened("fc-4"), turns.told.append)
+    turns.pass_on(LINGER_SECONDS / 2)
+    assert turns.kept() == [0, 1], "it has not lingered for long"
+    turns.pass_on(LINGER_SECONDS / 2)
+    assert turns.kept() == [0, 1, 2]
 
 
 def test_it_is_kept_before_what_is_offered() -> None:
     turns = Turns()
-    turns.decide(0, may_linger=True)
+    turns.decide(0, may_linger=False)
 
     def answer(error: Error | None) -> None:
         turns.told.append(type(error))

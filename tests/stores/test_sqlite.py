@@ -298,6 +298,36 @@ def test_room_is_given_back(tmp_path: Path) -> None:
     assert not (tmp_path / f"{DATABASE}-wal").exists()
 
 
+def test_a_commit_finds_room_in_the_log_and_does_not_let_it_grow(tmp_path: Path) -> None:
+    log = tmp_path / f"{DATABASE}-wal"
+    with Desk(tmp_path) as desk:
+        sizes = set()
+        for number in range(200):
+            desk.offer(*opened(f"fc-{number}"))
+            sizes.add(log.stat().st_size)
+        assert len(sizes) < 20
+        kept = saved(desk)
+    with Desk(tmp_path) as desk:
+        assert saved(desk) == kept and len(kept) == 200
+
+
+def test_the_log_is_emptied_when_it_is_long(tmp_path: Path) -> None:
+    log = tmp_path / f"{DATABASE}-wal"
+    with Desk(tmp_path) as desk:
+        desk.offer(*opened("fc-1", 1))
+        for first in range(1, 200):
+            desk.offer(large("fc-1", first, 256))
+            assert log.stat().st_size < 20 * KIB * KIB
+
+
+def test_a_log_that_has_no_room_to_grow_takes_none(tmp_path: Path) -> None:
+    log = tmp_path / f"{DATABASE}-wal"
+    with Desk(tmp_path) as desk, no_file_larger_than(512 * KIB):
+        for number in range(10):
+            assert desk.offer(*opened(f"fc-{number}")) is None
+        assert log.stat().st_size < 512 * KIB
+
+
 def test_only_so_much_is_kept_in_memory() -> None:
     recent = Recent(100 * KIB)
     for first in range(100):

@@ -1,8 +1,8 @@
 """What has to outlive the server, in which order: the one way to the store's lasting face.
 
 What comes from outside is offered, and acted upon once it is kept. What the core decides is gathered for a turn of the
-loop, committed as one step, and shown to the world once that is kept. Where nobody waits for it, it may linger until
-something is offered, so that both reach the disk at once.
+loop, committed as one step, and shown to the world once that is kept. What nobody waits for may linger, so that much of
+it reaches the disk at once, and together with what is offered then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from ..store import Answer, Store, Write
 
-LINGER_SECONDS = 0.01  # of what nobody waits for
+LINGER_SECONDS = 0.01  # of what nobody waits for, at most; from half of that on it goes with what is offered
 
 Show = Callable[[], None]
 Later = Callable[[float, Show], object]
@@ -30,11 +30,13 @@ class Ledger:
         self._decided: list[Write] = []
         self._to_show: list[Show] = []
         self._ends_in_turn = False  # this step is committed in the next turn
-        self._lingers = False  # ... or when it has lingered
+        self._lingers = False  # ... or when it has lingered, and until then is looked at now and then
+        self._is_due = False  # it has lingered for a while
 
     def offer(self, writes: Sequence[Write], answer: Answer) -> None:
-        """Have all of it kept or refused, after what was decided so far."""
-        self.commit()
+        """Have all of it kept or refused, after what was decided so far and does not linger."""
+        if self._ends_in_turn or self._is_due:
+            self.commit()
         self._store.offer(writes, answer)
 
     def decided(self, write: Write, show: Show | None = None, *, may_linger: bool = False) -> None:
@@ -45,7 +47,7 @@ class Ledger:
             self._end_in_turn()
         elif not self._lingers:
             self._lingers = True
-            self._later(LINGER_SECONDS, self._have_lingered)
+            self._later(LINGER_SECONDS / 2, self._have_lingered)
 
     def in_turn(self, show: Show) -> None:
         """Have `show` called once everything that was decided so far is kept."""
@@ -54,7 +56,7 @@ class Ledger:
 
     def commit(self) -> None:
         """End the step here."""
-        self._ends_in_turn = False
+        self._ends_in_turn = self._is_due = False
         if not self._to_show:
             return
         decided, self._decided = self._decided, []
@@ -72,8 +74,12 @@ class Ledger:
             self._later(0, self.commit)
 
     def _have_lingered(self) -> None:
-        self._lingers = False
-        self.commit()
+        """Half of the time has passed since something began to linger, or since this was last called."""
+        if self._is_due:
+            self.commit()
+        self._is_due = self._lingers = bool(self._to_show)
+        if self._lingers:
+            self._later(LINGER_SECONDS / 2, self._have_lingered)
 
 
 def _nothing() -> None:

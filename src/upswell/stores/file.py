@@ -23,7 +23,7 @@ FAILED_WRITES = {apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_TRUNCATE}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 SETTINGS_OF_A_CONNECTION = """
 PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON; PRAGMA cache_size = -8192;
-PRAGMA wal_autocheckpoint = 4096; PRAGMA journal_size_limit = 33554432
+PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 33554432
 """
 
 

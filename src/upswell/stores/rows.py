@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -43,8 +43,17 @@ class Rows:
         """The transaction was rolled back."""
         self._numbers.clear()
 
-    def write(self, write: s.Write) -> None:
-        """Change what the write says."""
+    def write(self, step: Sequence[s.Write]) -> None:
+        """Change what the writes of the step say."""
+        match step:
+            case (s.OpenCall(call=call) as opened, s.PutInputs(call=same, first=0) as inputs, *others) if call == same:
+                self._open(opened, inputs.count, inputs.count if inputs.last else None)
+                self._put_segment(self._numbers[call], inputs)
+                step = others
+        for write in step:
+            self._write(write)
+
+    def _write(self, write: s.Write) -> None:
         match write:
             case s.PutInputs():
                 self._put_inputs(write)
@@ -52,13 +61,8 @@ class Rows:
                 self._put_outcome(call, outcome)
             case s.DropInputs(call=call, first=first):
                 self._drop_inputs(self._number(call), first)
-            case s.OpenCall(call=call, function=function, kind=kind, at=at, method=method, maker=maker):
-                self._execute(
-                    "INSERT INTO calls (id, function, method, maker, kind, submitted, submitted_at)"
-                    " VALUES (?, ?, ?, ?, ?, 0, ?)",
-                    (call, function, method, maker, kind, at),
-                )
-                self._remember(call, self._connection.last_insert_rowid())
+            case s.OpenCall():
+                self._open(write, 0, None)
             case s.FinishCall(call=call, at=at):
                 self._execute("UPDATE calls SET finished_at = ? WHERE number = ?", (at, self._number(call)))
             case s.PutAttempts(call=call, position=position, failures=failures, losses=losses):
@@ -102,6 +106,14 @@ class Rows:
             self._numbers.clear()
         self._numbers[call] = number
 
+    def _open(self, write: s.OpenCall, submitted: int, total: int | None) -> None:
+        self._execute(
+            "INSERT INTO calls (id, function, method, maker, kind, submitted, total, submitted_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (write.call, write.function, write.method, write.maker, write.kind, submitted, total, write.at),
+        )
+        self._remember(write.call, self._connection.last_insert_rowid())
+
     def _put_inputs(self, write: s.PutInputs) -> None:
         number, submitted = self._number(write.call), write.first + write.count
         self._execute(
@@ -111,6 +123,9 @@ class Rows:
         )
         if not self._connection.changes():
             raise s.out_of_turn(write)
+        self._put_segment(number, write)
+
+    def _put_segment(self, number: int, write: s.PutInputs) -> None:
         self._execute(
             "INSERT INTO segments (call, first, count, block, payload) VALUES (?, ?, ?, ?, ?)",
             (number, write.first, write.count, self._put_block(write.kept.block), write.kept.payload),

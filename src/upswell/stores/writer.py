@@ -17,6 +17,7 @@ import apsw
 
 from .. import store as s
 from ..errors import ConflictError, Error, InvalidError, ResourceExhaustedError, StoreError
+from .ahead import WriteAhead
 from .file import damaged, lacks_room
 from .rows import Rows
 
@@ -57,6 +58,7 @@ class Writer:
     def __init__(self, connection: apsw.Connection, notify: Notify, failed: Callable[[Error], None]) -> None:
         self._connection = connection
         self._rows = Rows(connection)
+        self._log = WriteAhead(connection)
         self._notify = notify
         self._failed = failed
         self._queue: SimpleQueue[Step | Sweep | End] = SimpleQueue()
@@ -86,6 +88,7 @@ class Writer:
             reason = self._explained(error)
             self._notify(lambda: self._failed(reason))
         finally:
+            self._log.close()
             self._connection.close()
 
     def _turn(self) -> bool:
@@ -102,6 +105,7 @@ class Writer:
         if isinstance(last, Sweep):
             self._sweep(last)
         self._answer()
+        self._log.tend(others_wait=not self._queue.empty())
         return not ending
 
     def _gather(self, group: list[Step]) -> Sweep | End | None:
@@ -135,8 +139,7 @@ class Writer:
         count = 0
         self._connection.execute("BEGIN IMMEDIATE")
         for step in group:
-            for write in step.writes:
-                self._rows.write(write)
+            self._rows.write(step.writes)
             count += 1
             if time.monotonic() > until:
                 break
