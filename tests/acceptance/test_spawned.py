@@ -155,7 +155,7 @@ def test_spawns_that_travel_together(program: Program) -> None:
         together = [call for call in names if call.object_id.count("-") == 2]
         assert len(together) > 1, "while the first is on its way the others gather"
         for call in together:
-            assert await call.get.aio() == (call.object_id, call.object_id.replace("fc-", "in-"))
+            assert await call.get.aio() == (call.object_id, "in-" + call.object_id.removeprefix("fc-"))
         (info,) = await together[-1].get_call_graph.aio()
         assert (info.function_call_id, info.input_id) == await together[-1].get.aio()
         unknown = FunctionCall.from_id(calls[-1].object_id.rpartition("-")[0] + "-999")
