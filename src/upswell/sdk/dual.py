@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# A signal that comes between two bytecodes of Python and the system call after them interrupts neither: so often
+# whoever is blocked looks whether there was one.
+HEARING_SECONDS = 1.0
+
 
 class Wait:
     """Something that will happen once. Await it for at most `timeout` seconds; then look at `done`.
@@ -59,8 +63,9 @@ class Wait:
         lock = threading.Lock()
         lock.acquire()
         self._lock = lock
-        if not self.done:
-            lock.acquire(timeout=-1 if self.timeout is None else min(max(0, self.timeout), threading.TIMEOUT_MAX))
+        left = float("inf") if self.timeout is None else max(0.0, self.timeout)
+        while not self.done and not lock.acquire(timeout=min(left, HEARING_SECONDS)) and left > HEARING_SECONDS:
+            left -= HEARING_SECONDS
 
     async def wait(self) -> None:
         """Wait on the running loop."""
