@@ -176,10 +176,34 @@ def test_importing_upswell_is_light() -> None:
     assert imported_by("import upswell", ["upswell.sdk", "upswell.wire"]) == []
 
 
+DECLARING = """
+import upswell
+app = upswell.App("light")
+@app.function(retries=1)
+def double(x): return 2 * x
+"""
+LATE = "inspect dataclasses subprocess pickle upswell.sdk.client upswell.sdk.call upswell.wire.messages".split()
+
+
+def test_declaring_an_app_imports_nothing_that_runs_it() -> None:
+    assert imported_by(DECLARING, [*HEAVY, *LATE]) == []
+
+
+def test_what_is_late_is_imported_as_it_is_named() -> None:
+    late = [name for name in LATE if name.startswith("upswell.sdk")]
+    assert imported_by("from upswell import sdk; sdk.client", late) == ["upswell.sdk.client"]
+    assert imported_by("from upswell import sdk; sdk.complete()", late) == late
+
+
+def test_the_root_zygote_imports_no_more_than_containers_need() -> None:
+    others = ["asyncio", "inspect", "dataclasses", "subprocess", "traceback", "upswell.sdk.client"]
+    assert imported_by("import upswell.container.root", others) == []
+
+
 def test_the_root_zygote_is_forked_before_the_imports_of_either_side() -> None:
     assert imported_by("import upswell.engines.local", ["asyncio", "pathlib", "upswell.sdk", "upswell.core"]) == []
 
 
 def test_a_private_server_starts_without_what_it_does_not_do() -> None:
-    others = ["apsw", "argparse", "cronsim", "pathlib", "zoneinfo", "tempfile", "upswell.code", "upswell.sdk"]
+    others = "apsw argparse cronsim pathlib zoneinfo tempfile secrets dataclasses upswell.code upswell.sdk".split()
     assert imported_by("import upswell.server.serve, upswell.stores.memory", others) == []

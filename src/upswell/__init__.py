@@ -1,8 +1,9 @@
 """upswell scales Python functions out on your own machines: decorate one, `.map` it, and containers come and go."""
 
+from . import _cold_start as _cold_start  # isort: skip - before all others, and what they import
+
 from typing import TYPE_CHECKING
 
-from . import _cold_start as _cold_start  # before all others
 from . import exception
 
 if TYPE_CHECKING:
@@ -73,16 +74,8 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import gc
-    from importlib import import_module
-
-    collects = gc.isenabled()
-    gc.disable()  # collections take a twelfth of these imports, and find nothing
-    try:
-        globals()[name] = found = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-    finally:
-        if collects:
-            gc.enable()
+    found: object = getattr(_cold_start.load(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = found
     return found
 
 

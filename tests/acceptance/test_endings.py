@@ -5,6 +5,7 @@ import signal
 import sys
 from subprocess import Popen
 
+import psutil
 import pytest
 
 from upswell.container import groups
@@ -89,7 +90,7 @@ def test_a_client_that_is_killed(program: Program, number: signal.Signals) -> No
 def test_a_server_that_is_killed(program: Program) -> None:
     program.write(WAITING)
     process = started(program, *UPSWELL, "run", "program.py::main")
-    server = [one for one in program.processes() if "upswell.server" in one.cmdline() and one.ppid() == process.pid]
+    server = [one for one in psutil.Process(process.pid).children() if "upswell.server" in one.cmdline()]
     server[0].kill()
     _, err = process.communicate(timeout=SECONDS_TO_RUN)
     assert process.returncode == 1
@@ -124,7 +125,7 @@ DAEMONS = """
 def test_daemons_of_containers_end_with_a_server_that_is_killed(program: Program, group: bool) -> None:
     program.write(DAEMONS)
     process = started(program, *UPSWELL, "run", "program.py::main")
-    server = [one for one in program.processes() if "upswell.server" in one.cmdline() and one.ppid() == process.pid]
+    server = [one for one in psutil.Process(process.pid).children() if "upswell.server" in one.cmdline()]
     (os.killpg if group else os.kill)(server[0].pid, signal.SIGKILL)
     process.communicate(timeout=SECONDS_TO_RUN)
     program.assert_all_gone()

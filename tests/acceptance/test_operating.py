@@ -16,7 +16,7 @@ import pytest
 
 from upswell import Function
 from upswell.cli import main
-from upswell.sdk.client import close_keeper
+from upswell.sdk.clients import close_keeper
 
 from .processes import SECONDS_TO_RUN, UPSWELL, Done, Program, until
 from .tmux import Tmux

@@ -221,7 +221,7 @@ def test_the_configured_server_is_used(home: Home) -> None:
 
         @app.local_entrypoint()
         def main():
-            print(server.remote() > 0, upswell.sdk.client.get_client()._process is None)
+            print(server.remote() > 0, upswell.sdk.clients.get_client()._private is None)
         """
     )
     with home.served() as status:

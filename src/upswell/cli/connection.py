@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import click
 
 from ..errors import Error
-from ..sdk.client import Client, get_keeper
+from ..sdk.client import Client
+from ..sdk.clients import get_keeper
 
 Action = Callable[[], int]
 

@@ -6,14 +6,16 @@ function, fails alone; what the call raises, or returns in another shape, fails 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidError
 from ..wire.messages import ErrorRecord
 from .outbox import Outbox, as_failure
 from .work import Work
+
+if TYPE_CHECKING:
+    from inspect import Signature
 
 
 class Gathering:
@@ -49,17 +51,19 @@ class Batch:
         self._outbox = outbox
         self._odd: dict[tuple[int, int], BaseException] = {}  # range and position of inputs that are not in the call
         self._inputs: list[tuple[Sequence[Any], dict[str, Any]]] = []
-        signature = inspect.signature(self._callable)
+        from inspect import signature  # by few programs
+
+        parameters = signature(self._callable)
         for work in self._works:
             for position in range(work.start, work.stop):
                 try:
-                    self._inputs.append(self._bind(signature, work, position))
+                    self._inputs.append(self._bind(parameters, work, position))
                 except Exception as error:
                     self._odd[work.range, position] = error
 
-    def _bind(self, signature: inspect.Signature, work: Work, position: int) -> tuple[Sequence[Any], dict[str, Any]]:
+    def _bind(self, parameters: Signature, work: Work, position: int) -> tuple[Sequence[Any], dict[str, Any]]:
         args, kwargs = work.inputs.arguments(position - work.base)
-        bound = signature.bind(*args, **kwargs)
+        bound = parameters.bind(*args, **kwargs)
         bound.apply_defaults()
         if self._inputs:
             args_before, kwargs_before = self._inputs[0]

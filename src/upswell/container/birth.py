@@ -10,8 +10,9 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
 from typing import NoReturn
+
+import msgspec
 
 from . import control
 from .groups import Group
@@ -21,8 +22,7 @@ from .rehearsal import rehearse
 from .runtime import run_container
 
 
-@dataclass(slots=True, eq=False)
-class Child:
+class Child(msgspec.Struct, eq=False):
     """A container's process, and what it wrote that was not forwarded."""
 
     process: int
@@ -30,7 +30,7 @@ class Child:
     naming: socket.socket  # at whose other end it waits for its name
     launch: control.Launch = control.UNNAMED
     group: Group | None = None
-    lines: dict[int, Lines] = field(default_factory=lambda: {1: Lines(), 2: Lines()})
+    lines: dict[int, Lines] = msgspec.field(default_factory=lambda: {1: Lines(), 2: Lines()})
 
     def name(self, launch: control.Launch, group: Group | None) -> bool:
         """Tell it which container it is, and have the group count its memory; false where it has ended meanwhile."""

@@ -13,8 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from ..errors import ConnectionError
 from ..spec import FunctionRecord
@@ -35,8 +36,7 @@ TRY_SECONDS = 5.0  # that one may take to answer
 Outcome = m.Results | m.Failure | m.Yielded
 
 
-@dataclass(slots=True, eq=False)
-class Sent:
+class Sent(msgspec.Struct, eq=False):
     """What the server may not be done with."""
 
     work: Work

@@ -40,8 +40,9 @@ def run_root(engine: socket.socket) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         rehearse(REHEARSALS)
-        gc.collect()
-        gc.freeze()  # what is there by now no collection in a zygote goes through, which would copy all of it
+        # What is there by now no collection in a zygote goes through, which would copy all of it. Here none is made
+        # either: it would find a twentieth to be garbage, and take longer than to fork the first container.
+        gc.freeze()
         gc.enable()
         Root(engine).serve()
     except BaseException:

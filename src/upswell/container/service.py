@@ -6,13 +6,11 @@ make (a session, a pool of connections) the latter can use. Nothing here knows o
 
 from __future__ import annotations
 
-import inspect
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import NotFoundError
+from ..sdk.kinds import gives_coroutine, is_asynchronous, is_generating
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,8 +18,7 @@ if TYPE_CHECKING:
 Hook = Callable[[], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """What an input runs: call it with the input's arguments."""
 
     callable: Callable[..., Any]
@@ -31,9 +28,8 @@ class Bound:
     @classmethod
     def of(cls, callable: Callable[..., Any], is_generator: bool | None = None) -> Bound:
         """As the function says of itself, unless `is_generator` says otherwise."""
-        generates = inspect.isgeneratorfunction(callable) or inspect.isasyncgenfunction(callable)
-        is_async = inspect.iscoroutinefunction(callable) or inspect.isasyncgenfunction(callable)
-        return cls(callable, is_async, generates if is_generator is None else is_generator)
+        generates = is_generating(callable) if is_generator is None else is_generator
+        return cls(callable, is_asynchronous(callable), generates)
 
 
 class Service:
@@ -50,7 +46,7 @@ class Service:
     def is_async(self) -> bool:
         """Whether the container runs a loop: a method or a hook is asynchronous."""
         hooks = (*self._enter, *self._exit)
-        return any(bound.is_async for bound in self._methods.values()) or any(map(inspect.iscoroutinefunction, hooks))
+        return any(bound.is_async for bound in self._methods.values()) or any(map(gives_coroutine, hooks))
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -88,11 +84,15 @@ class Service:
             try:
                 self._run(hook)
             except Exception:
+                import traceback
+
                 traceback.print_exc()
 
     def _run(self, hook: Hook) -> None:
+        from inspect import isawaitable
+
         outcome = hook()
-        if not inspect.isawaitable(outcome):
+        if not isawaitable(outcome):
             return
         if self.loop.is_running():  # a thread ends the process
             import asyncio

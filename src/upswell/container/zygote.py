@@ -16,6 +16,7 @@ from functools import partial
 from time import monotonic
 from typing import NoReturn
 
+from .. import sdk
 from ..errors import InvalidError
 from ..sdk.app import App
 from . import control
@@ -41,6 +42,7 @@ class Zygote:
         self._children: dict[int, Child] = {}
         self._spare: Child | None = None  # a container that was not asked for yet
         self._grew_at = NEVER  # when a container was asked for last; that there may be some counts as one
+        self._is_complete = False  # whether everything is imported that is not needed at once
         self._leaving: list[Group] = []  # of containers that have ended; something they started is still in them
         self._failed: BaseException | None = None
         self._selector = selectors.DefaultSelector()
@@ -153,10 +155,18 @@ class Zygote:
         return self._spare is None and self._grows
 
     def _make_spare(self) -> None:
+        self._complete_imports()
         try:
             self._spare = bear(self._seed, self._failed, self._guardian, spare=True)
         except OSError:
             self._grew_at = NEVER  # who asks for a container will be told
+
+    def _complete_imports(self) -> None:
+        """Import what a container needs to call other functions, so that none but the first has to."""
+        if not self._is_complete:
+            sdk.complete()
+            gc.freeze()
+            self._is_complete = True
 
     def _discard_spare(self) -> None:
         assert self._spare is not None

@@ -14,9 +14,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
 from msgspec.structs import replace
 
 from ..capacity import Capacity
@@ -44,16 +44,15 @@ INVENTORY_SECONDS = 1.0  # zygotes of an earlier server that import have no cont
 ROOT_SOCKET = "root.sock"  # in the home of a server, where the root zygote waits for the next one
 
 
-@dataclass(slots=True, eq=False)
-class Zygote:
+class Zygote(msgspec.Struct, eq=False):
     """The engine's end of one zygote."""
 
     control: socket.socket
     is_awake: bool = False  # it has done its imports and obeys
     unused_since: float = 0.0  # meaningful while it has no containers
     is_counted: bool = True  # false where it is an earlier server's, and has not said yet which containers it has
-    outgoing: deque[bytes] = field(default_factory=deque)
-    containers: dict[str, int] = field(default_factory=dict)  # → process, 0 until it is known
+    outgoing: deque[bytes] = msgspec.field(default_factory=deque)
+    containers: dict[str, int] = {}  # → process, 0 until it is known
 
 
 class LocalEngine:

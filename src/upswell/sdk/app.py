@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -11,20 +10,21 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, dataclass_tra
 
 from ..errors import InvalidError, NotFoundError
 from ..spec import EXIT_GRACE_SECONDS, Concurrency, Cron, FunctionRecord, Interface, Period, check_name, require
-from ..wire import messages as m
-from ..wire.messages import Strategy
 from . import context
-from .client import Client, ask, get_keeper, join_client, leave_client, new_id, new_request, sees_our_files
+from .clients import get_keeper, join_client, leave_client, sees_our_files
 from .cls import Cls, declare_class, parameter
-from .decorators import Method, is_generating, marked_concurrency
+from .decorators import Method, marked_concurrency
 from .dual import Dual, dual, run_async, run_sync
 from .environment import is_typed_in
 from .function import Function
+from .kinds import gives_coroutine, is_generating
 from .options import WITHOUT_EFFECT, ClassOptions, Declaration, FunctionOptions, say_without_effect
 from .pool import Home, Pool
 from .variables import Variables, say_of_volumes, say_once
 
 if TYPE_CHECKING:
+    from ..wire.messages import Progress, Strategy
+    from .client import Client
     from .image import Image
     from .secret import Secret
 
@@ -42,7 +42,7 @@ class LocalEntrypoint:
         self.app = app
         self.raw = raw
         self.name = name
-        self.is_async = inspect.iscoroutinefunction(raw)
+        self.is_async = gives_coroutine(raw)
         self.__doc__ = raw.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -60,8 +60,11 @@ async def _lookup(name: str, *, create_if_missing: bool = False, environment_nam
     app = App(check_name("app", name))
     if context.importing:
         return app  # by a container, which needs no more of it
+    from ..wire.messages import Resolve, Resolved
+    from .client import ask, new_request
+
     try:
-        answer = await ask(get_keeper(), m.Resolve(new_request(), name, ""), m.Resolved)
+        answer = await ask(get_keeper(), Resolve(new_request(), name, ""), Resolved)
     except NotFoundError:
         if not create_if_missing:
             raise
@@ -179,7 +182,7 @@ class App:
             declaration = declaration.with_concurrency(concurrency)
         if schedule := checked_schedule(options.get("schedule"), name, raw, generator):
             declaration = declaration.with_schedule(schedule)
-        interface = Interface(is_generator=generator, is_async=inspect.iscoroutinefunction(raw))
+        interface = Interface(is_generator=generator, is_async=gives_coroutine(raw))
         pool = Pool(name, raw, declaration, serialized=serialized, interface=interface)
         function: Function[..., Any] = Function(pool, raw, is_generator=generator)
         self._make_way(name, raw)
@@ -287,7 +290,10 @@ class App:
         """Stop the deployed or detached app: what waits is cancelled, containers end. `NotFoundError` when it is."""
         require(not self.is_running, f"{self!r} runs for as long as its block: leave that")
         require(self.app_id is not None, f"{self!r} is not deployed: to stop one by its name, look it up first")
-        await ask(get_keeper(), m.StopApp(new_request(), self.app_id or ""), m.Done)
+        from ..wire.messages import Done, StopApp
+        from .client import ask, new_request
+
+        await ask(get_keeper(), StopApp(new_request(), self.app_id or ""), Done)
         self.unbind()
 
     @property
@@ -323,7 +329,7 @@ class App:
         for pool in self.pools:
             pool.serve(None, None)
 
-    def watch(self, callback: Callable[[m.Progress], None]) -> None:
+    def watch(self, callback: Callable[[Progress], None]) -> None:
         """Have `callback` told, in another thread, how the running app's functions progress."""
         for home in {pool.home for pool in self.pools if pool.home is not None}:
             home.client.watch(home.app_id, callback)
@@ -342,7 +348,9 @@ def checked_schedule(schedule: object, name: str, raw: Callable[..., Any], is_ge
     if not isinstance(schedule, Cron | Period):
         raise InvalidError(f"{where} must be upswell.Cron or upswell.Period, not {schedule!r}")
     require(not is_generator, f"{where} can't be: {name} is a generator, and nobody takes what it yields")
-    for one in inspect.signature(raw).parameters.values():
+    from inspect import signature  # by few programs
+
+    for one in signature(raw).parameters.values():
         needed = one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
         require(not needed, f"{where} calls it without arguments, and {one.name!r} has no default: give it one")
     return schedule
@@ -374,13 +382,16 @@ class Running:
         app.is_running = True
 
     async def _open_here(self) -> Client:
-        app, app_id = self._app, new_id("ap")
+        app = self._app
         for pool in app.pools:
             if pool.spec.schedule is not None:
                 say_once("schedule= has no effect while a program runs its app: deploy it")
-        # The server boots while the rest is made ready.
-        client = join_client()
+        client = join_client()  # whose server boots while the rest is made ready
         try:
+            from ..wire.messages import OpenApp
+            from .client import new_id
+
+            app_id = new_id("ap")
             home = app.bind(app_id)
             records = [pool.record(home) for pool in app.pools]
             files: tuple[tuple[str, str], ...] = ()
@@ -391,7 +402,7 @@ class Running:
                 records, files = list(sent), source.files
                 app.serve(home, records)
             complete = [record for record in records if record.interface.is_complete]
-            client.declare(m.OpenApp(app_id, home.app_name, complete, files))
+            client.declare(OpenApp(app_id, home.app_name, complete, files))
         except BaseException:
             self._restore()
             leave_client()
@@ -403,8 +414,10 @@ class Running:
         app_id = app.app_id or ""
         inbox = client.open_inbox(app_id)
         try:
+            from ..wire.messages import CloseApp
+
             client.undeclare(app_id)
-            client.send(m.CloseApp(app_id))
+            client.send(CloseApp(app_id))
             if not client.is_broken:
                 await inbox.sleep(CLOSE_SECONDS)
         except Exception:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .. import home
 from ..errors import ConnectionError
-from .client import Client, get_keeper
+from .client import Client
+from .clients import get_keeper
 from .home_server import ensure_background_server
 
 

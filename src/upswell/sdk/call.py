@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import InvalidError, NotFoundError, OutputExpiredError
 from ..wire import messages as m
 from ..wire.ids import place_of
-from ..wire.payload import Packed, PackError
+from ..wire.payload import PackError
 from . import context
-from .client import ask, client_of_call, keeper_is_another, new_id, new_request
+from .client import ask, new_id, new_request
+from .clients import client_of_call, keeper_is_another
 from .collection import Collection, collection_of
 from .dual import Dual, dual, run_async, run_sync
-from .graph import InputInfo, tree
 from .inbox import Inbox
+from .outcomes import outcome_of
 from .spawning import Lane, Spawn
-from .submission import Submission, pack_segment, unpicklable
+from .submission import Submission, pack_arguments, pack_segment, unpicklable
+
+if TYPE_CHECKING:
+    from .graph import InputInfo
 
 R = TypeVar("R")
 
@@ -86,6 +90,8 @@ class FunctionCall(Generic[R]):
 
         Raises `NotFoundError` where the call is not known any more.
         """
+        from .graph import tree  # by few programs, and late
+
         client, request = client_of_call(self._is_kept), new_id("rq")
         inbox = client.open_inbox(request, renewable=True)
         try:
@@ -184,8 +190,28 @@ class Results(Generic[R]):
         return self._end is not None and index >= self._end
 
 
-async def spawn(function: Any, packed: Packed) -> FunctionCall[Any]:
+async def remote(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Submit one input and return its output, or raise its exception."""
+    client, function_id = function.connect()
+    packed = pack_arguments(function.name, args, kwargs)
+    call = new_id("fc")
+    inbox = client.open_inbox(call, renewable=True)
+    try:
+        parent = context.current_input_id() or ""
+        submit = m.Submit(call, function_id, "remote", 0, 1, True, parent, method=function.method)
+        return await outcome_of(inbox, submit, packed)
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            inbox.send(m.Cancel(call))
+        raise
+    finally:
+        inbox.close()
+        packed.close()
+
+
+async def spawn(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FunctionCall[Any]:
     """Submit one input, with others that are submitted at the same time, and return when the server has taken it."""
+    packed = pack_arguments(function.name, args, kwargs)
     client, function_id = function.connect()
     lane, spawn = Lane(function_id, function.method, context.current_input_id() or ""), Spawn(packed)
     client.spawning.add(lane, spawn)

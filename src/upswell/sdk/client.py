@@ -1,18 +1,14 @@
-"""The connection to the server: one a process, made when it is first needed, with one thread that reads.
+"""A connection to a server, with one thread that reads.
 
-Calls register an `Inbox` under their id; the reader puts frames into inboxes and wakes whoever waits. A program without
-a configured server gets a private one as a child process, which ends with this connection. To a configured one the
-connection is made again when it is lost, and what holds for as long as this program is declared again.
+Calls register an `Inbox` under their id; the reader puts frames into inboxes and wakes whoever waits. A private server
+ends with its connection. To one with an address the connection is made again when it is lost, and what holds for as
+long as this program is declared again.
 """
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import os
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,7 +17,6 @@ from msgspec.structs import replace
 
 from .. import home
 from ..errors import (
-    ConnectionError,
     Error,
     FunctionTimeoutError,
     InvalidError,
@@ -36,9 +31,10 @@ from ..wire.buffers import Block
 from ..wire.channel import Channel, dial
 from ..wire.codec import Bytes
 from ..wire.payload import Packed
-from . import context, output
+from . import output
 from .inbox import Inbox
 from .link import Link
+from .private_server import PrivateServer
 
 SERVER_EXIT_SECONDS = 3.0  # a private server that takes longer to end is killed
 
@@ -62,19 +58,19 @@ def new_request() -> int:
 
 
 class Client:
-    """One connection to a server: a private one, whose `process` it is, or one that is found at an address."""
+    """One connection to a server: the `private` one of this program, or one that is found at an address."""
 
     def __init__(
         self,
         channel: Channel | None,
         *,
-        process: subprocess.Popen[bytes] | None = None,
+        private: PrivateServer | None = None,
         server: home.Server | None = None,
     ) -> None:
         from .spawning import Spawning  # which is above
 
         self._link = Link(channel, server)
-        self._process = process
+        self._private = private
         self._inboxes: dict[str, Inbox] = {}
         self._lent: dict[int, Block] = {}  # shared memory the server has not taken over
         self._watchers: dict[str, Any] = {}
@@ -168,12 +164,8 @@ class Client:
         self._link.close()
         self._reader.join(SERVER_EXIT_SECONDS)
         self._link.release()
-        if self._process is not None:
-            try:
-                self._process.wait(SERVER_EXIT_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        if self._private is not None:
+            self._private.end(SERVER_EXIT_SECONDS)
 
     def forget(self) -> None:
         """In a forked child: the connection is the parent's."""
@@ -242,90 +234,11 @@ class Client:
             self.send(m.Release(message.buffers.descriptor))  # nobody wants it any more
 
 
-_client: Client | None = None
-_making = threading.Lock()
-
-
-def get_client() -> Client:
-    """The connection of this process; made now if there is none."""
-    global _client
-    with _making:
-        if _client is None:
-            if context.server is not None and context.server_keeps_apps:
-                _client = Client(None, server=home.Server(*context.server))  # it may just be started again
-            elif (server := home.Server(*context.server) if context.server else home.chosen_server()) is not None:
-                _client = Client(dial(server.address, ca=server.ca), server=server)
-            else:
-                _client = start_private_server()
-        return _client
-
-
-_keeper: Client | None = None  # looked up once: every call by name passes here
-
-
-def get_keeper() -> Client:
-    """The connection to the server that keeps apps; made now if there is none.
-
-    That is the server of this process, unless that is a private one: then it is the background server of the user.
-    """
-    global _keeper
-    if (keeper := _keeper) is None:
-        chosen = home.chosen_server()
-        if context.server_keeps_apps or (context.server is None and chosen is not None):
-            keeper = _keeper = keep_client()
-        else:
-            keeper = _dial_keeper(chosen)
-    return keeper
-
-
-def _dial_keeper(chosen: home.Server | None) -> Client:
-    global _keeper
-    server = chosen or home.background_server()
-    with _making:
-        if _keeper is None:
-            try:
-                _keeper = Client(dial(server.address, ca=server.ca), server=server)
-            except ConnectionError:
-                if chosen is not None:
-                    raise
-                words = f"no server runs in {home.directory()}: `upswell server start` and `upswell deploy` start one"
-                raise ConnectionError(words) from None
-            atexit.register(close_keeper)
-        return _keeper
-
-
-def sees_our_files() -> bool:
-    """Whether the server of this program is on this machine, so that containers find the program's files in place."""
-    chosen = home.chosen_server()
-    return chosen is None or chosen.address.startswith("unix:")
-
-
-def client_of_call(is_kept: bool | None) -> Client:
-    """The connection to the server that has a call, which may be one that keeps apps; `None` where nobody knows.
-
-    Then it is that of this process, if there is one, or else the other one.
-    """
-    if is_kept is None:
-        is_kept = _client is None and context.server is None
-    return get_keeper() if is_kept else get_client()
-
-
-def keeper_is_another() -> bool:
-    """Whether there is a server that keeps apps beside that of this process."""
-    try:
-        return get_keeper() is not _client
-    except ConnectionError:
-        return False
-
-
-def close_keeper() -> None:
-    """End the connection to the server that keeps apps, where that is one of its own."""
-    global _keeper
-    with _making:
-        keeper, _keeper = _keeper, None
-    if keeper is not None:
-        atexit.unregister(close_keeper)
-        keeper.close()
+def connect(server: home.Server | PrivateServer) -> Client:
+    """A connection to that server; `ConnectionError` where none answers."""
+    if isinstance(server, PrivateServer):
+        return Client(Channel(server.socket), private=server)
+    return Client(dial(server.address, ca=server.ca), server=server)
 
 
 async def ask(client: Client, message: Any, kind: type[Answer]) -> Answer:
@@ -359,84 +272,3 @@ FAILURES: dict[m.ErrorKind, type[Error]] = {
 def failure(error: m.ErrorRecord) -> Exception:
     """The exception for a failure that is not the user's own."""
     return FAILURES.get(error.kind, RemoteError)(error.message)
-
-
-def join_client() -> Client:
-    """The connection of this process, which stays until as many have left it as have joined."""
-    client = get_client()
-    client.users += 1
-    return client
-
-
-def leave_client() -> None:
-    """One who joined does not need the connection any more; with the last it ends, and a private server with it."""
-    if _client is not None:
-        _client.users -= 1
-        if not _client.users and context.server is None:  # a container's inputs share one, whoever joined it
-            close_client()
-
-
-_kept: Client | None = None
-
-
-def keep_client() -> Client:
-    """The connection of this process, kept until the program ends, as what it stored at the server may be wanted."""
-    global _kept
-    client = get_client()
-    if client is not _kept and context.server is None:
-        if _kept is None:
-            atexit.register(leave_client)
-        _kept = join_client()
-    return client
-
-
-def close_client() -> None:
-    """End the connection of this process, and with it a private server."""
-    global _client, _keeper
-    with _making:
-        client, _client = _client, None
-        _keeper = None if _keeper is client else _keeper
-    if client is not None:
-        client.close()
-
-
-def start_private_server() -> Client:
-    """Start a server as a child of this process, and connect to it before it has booted."""
-    _open_standard_descriptors()
-    ours, theirs = socket.socketpair()
-    # -P: a file in the user's folder that is named like a module of the standard library is none of the server's.
-    command = [sys.executable, "-P", "-m", "upswell.server", "--client-fd", str(theirs.fileno())]
-    environment = dict(os.environ)
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
-    process = subprocess.Popen(
-        command,
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C in the terminal is for the user's program
-        env=environment,
-    )
-    theirs.close()
-    return Client(Channel(ours), process=process)
-
-
-def _open_standard_descriptors() -> None:
-    """Where the shell has closed one of them (`>&-`), a socket would get its number, and be taken for output."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            # The lowest free number, which is this one.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-
-
-def _after_fork() -> None:
-    global _client, _keeper, _making
-    _making = threading.Lock()
-    for client in {_client, _keeper}:
-        if client is not None:
-            client.forget()
-    _client = _keeper = None
-
-
-os.register_at_fork(after_in_child=_after_fork)

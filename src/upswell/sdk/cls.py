@@ -6,8 +6,6 @@ running any user code, and stands for a pool of containers that each hold such a
 
 from __future__ import annotations
 
-import inspect
-import pickle
 import sys
 import threading
 import types
@@ -15,15 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, ParamSpec, Self, TypeVar, Unpack, dataclass_transform
 
+from .. import sdk
 from ..errors import InvalidError, ParameterError
 from ..spec import AutoscalerSettings, Concurrency, FunctionSpec, Interface, check_name, require
 from .decorators import CLASS_MARK, CONCURRENCY_MARK, HOOK_MARK, Kind, Method, concurrent_on_method, marked_concurrency
 from .dual import Dual
 from .environment import is_typed_in
 from .function import Function
+from .kinds import gives_coroutine
 from .options import Declaration, PoolOptions
 from .pool import Autoscaler, FunctionStats, Pool
-from .pump import background_loop
 from .variables import Variables
 
 P = ParamSpec("P")
@@ -32,7 +31,12 @@ R = TypeVar("R")
 KINDS: Final = {kind.__name__: kind for kind in (str, int, bytes, bool)}  # of parameters
 
 
-MISSING: Final = inspect.Parameter.empty
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()  # stands for a default that there is none of
 
 
 class Parameter:
@@ -173,6 +177,8 @@ class Cls:
     @property
     def interface(self) -> Interface:
         """How objects of the class are made and used, for those who know it by name only."""
+        import pickle
+
         parameters = [
             (one.name, one.kind.__name__, *([] if one.default is MISSING else [one.default]))
             for one in self.parameters.values()
@@ -187,7 +193,7 @@ class Cls:
     def is_async(self) -> bool:
         """Whether a method or a hook is asynchronous."""
         hooks = (getattr(self.raw, name) for name in (*hooks_of(self.raw, "enter"), *hooks_of(self.raw, "exit")))
-        return any(method.is_async for method in self.methods.values()) or any(map(inspect.iscoroutinefunction, hooks))
+        return any(method.is_async for method in self.methods.values()) or any(map(gives_coroutine, hooks))
 
     def furnish(self, instance: object, args: Sequence[object], given: Mapping[str, object]) -> None:
         """Make a bare instance an object with these parameters."""
@@ -266,10 +272,14 @@ class Link:
             async for value in bound(*args, **kwargs):
                 yield value
 
-        return generate if inspect.isasyncgenfunction(bound) else call
+        from inspect import isasyncgenfunction
+
+        return generate if isasyncgenfunction(bound) else call
 
     def _enter(self, instance: object) -> None:
         """Run the start-up hooks in this thread, asynchronous ones on a loop of ours."""
+        from inspect import isawaitable
+
         if self in entering.get():
             return
         with self._entering:
@@ -279,10 +289,10 @@ class Link:
             try:
                 for name in hooks_of(type(instance), "enter"):
                     outcome = getattr(instance, name)()
-                    if inspect.isawaitable(outcome):
+                    if isawaitable(outcome):
                         import asyncio
 
-                        asyncio.run_coroutine_threadsafe(_awaited(outcome), background_loop()).result()
+                        asyncio.run_coroutine_threadsafe(_awaited(outcome), sdk.pump.background_loop()).result()
             finally:
                 entering.reset(token)
             self._entered = True
@@ -298,11 +308,13 @@ class Link:
         await asyncio.shield(self._entry)
 
     async def _run_hooks(self, instance: object) -> None:
+        from inspect import isawaitable
+
         entering.set((*entering.get(), self))
         try:
             for name in hooks_of(type(instance), "enter"):
                 outcome = getattr(instance, name)()
-                if inspect.isawaitable(outcome):
+                if isawaitable(outcome):
                     await outcome
             self._entered = True
         finally:
@@ -412,6 +424,8 @@ def _parameters(raw: type) -> dict[str, Parameter]:
 
 def _kind(owner: type, name: str) -> type:
     """The type that the parameter's annotation names."""
+    import inspect  # by classes only, as it takes long
+
     annotation = inspect.get_annotations(owner).get(name)
     if isinstance(annotation, str) and annotation not in KINDS:
         try:
@@ -427,6 +441,8 @@ def _kind(owner: type, name: str) -> type:
 
 def _members(raw: type, wanted: Callable[[Any], bool]) -> dict[str, Any]:
     """What the class has of a sort, in the order of definition, base classes first; overridden ones once."""
+    from inspect import getattr_static
+
     names = dict.fromkeys(name for owner in reversed(raw.__mro__) for name in vars(owner))
-    members = {name: inspect.getattr_static(raw, name) for name in names}
+    members = {name: getattr_static(raw, name) for name in names}
     return {name: value for name, value in members.items() if wanted(value)}

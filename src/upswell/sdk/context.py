@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+import msgspec
 
 from ..wire.ids import call_of_input, input_id
 
 
-@dataclass(slots=True, eq=False)  # not frozen, as one is made for every input
-class RunningInput:
+class RunningInput(msgspec.Struct, eq=False):
     """The input that user code runs for, and how it lends its place while it waits for a nested call."""
 
     call: str

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from ..errors import InvalidError
 from ..spec import Concurrency
+from .kinds import is_asynchronous, is_generating
 from .options import batching_of, concurrency_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Method(Generic[P, R]):
     def __init__(self, raw: Callable[..., Any], is_generator: bool | None, batching: Concurrency | None) -> None:
         self.raw = raw
         self.is_generator = is_generating(raw) if is_generator is None else is_generator
-        self.is_async = inspect.iscoroutinefunction(raw) or inspect.isasyncgenfunction(raw)
+        self.is_async = is_asynchronous(raw)
         self.batching = batching
         self.name = raw.__name__
         self.__doc__, self.__wrapped__ = raw.__doc__, raw
@@ -68,11 +69,6 @@ class Method(Generic[P, R]):
 
     if not TYPE_CHECKING:  # for type checkers it is none of the functions that decorators take
         __call__ = _refuse_call
-
-
-def is_generating(raw: Callable[..., Any]) -> bool:
-    """Whether calling it gives a generator, as far as it says of itself."""
-    return inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw)
 
 
 class _MethodDecorator:
@@ -222,7 +218,7 @@ def _refuse_handle(target: object, decorator: str, advice: str) -> None:
 
 
 def _require_function(raw: object, decorator: str) -> None:
-    if not inspect.isfunction(raw):
+    if not isinstance(raw, FunctionType):
         raise TypeError(f"{decorator} is for functions, not {raw!r}")
 
 

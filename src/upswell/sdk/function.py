@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
-from ..errors import InvalidError, SerializationError
+from .. import sdk
+from ..errors import InvalidError
 from ..spec import AutoscalerSettings, require
-from ..wire import messages as m
-from ..wire.payload import PackError, pack_inputs
-from . import call as calls
-from . import context, verbs
-from .call import FunctionCall
-from .client import Client, new_id
+from . import verbs
 from .dual import Dual, dual
-from .environment import is_by_value, serializing
-from .mapping import Mapped, Mapping
+from .environment import serializing
+from .kinds import is_asynchronous
 from .options import PoolOptions
-from .outcomes import outcome_of
 from .pool import Autoscaler, FunctionStats, Pool
-from .pump import Inputs
-from .streaming import RemoteGenerator
+
+if TYPE_CHECKING:
+    from .call import FunctionCall
+    from .client import Client
+    from .mapping import Mapped, Mapping
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,12 +45,10 @@ class Function(Generic[P, R]):
         self._describe(pool.name, method, raw, here or raw)
 
     def _describe(self, owner: str, method: str, raw: Callable[P, R], here: Callable[P, R]) -> None:
-        import inspect
-
         self.raw = raw
         self.method = method
         self.name = f"{owner}.{method}" if method else owner
-        self.is_async = inspect.iscoroutinefunction(raw) or inspect.isasyncgenfunction(raw)
+        self.is_async = is_asynchronous(raw)
         self._here = here
         self.__name__, self.__doc__, self.__wrapped__ = method or owner, raw.__doc__, raw
         self.__module__, self.__qualname__ = raw.__module__, getattr(raw, "__qualname__", self.name)
@@ -85,7 +81,7 @@ class Function(Generic[P, R]):
         return self._pool
 
     remote = verbs.Outcome(lambda function: Dual(function._remote))
-    remote_gen = verbs.Yielded(lambda function: RemoteGenerator(function))
+    remote_gen = verbs.Yielded(lambda function: sdk.streaming.RemoteGenerator(function))
     spawn = verbs.Spawned(lambda function: Dual(function._spawn))
     spawn_map = verbs.SpawnedMap(lambda function: Dual(function._spawn_map))
     map = verbs.Maps(lambda function: Map(function, starred=False))
@@ -126,26 +122,13 @@ class Function(Generic[P, R]):
         """Run the function in a container with these arguments and return its result, or raise its exception."""
         await self._resolved()
         self._refuse_generator("remote")
-        client, function_id = self.connect()
-        packed = self._pack(args, kwargs)
-        call = new_id("fc")
-        inbox = client.open_inbox(call, renewable=True)
-        try:
-            submit = m.Submit(call, function_id, "remote", 0, 1, True, _parent(), method=self.method)
-            return await outcome_of(inbox, submit, packed)  # type: ignore[no-any-return]
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                inbox.send(m.Cancel(call))
-            raise
-        finally:
-            inbox.close()
-            packed.close()
+        return await sdk.call.remote(self, args, kwargs)  # type: ignore[no-any-return]
 
     async def _spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Start the function with these arguments and return at once; fetch the result from the `FunctionCall`."""
         await self._resolved()
         self._refuse_generator("spawn")
-        return await calls.spawn(self, self._pack(args, kwargs))
+        return await sdk.call.spawn(self, args, kwargs)
 
     # -- many inputs -------------------------------------------------------------------------------
 
@@ -157,7 +140,7 @@ class Function(Generic[P, R]):
         if any(hasattr(iterable, "__aiter__") for iterable in iterables):
             raise TypeError(f"{self.name}.spawn_map takes plain iterables: collect the asynchronous one first")
         inputs = zip(*iterables, strict=False) if starred else iterables[0]
-        return await calls.spawn_many(self, inputs, starred, kwargs or {})
+        return await sdk.call.spawn_many(self, inputs, starred, kwargs or {})
 
     @dual
     async def for_each(
@@ -230,12 +213,6 @@ class Function(Generic[P, R]):
         if self.is_generator:
             raise InvalidError(f"{self.name} is a generator: use {self.name}.remote_gen(...), not .{verb}")
 
-    def _pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            return pack_inputs([args], kwargs, by_value=is_by_value())
-        except PackError as error:
-            raise SerializationError(f"an argument of {self.name} can't be sent: {error}") from None
-
 
 def _by_value(raw: Callable[..., Any], pool: Pool, is_generator: bool) -> Function[..., Any]:
     return Function(pool, raw, is_generator=is_generator)
@@ -266,7 +243,9 @@ class Map(Generic[R]):
         with `wrap_returned_exceptions` inside a `UserCodeException`. Lazy: nothing runs before it is iterated.
         """
         verb = "starmap" if self._starred else "map"
-        return Mapped(self.start(verb, iterables, kwargs, order_outputs, return_exceptions, wrap_returned_exceptions))
+        return sdk.mapping.Mapped(
+            self.start(verb, iterables, kwargs, order_outputs, return_exceptions, wrap_returned_exceptions)
+        )
 
     aio = __call__
 
@@ -285,9 +264,9 @@ class Map(Generic[R]):
         _iterables(iterables, where)
         if self._starred and len(iterables) > 1:
             raise TypeError(f"{where} takes one iterable of argument tuples, as in [(1, 2), (3, 4)]")
-        return Mapping(
+        return sdk.mapping.Mapping(
             self._function,
-            Inputs(iterables, starred=self._starred),
+            sdk.pump.Inputs(iterables, starred=self._starred),
             starred=self._starred or len(iterables) > 1,
             kwargs=kwargs or {},
             order_outputs=order_outputs,
@@ -304,10 +283,6 @@ def _iterables(given: tuple[Any, ...], where: str) -> tuple[Any, ...]:
         if not (hasattr(one, "__iter__") or hasattr(one, "__aiter__") or hasattr(one, "__getitem__")):
             raise TypeError(f"{where} takes iterables of inputs, and {one!r} is none: for one input there is .remote")
     return given
-
-
-def _parent() -> str:
-    return context.current_input_id() or ""
 
 
 def _on_a_loop() -> bool:

@@ -15,7 +15,8 @@ from ..errors import ExecutionError
 from ..spec import FunctionRecord, FunctionSpec, app_of, check_name, require
 from ..wire import messages as m
 from . import context
-from .client import ask, get_keeper, new_request
+from .client import ask, new_request
+from .clients import get_keeper
 from .cls import KINDS, MISSING, Cls, Obj, link_of, parameter, restore
 from .decorators import CLASS_MARK, Method
 from .dual import run_sync

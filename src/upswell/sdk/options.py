@@ -6,10 +6,10 @@ Limits are checked by `spec.py`; here stands which options there are, and what M
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from msgspec import structs
+import msgspec
+from msgspec.structs import replace
 
 from ..errors import InvalidError
 from ..spec import (
@@ -93,12 +93,11 @@ class FunctionOptions(ClassOptions, total=False):
     schedule: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(msgspec.Struct, frozen=True):
     """How a pool is to be run: what the control plane needs, and the variables of its containers' environment."""
 
-    spec: FunctionSpec = field(default_factory=FunctionSpec)
-    variables: Variables = field(default_factory=Variables)
+    spec: FunctionSpec = FunctionSpec()
+    variables: Variables = Variables()
 
     @classmethod
     def read(cls, where: str, variables: Variables, given: Mapping[str, Any], accepted: type) -> Declaration:
@@ -146,11 +145,11 @@ class Declaration:
 
     def with_concurrency(self, concurrency: Concurrency) -> Declaration:
         """The same with so many inputs at once, or in batches."""
-        return replace(self, spec=structs.replace(self.spec, concurrency=concurrency, schedule=None))
+        return replace(self, spec=replace(self.spec, concurrency=concurrency, schedule=None))
 
     def with_schedule(self, schedule: Cron | Period | None) -> Declaration:
         """The same with that schedule, which is of the plain pool and of none that is derived from it."""
-        return replace(self, spec=structs.replace(self.spec, schedule=schedule))
+        return replace(self, spec=replace(self.spec, schedule=schedule))
 
 
 def say_without_effect(given: Mapping[str, Any]) -> None:

@@ -6,20 +6,22 @@ their id says what they are, so that equal ones are the same pool wherever they 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from ..errors import InvalidError
 from ..spec import AutoscalerSettings, FunctionRecord, Interface, SettingsUpdate
-from ..wire import messages as m
-from .client import Client, ask, get_client, get_keeper, new_request
+from .clients import get_client, get_keeper
 from .dual import Dual
 from .environment import environment_of, is_typed_in, serialize
 from .options import Declaration, batching_of, concurrency_of
+
+if TYPE_CHECKING:
+    from ..wire.messages import Statistics
+    from .client import Client
 
 HASH_BYTES = 6  # of what tells a derived pool from the plain one
 
@@ -157,7 +159,9 @@ class Pool:
             )
         client = home.client
         if self is not self._plain and self._declared != (client, home):
-            client.declare(m.Declare(home.app_id, self.record(home)))
+            from ..wire.messages import Declare
+
+            client.declare(Declare(home.app_id, self.record(home)))
             self._declared = (client, home)
         return client, f"{home.app_id}/{self.key}"
 
@@ -172,6 +176,8 @@ class Pool:
 
     def record(self, home: Home) -> FunctionRecord:
         """The pool as it is sent to the server."""
+        import pickle  # here and below, so that a program that declares an app does not wait for it
+
         parameters = pickle.dumps(self.parameters, 5) if self.parameters else b""
         if home == self._plain.home and (served := self._plain.served) is not None:
             variables = tuple(sorted(self.declaration.variables.resolve().items()))
@@ -198,13 +204,14 @@ class Pool:
 
     def _digest(self) -> str:
         """Tells apart what differs from the plain pool in options or parameters, in this and in every process."""
+        import pickle
+        from hashlib import blake2s
+
         spec, variables, parameters = self._content
         added = None if variables == self._plain.declaration.variables else sorted(variables.resolve().items())
         # One by one: what a pickle of several values looks like depends on whether they share objects.
         values = None if parameters is None else [(name, pickle.dumps(value, 5)) for name, value in parameters]
         said = msgspec.msgpack.encode((spec, added)) + repr(values).encode()
-        from hashlib import blake2s  # by few programs, and late
-
         return blake2s(said, digest_size=HASH_BYTES).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -261,9 +268,12 @@ class Pool:
         except InvalidError as error:
             raise InvalidError(f"{where}: {error}") from None
 
-    async def _inquire(self, update: SettingsUpdate | None) -> m.Statistics:
+    async def _inquire(self, update: SettingsUpdate | None) -> Statistics:
+        from ..wire.messages import Inquire, Statistics
+        from .client import ask, new_request
+
         client, function_id = self.connect()
-        answer = await ask(client, m.Inquire(new_request(), function_id, update), m.Statistics)
+        answer = await ask(client, Inquire(new_request(), function_id, update), Statistics)
         if answer.error:
             raise InvalidError(answer.error)
         return answer

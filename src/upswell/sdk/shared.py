@@ -18,7 +18,8 @@ from ..wire import messages as m
 from ..wire.codec import MAX_FRAME_BYTES, Frame
 from ..wire.payload import PackError, dump
 from . import context
-from .client import Client, get_client, join_client, keep_client, leave_client, new_id, new_request
+from .client import Client, new_id, new_request
+from .clients import get_client, join_client, keep_client, leave_client
 from .dual import Dual, dual, run_async, run_sync
 from .environment import is_by_value
 

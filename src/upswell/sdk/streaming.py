@@ -19,6 +19,7 @@ from .context import current_input_id
 from .dual import run_async, run_sync
 from .inbox import Inbox, Restarted
 from .outcomes import error_of, values_of
+from .submission import pack_arguments
 
 if TYPE_CHECKING:
     from .function import Function
@@ -75,7 +76,7 @@ class Streaming:
 
     def __init__(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._client, function_id = function.connect()
-        self._packed = function._pack(args, kwargs)
+        self._packed = pack_arguments(function.name, args, kwargs)
         self._submit = m.Submit(
             new_id("fc"),
             function_id,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from ..errors import SerializationError
@@ -29,6 +29,14 @@ def pack_segment(inputs: Sequence[Any], starred: bool, kwargs: dict[str, Any]) -
     if kwargs:
         return pack_inputs([(one,) for one in inputs], kwargs, by_value=is_by_value())
     return pack(inputs, shape=BARE, by_value=is_by_value())
+
+
+def pack_arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
+    """The one input of a call of the function `name`; `SerializationError` where that can't be pickled."""
+    try:
+        return pack_inputs([args], kwargs, by_value=is_by_value())
+    except PackError as error:
+        raise SerializationError(f"an argument of {name} can't be sent: {error}") from None
 
 
 def unpicklable(first: int, error: PackError) -> SerializationError:
@@ -183,15 +191,14 @@ class Submission:
         self._offer_again()
 
 
-@dataclass(slots=True)
-class _Offer:
+class _Offer(msgspec.Struct, eq=False):
     """A segment that may have to be sent again."""
 
     submit: m.Submit
     packed: Packed
     unsettled: int  # inputs without an output
     unanswered: int = 0  # times it was sent, less refusals
-    settled: list[tuple[int, int]] = field(default_factory=list)  # first and count of outputs
+    settled: list[tuple[int, int]] = []  # first and count of outputs
 
     def spans(self) -> list[tuple[int, int]]:
         """The inputs without an output, as half-open spans."""

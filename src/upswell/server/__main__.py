@@ -55,13 +55,13 @@ def serve_client(client: socket.socket) -> None:
 def declared(client: socket.socket) -> list[FunctionRecord]:
     """What the client has declared by now. All of it stays where it is, for the server to read."""
     from ..wire.codec import Decoder, ProtocolError
-    from ..wire.messages import Declare
+    from ..wire.messages import OpenApp
 
     try:
         frames = Decoder().feed(client.recv(PEEK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except (OSError, ProtocolError):
         return []  # nothing was said yet, or what the server will complain of
-    return [message.function for message, _ in frames if isinstance(message, Declare)]
+    return [function for message, _ in frames if isinstance(message, OpenApp) for function in message.functions]
 
 
 def read_arguments() -> argparse.Namespace:

@@ -10,10 +10,10 @@ import asyncio
 import itertools
 import logging
 import os
-import secrets
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from hmac import compare_digest
 from typing import Protocol, cast
 
 from ..clock import Alarm, Clock
@@ -309,7 +309,7 @@ class Connection(asyncio.Protocol):
         if earlier is None or earlier._ended or earlier._hello is None:
             return None
         known = earlier._hello
-        same = known.role == hello.role and secrets.compare_digest(known.token.encode(), hello.token.encode())
+        same = known.role == hello.role and compare_digest(known.token.encode(), hello.token.encode())
         return earlier if same and type(earlier) is type(self) else None
 
     def _go_on(self, other: Connection, received: int) -> None:

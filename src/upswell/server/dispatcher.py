@@ -6,7 +6,7 @@ Payloads are opaque here. What a command refers to as "just came" is what `arriv
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -221,7 +221,7 @@ class Dispatcher:
         if record.spec.resources.gpus != command.gpus:
             resources = replace(record.spec.resources, gpus=command.gpus)
             record = replace(record, spec=replace(record.spec, resources=resources))
-        token = f"{container}.{secrets.token_hex(16)}"
+        token = f"{container}.{os.urandom(16).hex()}"
         self.containers[container] = Served(container, token, record, record.version)
         if app := self.apps.get(app_of(function)):
             app.containers += 1

@@ -7,9 +7,10 @@ has come back, so what such a container says is held back for a moment. Nothing 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from hmac import compare_digest
+
+import msgspec
 
 from ..clock import Clock
 from ..core import events as e
@@ -32,18 +33,17 @@ LOOK_SECONDS = 0.02  # between two looks whether somebody is waited for in vain
 Known = e.FunctionDeclared | e.SettingsUpdated | e.CallRestored  # what an earlier life has left, less containers
 
 
-@dataclass(slots=True, eq=False)
-class Absent:
+class Absent(msgspec.Struct, eq=False):
     """A container that the core does not know yet."""
 
     found: ContainerFound
     connection: Connection | None = None
     ranges: list[m.Holding] | None = None  # what it holds, once it has said so
     peer: ReturningPeer | None = None
-    clients: list[WaitingClient] = field(default_factory=list)  # inside it
-    awaited: set[str] = field(default_factory=set)  # calls that are not kept: their clients have to tell of them
+    clients: list[WaitingClient] = []  # inside it
+    awaited: set[str] = set()  # calls that are not kept: their clients have to tell of them
     patient_until: float = 0.0
-    outputs: list[ContainerOutput] = field(default_factory=list)  # what it wrote meanwhile
+    outputs: list[ContainerOutput] = []  # what it wrote meanwhile
 
 
 class Rejoining:
@@ -82,7 +82,7 @@ class Rejoining:
     def known(self, token: str) -> ContainerFound | None:
         """Whose token it is."""
         absent = self._absent.get(token.partition(".")[0])
-        if absent is None or not secrets.compare_digest(absent.found.token.encode(), token.encode()):
+        if absent is None or not compare_digest(absent.found.token.encode(), token.encode()):
             return None
         return absent.found
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from hmac import compare_digest
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,21 @@ CODE_SWEEP_SECONDS = 3600.0
 CODE_SWEPT_AT_ONCE = 100  # files and trees, in one turn of the loop
 
 log = logging.getLogger("upswell.server")
+
+
+class Lifeline(Connection):
+    """That of the first client: once it is gone `lost` is called, also where nothing was ever said over it."""
+
+    def __init__(
+        self, greet: Callable[[Connection, m.Hello], Peer | None], clock: Clock, lost: Callable[[], None]
+    ) -> None:
+        super().__init__(greet, clock)
+        self._lost = lost
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The stream is gone, and with it the program."""
+        super().connection_lost(exc)
+        self._lost()
 
 
 class Server:
@@ -138,7 +153,9 @@ class Server:
         if self._front is not None:
             listening.append(await self._front.open(self._greet_remote, self._clock, self._sessions))
         if first_client is not None:
-            await loop.connect_accepted_socket(lambda: Connection(self._greet_first, self._clock), first_client)
+            await loop.connect_accepted_socket(
+                lambda: Lifeline(self._greet_first, self._clock, self.ended.set), first_client
+            )
         if ready is not None:
             ready()
         await self.ended.wait()
@@ -189,7 +206,7 @@ class Server:
             self._clock.call_later(CODE_SWEEP_SECONDS, lambda: self._sweep_code(self._services.apps.sweep_code()))
 
     def _greet_first(self, connection: Connection, hello: m.Hello) -> Peer | None:
-        return self._welcome(connection, NEIGHBOUR, self.ended.set)
+        return self._welcome(connection, NEIGHBOUR)
 
     def _greet_neighbour(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Who reaches the socket in the home is of the same user, as every connection makes sure."""
@@ -213,7 +230,7 @@ class Server:
             identity = Identity("container", found.container, app_of(found.function))
             return self._rejoining.greet_client(found, lambda: self._welcome(connection, identity))
         served = self._services.dispatcher.containers.get(hello.token.partition(".")[0])
-        if served is None or not secrets.compare_digest(served.token.encode(), hello.token.encode()):
+        if served is None or not compare_digest(served.token.encode(), hello.token.encode()):
             return None
         connection.identity = Identity("container", served.id, app_of(served.record.id))
         if hello.role == "client":
@@ -258,7 +275,7 @@ def listen_abstract() -> tuple[socket.socket, str]:
     if not hasattr(socket, "SO_PEERCRED"):
         raise Error("upswell's server needs Linux's abstract sockets and peer credentials")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    name = f"upswell-{secrets.token_hex(16)}"
+    name = f"upswell-{os.urandom(16).hex()}"
     listener.bind("\0" + name)
     listener.listen(BACKLOG)
     return listener, f"unix:@{name}"

@@ -7,7 +7,7 @@ forgotten.
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 
 from .. import store as s
 from ..clock import Alarm, Clock
@@ -76,7 +76,7 @@ class Timetable:
 
     def _ring(self) -> None:
         for fire in self._schedules.due(self._now()):
-            self._fire(fire, f"fc-{secrets.token_hex(10)}")
+            self._fire(fire, f"fc-{os.urandom(10).hex()}")
         self._arm()
 
     def _fire(self, fire: Fire, call: str) -> None:

@@ -1,0 +1,37 @@
+"""How a private server begins: what it finds out before it reads anything."""
+
+import socket
+
+from upswell.server.__main__ import declared
+from upswell.spec import Environment, FunctionRecord, FunctionSpec
+from upswell.wire import messages as m
+from upswell.wire.channel import Channel
+
+RECORD = FunctionRecord(
+    id="ap-1/double",
+    app_name="",
+    name="double",
+    spec=FunctionSpec(),
+    environment=Environment(kind="module", origin="m", module="m", main=False, sys_path=(), directory="/"),
+)
+
+
+def test_what_was_declared_is_known_before_it_is_read() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    assert declared(theirs) == []
+    channel.send(m.Hello(m.PROTOCOL, "client", "", 1, ""))
+    channel.send(m.OpenApp("ap-1", "", [RECORD]))
+    assert declared(theirs) == [RECORD]
+    server = Channel(theirs)
+    assert [type(message) for message, _ in server.receive()] == [m.Hello, m.OpenApp]
+    channel.close()
+    server.close()
+
+
+def test_what_is_no_frame_is_left_to_who_reads_it() -> None:
+    ours, theirs = socket.socketpair()
+    ours.send(b"\xff" * 64)
+    assert declared(theirs) == []
+    ours.close()
+    theirs.close()
