@@ -86,7 +86,7 @@ BUGS = [
         "iter(self.idle.values())",
         "reversed(self.idle.values())",
     ),
-    Bug("a lowered maximum waits for less load", "core/pool.py", "        self.scaling.shed(now, out)\n", ""),
+    Bug("a lowered maximum waits for less load", "core/pool.py", "            self.scaling.shed(now, out)\n", ""),
     Bug(
         "timeouts are not watched",
         "core/matching.py",
@@ -175,7 +175,16 @@ BUGS = [
         "",
         REJOINING,
     ),
-    Bug("grants begin before all are back", "core/plane.py", "self._changed = {}", "self._changed = None", REJOINING),
+    Bug(
+        "grants wait for the next turn", "core/plane.py", "            pool.grant(now, out)\n\n", "            pass\n\n"
+    ),
+    Bug(
+        "grants begin before all are back",
+        "core/plane.py",
+        "self._recovers = True",
+        "self._recovers = False",
+        REJOINING,
+    ),
     Bug(
         "what was lost on the way is forgotten",
         "core/pool.py",

@@ -61,6 +61,18 @@ def test_an_answer_counts_once() -> None:
     assert plane.handle(some, 0.1) == []
 
 
+def test_outcomes_and_grants_come_before_the_rest() -> None:
+    plane, container, number = running(inputs=1)
+    hurried = plane.take(e.ResultsReceived(container, number, 0, 1, 0.1, 0.0), 0.2)
+    assert c.Deliver("a", 0, 1) in hurried
+    granted = plane.take(submitted("b", count=4), 0.2)
+    assert [type(made) for made in granted] == [c.Accept, c.Grant]
+    rest = plane.settle(0.2)
+    assert any(isinstance(made, c.Start) for made in rest)  # three wait, and no container has room
+    assert not any(isinstance(made, c.Start) for made in hurried)
+    assert plane.settle(0.2) == []
+
+
 @pytest.mark.parametrize(
     ("event", "reason"),
     [

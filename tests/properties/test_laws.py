@@ -210,6 +210,11 @@ class History(RuleBasedStateMachine):
         strategy: Any = "recreate" if number % 3 == 0 else "rolling"
         self.world.tell(e.FunctionDeclared(name, declared, bool(number % 2), version, strategy))
 
+    @rule(events=st.integers(1, 3))
+    def events_come_together(self, events: int) -> None:
+        """What can't wait is done for each of them, and the rest once."""
+        self.world.together = events
+
     def settings_change(self, pool: Declared, update: SettingsUpdate) -> None:
         try:
             after = pool.settings.merge(update)
@@ -356,13 +361,14 @@ class History(RuleBasedStateMachine):
     def an_exit_is_recent(self) -> bool:
         """Whether the next start of somebody may have to wait."""
         since = self.world.now - LONGEST_BACKOFF_SECONDS
-        return any(isinstance(event, e.ContainerExited) for event, now, _ in self.world.history if now >= since)
+        return any(isinstance(event, e.ContainerExited) for event, now, *_ in self.world.history if now >= since)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
         """From here on nothing goes wrong: everything ends, nobody was forgotten, and the pools go to rest."""
         world = self.world
+        world.catch_up()
         for call in self.open_calls():
             if not call.ended and not call.cancelled and not call.offer and call.inputs:
                 world.tell(e.InputsEnded(call.id, len(call.inputs)))

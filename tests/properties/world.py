@@ -31,7 +31,9 @@ class World:
     def __init__(self) -> None:
         self.plane = self._new_plane()
         self.now = 0.0
-        self.history: list[tuple[e.Event | None, float, list[c.Command]]] = []
+        self.history: list[tuple[e.Event | None, float, bool, list[c.Command]]] = []  # with whether it was settled, too
+        self.together = 0  # further events that happen before anything is settled
+        self._is_settled = True
         self.functions: dict[str, Declared] = {}
         self.calls: dict[str, Account] = {}
         self.containers: dict[str, Known] = {}  # those that have not exited
@@ -53,15 +55,29 @@ class World:
         self._event = event
         refusal = self._must_refuse(event) if isinstance(event, e.InputsSubmitted) else None
         self._note(event)
-        answer = self.plane.handle(event, self.now)
-        self._obey(answer)
+        answer = self._answer(self.plane, event, self.now, not self.together)
+        self._obey(answer, not self.together)
+        self.together = max(0, self.together - 1)
         if isinstance(event, e.InputsSubmitted):  # law 7
             refused = any(isinstance(command, c.Refuse) for command in answer)
             taken = any(isinstance(command, c.Accept) for command in answer)
             assert (refused, taken) == (refusal, not refusal), (event, answer)
 
+    def catch_up(self) -> None:
+        """What has happened together is settled."""
+        self.together = 0
+        if not self._is_settled:
+            self._wake()
+
+    @staticmethod
+    def _answer(plane: Plane, event: e.Event | None, now: float, settles: bool) -> list[c.Command]:
+        if event is None:
+            return plane.settle(now) + plane.wake(now)
+        return plane.handle(event, now) if settles else plane.take(event, now)
+
     def pass_time(self, until: float, late: bool = False) -> None:
         """The clock moves on, with a wake at each deadline, or `late` with a single one at the end."""
+        self.catch_up()
         while not late and (moment := self.plane.deadline()) is not None and moment <= until:
             self.now = max(self.now, moment)
             self._wake()
@@ -76,13 +92,13 @@ class World:
 
     def _wake(self) -> None:
         self._event = None
-        self._obey(self.plane.wake(self.now))
+        self._obey(self._answer(self.plane, None, self.now, True))
 
     def replay(self) -> None:
         """Law 10: the same history, the same commands."""
         plane = self._new_plane()
-        for event, now, answer in self.history:
-            assert (plane.wake(now) if event is None else plane.handle(event, now)) == answer
+        for event, now, settles, answer in self.history:
+            assert self._answer(plane, event, now, settles) == answer
 
     # -- what the core has been told -------------------------------------------------------------------
 
@@ -223,8 +239,9 @@ class World:
 
     # -- what the core asks for --------------------------------------------------------------------------
 
-    def _obey(self, answer: list[c.Command]) -> None:
-        self.history.append((self._event, self.now, answer))
+    def _obey(self, answer: list[c.Command], settled: bool = True) -> None:
+        self.history.append((self._event, self.now, settled, answer))
+        self._is_settled = settled
         for command in answer:
             self._perform(command)
         assert all(one.settled for one in self._arrived), "outputs came and were not delivered"
@@ -233,7 +250,7 @@ class World:
         assert self._forming is None, f"{self._forming}: the rest of its batch never came"
         assert not self._gave_way, f"one of {self._gave_way[0].name} went at the maximum, and no other started"
         self._arrived, self._struck = [], []
-        for pool in self.functions.values():
+        for pool in self.functions.values() if settled else ():
             self._judge(pool)
 
     def _perform(self, command: c.Command) -> None:

@@ -1,6 +1,7 @@
 """The root of the core: events in, commands out.
 
 `handle(event, now)` and `wake(now)` return what the world should do; `deadline()` is the moment of the next `wake`.
+Who is in a hurry has `handle` in two parts: `take` says what can't wait, and after some events `settle` says the rest.
 Time never runs backwards between calls. Nothing here reads a clock, does I/O or draws a random number, so the same
 history always gives the same commands, in the server, in the simulator and under the property tests.
 """
@@ -85,15 +86,29 @@ class Plane:
         self._containers: dict[str, Pool] = {}  # starting, ready and ending
         self._owned: dict[str, dict[str, None]] = {}  # connection → its calls
         self._agenda: Agenda[Pool] = Agenda()  # when a pool wants to look again without an event
-        self._changed: dict[Pool, None] | None = None  # while something is recovered: the pools to settle afterwards
+        self._changed: dict[Pool, None] = {}  # pools that are to be reconciled by `settle`
+        self._recovers = False  # while something is recovered nothing is granted
         self._new_id = itertools.count(first_id).__next__
 
     # -- events ------------------------------------------------------------------------------------
 
     def handle(self, event: e.Event, now: float) -> list[Command]:
         """What to do because `event` happened."""
+        return self.take(event, now) + self.settle(now)
+
+    def take(self, event: e.Event, now: float) -> list[Command]:
+        """What can't wait: what `event` ends, and who gets what waits where there is room. `settle` must follow."""
         out: list[Command] = []
         self._handle(event, now, out)
+        self._note(out)
+        return out
+
+    def settle(self, now: float) -> list[Command]:
+        """The rest of what follows from the events since the last time: who starts and ends, and what moves."""
+        out: list[Command] = []
+        changed, self._changed = self._changed, {}
+        for pool in changed:
+            self._reconcile(pool, now, out)
         self._note(out)
         return out
 
@@ -105,39 +120,39 @@ class Plane:
             case e.ResultsReceived():
                 if found := self._container(event.container):
                     found[0].results(found[1], event, now, out)
-                    self._settle(found[0], now, out)
+                    self._grant(found[0], now, out)
             case e.FailureReceived():
                 if found := self._container(event.container):
                     found[0].failure(found[1], event, event.kind, now, out)
-                    self._settle(found[0], now, out)
+                    self._grant(found[0], now, out)
             case e.ChunksReceived():
                 if found := self._container(event.container):
                     found[0].chunks(found[1], event, out)
             case e.RangeReturned():
                 if found := self._container(event.container):
                     found[0].returned(found[1], event.range, event.stop, now, out)
-                    self._settle(found[0], now, out)
+                    self._grant(found[0], now, out)
             case e.InputSuspended() | e.InputResumed():
                 if found := self._container(event.container):
                     found[0].suspended(found[1], event.range, isinstance(event, e.InputSuspended), now, out)
-                    self._settle(found[0], now, out)
+                    self._grant(found[0], now, out)
             case e.ContainerReady():
                 if found := self._container(event.container):
                     found[0].container_ready(found[1], event.startup_seconds, now)
-                    self._settle(found[0], now, out)
+                    self._grant(found[0], now, out)
             case e.StartFailed():
                 if found := self._container(event.container):
                     found[0].start_failed(found[1], event.message, out)
-                    self._settle(found[0], now, out)
+                    self._grant(found[0], now, out)
             case e.ContainerExited():
                 self._exited(event, now, out)
             case e.NodesChanged(capacity=capacity):
                 self._node.resized(capacity)
-                self._settle_short(now, out)
+                self._grant_short(now, out)
             case e.UsageSampled():
                 if pool := self._pools.get(event.function):
                     pool.sampled(event, now)
-                    self._settle(pool, now, out)
+                    self._grant(pool, now, out)
             case _:
                 self._administer(event, now, out)
 
@@ -150,40 +165,40 @@ class Plane:
                     pool = Pool(function, self._limits, self._node, self._policy, self._new_id)
                     self._pools[function] = pool
                 pool.declare(event, now, out)
-                self._settle(pool, now, out)
+                self._grant(pool, now, out)
             case e.FunctionRemoved():
                 if pool := self._pools.pop(event.function, None):
                     pool.remove(event.reason, now, out)
-                    self._settle(pool, now, out)
+                    self._grant(pool, now, out)
             case e.SettingsUpdated():
                 if event.function in self._pools:
                     self._pools[event.function].scaling.apply(event.update)
-                    self._settle(self._pools[event.function], now, out)
+                    self._grant(self._pools[event.function], now, out)
             case e.InputsEnded():
                 if known := self._calls.get(event.call):
                     known[0].queue.end(known[1], event.total, out)
-                    self._settle(known[0], now, out)
+                    self._grant(known[0], now, out)
             case e.CallCancelled():
                 self._cancel(event.call, event.running, event.terminate, now, out)
             case e.InputCancelled(call=call, position=position, terminate=terminate):
                 if known := self._calls.get(call):
                     known[0].cancel_input(known[1], position, terminate, out)
-                    self._settle(known[0], now, out)
+                    self._grant(known[0], now, out)
             case e.ContainerStopped():
                 if found := self._container(event.container):
                     found[0].stop(found[1], out)
-                    self._settle(found[0], now, out)
+                    self._grant(found[0], now, out)
             case e.CallRestored():
                 self._restored(event.saved, now, out)
             case e.ContainerRejoined():
                 self._rejoined(event, now, out)
             case e.Recovered():
-                self._changed = {}
+                self._recovers = True
                 for one in event.events:
                     self._administer(one, now, out)
-                changed, self._changed = self._changed, None
-                for pool in changed:
-                    self._settle(pool, now, out)
+                self._recovers = False
+                for pool in self._changed:
+                    pool.grant(now, out)
             case e.OwnerLeft():
                 for call in list(self._owned.pop(event.owner, ())):
                     self._cancel(call, True, False, now, out)
@@ -207,7 +222,7 @@ class Plane:
         if call is not None and event.first == 0:
             pool.estimates.learn_call(now)
             self._know(pool, call)
-        self._settle(pool, now, out)
+        self._grant(pool, now, out)
         if call is not None and event.first == 0:
             pool.make_way(call, out)
 
@@ -222,7 +237,7 @@ class Plane:
             return
         call = pool.queue.restore(saved, out)
         self._know(pool, call)
-        self._settle(pool, now, out)
+        self._grant(pool, now, out)
 
     def _rejoined(self, event: e.ContainerRejoined, now: float, out: list[Command]) -> None:
         pool = self._containers.get(event.container) or self._pools.get(event.function)
@@ -231,7 +246,7 @@ class Plane:
             return
         self._containers[event.container] = pool
         pool.rejoined(event, now, out)
-        self._settle(pool, now, out)
+        self._grant(pool, now, out)
 
     def _know(self, pool: Pool, call: Call) -> None:
         self._calls[call.id] = (pool, call)
@@ -243,19 +258,19 @@ class Plane:
             pool, container = found
             del self._containers[event.container]
             pool.container_exited(container, event, now, out)
-            self._settle(pool, now, out)
-            self._settle_short(now, out, pool)
+            self._grant(pool, now, out)
+            self._grant_short(now, out, pool)
 
-    def _settle_short(self, now: float, out: list[Command], settled: Pool | None = None) -> None:
+    def _grant_short(self, now: float, out: list[Command], granted: Pool | None = None) -> None:
         """There may be the room that others wait for. Whoever still waits then goes to the end of the line."""
         for pool in list(self._short):
-            if pool is not settled:
-                self._settle(pool, now, out)
+            if pool is not granted:
+                self._grant(pool, now, out)
 
     def _cancel(self, name: str, running: bool, terminate: bool, now: float, out: list[Command]) -> None:
         if known := self._calls.get(name):
             known[0].cancel(known[1], running, terminate, out)
-            self._settle(known[0], now, out)
+            self._grant(known[0], now, out)
 
     def _container(self, name: str) -> tuple[Pool, Container] | None:
         pool = self._containers.get(name)
@@ -268,7 +283,7 @@ class Plane:
         out: list[Command] = []
         while (first := self._agenda.first()) and first[0] <= now:
             self._agenda.put(first[1], NEVER)
-            self._settle(first[1], now, out)
+            self._reconcile(first[1], now, out)
         self._note(out)
         return out
 
@@ -277,11 +292,13 @@ class Plane:
         first = self._agenda.first()
         return first[0] if first else None
 
-    def _settle(self, pool: Pool, now: float, out: list[Command]) -> None:
-        """Reconcile the one pool that changed."""
-        if self._changed is not None:
-            self._changed[pool] = None
-            return
+    def _grant(self, pool: Pool, now: float, out: list[Command]) -> None:
+        """The pool has changed: who has room gets what waits, and the rest is for `settle`."""
+        self._changed[pool] = None
+        if not self._recovers:
+            pool.grant(now, out)
+
+    def _reconcile(self, pool: Pool, now: float, out: list[Command]) -> None:
         self._agenda.put(pool, pool.reconcile(now, out))
         self._short.pop(pool, None)
         if pool.is_short_of_room():

@@ -362,14 +362,19 @@ class Pool:
 
     # -- reconcile -----------------------------------------------------------------------------------
 
+    def grant(self, now: float, out: list[Command]) -> None:
+        """The part of `reconcile` that can't wait: who has room gets what waits."""
+        if not self.removed:
+            self.queue.release_delayed(now)
+            self.scaling.shed(now, out)
+            self._matching.grant(now, out)
+
     def reconcile(self, now: float, out: list[Command]) -> float:
         """Bring work and containers together. Returns the moment at which to look again without an event."""
         if self.removed:
             return self._watch_over(now, out)
         queue, matching = self.queue, self._matching
-        queue.release_delayed(now)
-        self.scaling.shed(now, out)
-        matching.grant(now, out)
+        self.grant(now, out)
         moments = [self.scaling.scale(now, out), self.scaling.complain(now, out)]
         if queue.waiting:
             # Others start, or none can or should be: what waits may go beyond the target.

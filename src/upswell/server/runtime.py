@@ -1,4 +1,6 @@
-"""The only loop around the core: every event is decided at once, and what the core commands is performed in its order.
+"""The only loop around the core: what can't wait is decided at every event, and what the core commands is performed in
+its order. The rest is decided in the next turn of the loop, once for all events of a turn, when the frames of this one
+are on their way.
 
 Nothing is decided here. A defect ends the process with its traceback; it never leaves a server that hangs.
 """
@@ -19,18 +21,21 @@ from ..engine import Engine
 from ..spec import Limits
 
 Perform = Callable[[c.Command], None]
+Soon = Callable[[Callable[[], None]], object]
 
 
 class Runtime:
-    """Feeds the plane, and calls `perform` for each command."""
+    """Feeds the plane, and calls `perform` for each command. `soon` calls something in the next turn of the loop."""
 
-    def __init__(self, engine: Engine, limits: Limits, clock: Clock, first_id: int = 1) -> None:
+    def __init__(self, engine: Engine, limits: Limits, clock: Clock, soon: Soon, first_id: int = 1) -> None:
         self._engine = engine
         self.plane = Plane(limits, first_id=first_id)
         self.plane.handle(e.NodesChanged(engine.capacity()), clock.time())
         self.clock = clock
         self._events: deque[e.Event] = deque()
+        self._soon = soon
         self._busy = False
+        self._settles = False  # in the next turn
         self._timer: Alarm | None = None
         self._timer_at: float | None = None
         self._perform: Perform = lambda command: None
@@ -40,7 +45,7 @@ class Runtime:
         self._perform = perform
 
     def happened(self, event: e.Event) -> None:
-        """Something happened. What follows from it is done when this returns, unless it happened while performing."""
+        """Something happened. What can't wait is done when this returns, unless it happened while performing."""
         self._events.append(event)
         if not self._busy:
             self._run()
@@ -49,20 +54,32 @@ class Runtime:
         self._busy = True
         try:
             while self._events:
-                self._carry_out(self.plane.handle(self._events.popleft(), self.clock.time()))
+                self._carry_out(self.plane.take(self._events.popleft(), self.clock.time()))
         except Exception:
             give_up()
         self._busy = False
-        self._arm()
+        if not self._settles:
+            self._settles = True
+            self._soon(self._settle)
+
+    def _settle(self) -> None:
+        self._settles = False
+        self._decide(self.plane.settle)
 
     def _wake(self) -> None:
         self._timer_at = None
+        self._decide(self.plane.wake)
+
+    def _decide(self, decide: Callable[[float], list[c.Command]]) -> None:
         self._busy = True
         try:
-            self._carry_out(self.plane.wake(self.clock.time()))
+            self._carry_out(decide(self.clock.time()))
         except Exception:
             give_up()
-        self._run()
+        self._busy = False
+        if self._events:
+            self._run()
+        self._arm()
 
     def _carry_out(self, commands: list[c.Command]) -> None:
         for command in commands:

@@ -97,7 +97,7 @@ class Server:
         self._since = calendar()
         self._clock = clock or loop
         self._snapshot: Snapshot | None = store.load()
-        self._runtime = Runtime(engine, limits, self._clock, self._snapshot.first_id)
+        self._runtime = Runtime(engine, limits, self._clock, loop.call_soon, self._snapshot.first_id)
         self._logs = None if home is None else Logs(home / LOGS, calendar)
         dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_later, calendar), self._logs)
         self._runtime.begin(dispatcher.perform)
