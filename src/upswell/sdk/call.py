@@ -37,9 +37,15 @@ async def _gather(*calls: FunctionCall[Any]) -> list[Any]:
 class FunctionCall(Generic[R]):
     """A spawned call. `object_id` names it; `FunctionCall.from_id` finds it again."""
 
-    def __init__(self, object_id: str, total: int | None = None, is_kept: bool | None = None) -> None:
+    def __init__(
+        self,
+        object_id: str,
+        total: int | None = None,
+        is_kept: bool | None = None,
+        place: tuple[str, int] | None = None,
+    ) -> None:
         self.object_id = object_id
-        self._name, self._position = place_of(object_id)
+        self._name, self._position = place or place_of(object_id)  # which whoever has just made it knows
         self._first = max(0, self._position)  # of its inputs, in what travels under that name
         self._total = total if self._position < 0 else 1
         self._is_kept = is_kept  # by a server that keeps apps, as far as is known
@@ -222,7 +228,7 @@ async def spawn(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         raise
     if (error := spawn.error) is not None:
         raise type(error)(*error.args)
-    return FunctionCall(spawn.call, 1, function.pool.is_kept)
+    return FunctionCall(spawn.call, 1, function.pool.is_kept, spawn.place)
 
 
 async def spawn_many(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any]) -> FunctionCall[Any]:

@@ -7,7 +7,7 @@ Such a coroutine awaits nothing but a `Wait`. The plain face drives it in the ca
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from . import context
@@ -67,15 +67,14 @@ class Wait:
         while not self.done and not lock.acquire(timeout=min(left, HEARING_SECONDS)) and left > HEARING_SECONDS:
             left -= HEARING_SECONDS
 
-    async def wait(self) -> None:
-        """Wait on the running loop."""
+    def wait(self) -> Awaitable[object]:
+        """What a task of the running loop awaits, at once."""
         import asyncio
 
         self._future = future = asyncio.get_running_loop().create_future()
-        if not self.done and self.timeout is None:
-            await future
-        elif not self.done:
-            await asyncio.wait((future,), timeout=self.timeout)
+        if self.done:
+            _resolve((future,))
+        return future if self.timeout is None else asyncio.wait((future,), timeout=self.timeout)
 
 
 def set_all(waits: Iterable[Wait]) -> None:
@@ -123,8 +122,11 @@ async def run_async(coroutine: Coroutine[Any, Any, R]) -> R:
         wait: Wait = coroutine.send(None)
         while True:
             try:
-                async with _lent_place(wait):
+                if context.running.get() is None:  # as in most programs, where it would be a third of the time
                     await wait.wait()
+                else:
+                    async with _lent_place(wait):
+                        await wait.wait()
             except BaseException as error:
                 wait = coroutine.throw(error)
             else:

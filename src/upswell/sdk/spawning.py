@@ -47,14 +47,19 @@ class Spawn:
         self.accepted = Wait()
         self.error: Exception | None = None
         self.group: Group | None = None  # with which it has left
-        self.position = 0  # in that
+        self.position = -1  # in that, unless it is alone there
         self.given_up = False
 
     @property
     def call(self) -> str:
         """The id by which it is known from now on."""
+        return call_of_input(*self.place)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """What has travelled for that call, and which input of it; -1 where it is all of it."""
         assert self.group is not None
-        return call_of_input(self.group.name, self.position)
+        return self.group.name, self.position
 
 
 class Spawning:
@@ -117,7 +122,7 @@ class Group(Inbox):
         self._answered = [answered]  # until somebody takes it, to tell everybody what came of it
         self._submission = Submission(self, self.name, lane.function, "spawn", method=lane.method, parent=lane.parent)
         for position, spawn in enumerate(spawns):
-            spawn.group, spawn.position = self, position
+            spawn.group, spawn.position = self, position if len(spawns) > 1 else -1
 
     def leave(self) -> bool:
         """Send it; whether it is on its way, and has not failed at once."""
@@ -134,7 +139,7 @@ class Group(Inbox):
     def cancel(self, spawn: Spawn) -> None:
         """Say that one of them is not to run."""
         try:
-            self.send(m.Cancel(self.name, position=spawn.position if len(self._spawns) > 1 else -1))
+            self.send(m.Cancel(self.name, position=spawn.position))
         except ConnectionError:
             pass
 
