@@ -269,6 +269,31 @@ def test_a_damaged_file_of_tokens_opens_nothing(tmp_path: Path) -> None:
         tokens.check("tk-1.abc", 1000.0)
 
 
+async def test_who_comes_while_the_file_of_tokens_is_damaged_is_sent_away(
+    here: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = token(here, "client")
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_text("[")
+    stranger = await here.remote(None)
+    await stranger.send(m.Hello(m.PROTOCOL, "client", good, PID))
+    assert "token is not valid here" in await stranger.dismissed()
+    assert "tokens.json is not valid" in caplog.text
+    (tmp_path / FILE).write_bytes(whole)
+    await here.remote(good)
+
+
+async def test_a_token_opens_also_where_its_use_can_not_be_noted(
+    here: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = token(here, "client")
+    (tmp_path / FILE).with_suffix(".part").mkdir()  # as little can be written there as on a full disk
+    client = await here.remote(good)
+    await client.send(m.DescribeServer(1))
+    await client.expect(m.ServerDescribed)
+    assert "its use is not noted" in caplog.text
+
+
 # -- what is listened at ---------------------------------------------------------------------------
 
 

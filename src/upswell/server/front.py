@@ -60,10 +60,17 @@ class Front:
     def identify(self, connection: Connection, hello: m.Hello) -> Identity | None:
         """Who it is that says this; `None` where the token is not good."""
         now = time.time()
-        token = self.tokens.check(hello.token, now) if hello.role == "client" else None
+        try:
+            token = self.tokens.check(hello.token, now) if hello.role == "client" else None
+        except InvalidError as error:
+            log.error("%s", error)
+            return None
         if token is None:
             return None
-        self.tokens.used(token.id, now)
+        try:
+            self.tokens.used(token.id, now)
+        except OSError as error:
+            log.error("a token opens the server, and its use is not noted: %s", error)
         self._connections[connection] = token.id
         return Identity(token.scope, token.id)
 
