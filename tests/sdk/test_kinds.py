@@ -48,7 +48,7 @@ EVERYTHING = (
 )
 
 
-@pytest.mark.parametrize("one", EVERYTHING, ids=repr)
+@pytest.mark.parametrize("one", EVERYTHING, ids=[str(number) for number in range(len(EVERYTHING))])
 def test_it_is_as_inspect_has_it(one: Callable[..., Any]) -> None:
     assert kinds.gives_coroutine(one) == inspect.iscoroutinefunction(one)
     assert kinds.is_asynchronous(one) == (inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one))
