@@ -219,7 +219,7 @@ BUGS = [
         "if name in self._free",
         ("tests/engines/test_devices.py",),
     ),
-    Bug("nobody wakes who waits for room", "core/plane.py", "if pool is not settled:", "if False:"),
+    Bug("nobody wakes who waits for room", "core/plane.py", "if pool is not granted:", "if False:"),
     Bug("calls outlive their owner", "core/plane.py", "self._owned.setdefault(call.owner, {})[call.id] = None", "pass"),
     Bug("the agenda keeps what is outdated", "core/agenda.py", "> 2 * len(self._moments) + FEW", "> 10**9"),
     Bug("a call that is new waits for what others hold", "core/plane.py", "pool.make_way(call, out)", "pass"),
