@@ -21,6 +21,8 @@ import upswell
 from tests.soak import work
 
 AT_ONCE = 1000  # inputs of one spawned call
+CALLS = 10  # that are fetched together
+DAYS = 5.0  # at most, between the first of them and the fetching: results are kept for seven
 MIB = 1 << 20
 SLACK_MIB = 8.0  # of memory, and of the log beside the file
 FLAT = 1.1  # what the last third may be of the one before
@@ -57,8 +59,8 @@ class Soak:
         began, waiting = time.monotonic(), []
         for number in range(calls):
             waiting.append(work.square.spawn_map(range(number, number + AT_ONCE)))
-            if number % 10 == 9:
-                self._collect(number - 9, waiting)
+            if len(waiting) == CALLS:
+                self._collect(number + 1 - CALLS, waiting)
                 waiting = []
                 self.memory.append(server.memory_info().rss / MIB)
                 self.size.append(sum(file.stat().st_size for file in self._home.glob("upswell.db*")) / MIB)
@@ -87,6 +89,11 @@ def main() -> int:
     parser.add_argument("--days", type=float, default=24.0)
     parser.add_argument("--seconds", type=float, default=300.0)
     arguments = parser.parse_args()
+    fewest = int(arguments.days / DAYS * CALLS * AT_ONCE)
+    if arguments.inputs < fewest:
+        parser.error(
+            f"in {arguments.days:g} days at least {fewest:,} inputs, else results expire before they are fetched"
+        )
     with tempfile.TemporaryDirectory(prefix="upswell-soak-") as folder:
         soak = Soak(Path(folder), arguments.inputs, arguments.days, arguments.seconds)
         soak.run()
