@@ -74,7 +74,7 @@ class Matching:
         gives back what it has not begun.
         """
         service, containers = self._estimates.service_seconds, self._containers
-        if not call.waiting or call.ranges or self.spec.concurrency.batch_size:
+        if not call.waiting or call.ranges or containers.room or self.spec.concurrency.batch_size:
             return
         for container in islice(containers.full.values(), STRAGGLERS_LOOKED_AT):
             if not dispatch.is_in_the_way(container.unstarted, service):
