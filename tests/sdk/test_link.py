@@ -1,7 +1,13 @@
 """The client's way to the server, where it breaks at moments that programs seldom meet."""
 
+import os
+import signal
 import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +18,7 @@ from upswell.sdk.inbox import Restarted
 from upswell.wire import messages as m
 from upswell.wire.channel import Channel
 from upswell.wire.codec import Frame
+from upswell.wire.payload import pack
 
 
 def dead() -> Channel:
@@ -48,3 +55,108 @@ def test_a_private_server_that_died_at_once_is_not() -> None:
     with pytest.raises(OSError, match="Broken pipe"):
         Client(channel)
     channel.close()
+
+
+class Watched(Channel):
+    """Counts the frames that were read by who waited for them."""
+
+    moved = 0
+
+    def move(self, frames: deque[Any]) -> None:
+        super().move(frames)
+        self.moved += 1
+
+
+class Answerer:
+    """A client, and a peer that answers whatever is said of a call."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.channel, self.peer = Watched(ours), Channel(theirs)
+        self.client = Client(self.channel)
+        self._thread = threading.Thread(target=self._answer)
+        self._thread.start()
+
+    def _answer(self) -> None:
+        while frames := self.peer.receive():
+            for message, _ in frames:
+                match message:
+                    case m.EndInputs(call=call, total=total):
+                        self.peer.send(m.Outputs(call, 0, 1), pack([total]).data)
+                    case m.Cancel():  # interrupts the main thread once that reads, or is just about to
+                        main = threading.main_thread().ident or 0
+                        while main not in self.client._link._turns._passing:
+                            os.sched_yield()
+                        signal.pthread_kill(main, signal.SIGUSR1)
+                    case m.Uncollect():
+                        self.peer.send(m.Log("ap-1", "f", "", 1, "nobody's\n"))
+
+    def call(self, number: int, *, beside: bool = False) -> None:
+        """A call, where it is `beside` after a frame that is not its own."""
+        inbox = self.client.open_inbox(f"fc-{number}")
+        if beside:
+            inbox.send(m.Uncollect(inbox.name))
+        inbox.send(m.EndInputs(inbox.name, number))
+        ((message, _),) = run_sync(inbox.receive())
+        assert message == m.Outputs(inbox.name, 0, 1)
+        inbox.close()
+
+    @property
+    def reader_is_off(self) -> bool:
+        """Whether the client's reader leaves it to who waits to read."""
+        return self.client._link._turns.is_open
+
+    def close(self) -> None:
+        self.client.close()
+        self._thread.join()
+        self.peer.close()
+
+
+@pytest.fixture
+def answerer() -> Iterator[Answerer]:
+    answerer = Answerer()
+    yield answerer
+    answerer.close()
+
+
+def test_who_waits_alone_reads_for_itself(answerer: Answerer, capfd: pytest.CaptureFixture[str]) -> None:
+    for number in range(1000):
+        answerer.call(number)
+    assert answerer.channel.moved > 100, "or the reader has just woken up"
+    while not answerer.reader_is_off:
+        answerer.call(1)
+    answerer.call(0, beside=True)
+    assert "nobody's" in capfd.readouterr().out, "what is not the call's own is the reader's"
+
+
+def test_who_waits_with_others_does_not(answerer: Answerer) -> None:
+    while not answerer.reader_is_off:
+        answerer.call(1)
+    inboxes = [answerer.client.open_inbox(f"fc-{number}") for number in (1, 2)]
+    for inbox in inboxes:
+        inbox.send(m.EndInputs(inbox.name, 1))
+    assert [run_sync(inbox.receive())[0][0] for inbox in inboxes] == [m.Outputs(inbox.name, 0, 1) for inbox in inboxes]
+
+
+def test_the_reader_comes_back_when_nobody_waits(answerer: Answerer) -> None:
+    while not answerer.reader_is_off:
+        answerer.call(1)
+    while answerer.reader_is_off:
+        os.sched_yield()
+
+
+def test_a_signal_handler_may_wait_while_who_it_interrupts_waits(answerer: Answerer) -> None:
+    """The handler's call is answered first: it has the reader read, which finds the answer to the other one, too."""
+    outer = answerer.client.open_inbox("fc-1")
+
+    def handle(*_: object) -> None:
+        answerer.call(2)
+        outer.send(m.EndInputs(outer.name, 1))
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    while not answerer.reader_is_off:
+        outer.send(m.EndInputs(outer.name, 1))
+        run_sync(outer.receive())
+    outer.send(m.Cancel(outer.name))
+    assert run_sync(outer.receive())[0][0] == m.Outputs(outer.name, 0, 1)
+    signal.signal(signal.SIGUSR1, before)

@@ -12,7 +12,6 @@ import _thread
 import math
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterable
 from itertools import islice
 from time import monotonic, perf_counter
@@ -21,6 +20,7 @@ from ..errors import ConnectionError
 from ..spec import GATHER_SECONDS, FunctionRecord
 from ..wire import messages as m
 from ..wire.payload import Inputs, unpack_inputs
+from ..wire.turns import Turns
 from .executor import Executor
 from .link import Link
 from .work import Work
@@ -29,12 +29,10 @@ FLUSH_SECONDS = 0.005  # chunks, and the results of a group, are looked after th
 QUIET_LOOKS = 4  # ... the latter until so many looks found nothing
 LATEST_SECONDS = 1.5 * GATHER_SECONDS  # results that a runner has not sent by then are sent while its input runs
 LONGEST_LOOK_SECONDS, SHORTEST_LOOK_SECONDS = 1.0, 0.005
-NAP_SECONDS = 0.005  # the main thread runs user code for so long before another thread reads
-NAPS = 4  # at whose ends the main thread was found reading; then the attendant sleeps until it is woken
 
 
 class Attendant:
-    """Handles what the server says, in one thread at a time: the one that holds `_reading`."""
+    """Handles what the server says, in one thread at a time: the one whose turn it is."""
 
     def __init__(self, link: Link, executor: Executor, record: FunctionRecord) -> None:
         self._link = link
@@ -44,12 +42,7 @@ class Attendant:
         self._segments: dict[tuple[str, int], Inputs] = {}  # decoded once, until forgotten
         self._quiet = 0
         self._looked_at = 0.0  # the last time that time limits were looked after
-        self._reading = threading.Lock()
-        self._turn = 0  # how often the main thread has begun or ended to read
-        self._bed = threading.Lock()  # free for the moment in which the attendant is woken
-        self._bed.acquire()
-        self._sleeps = False  # until it is woken, and not only for a nap
-        self._wanted = False  # by a main thread that is about to wait for something else
+        self._turns = Turns()
 
     def start(self) -> None:
         """Begin to look after the main thread, in another one."""
@@ -58,22 +51,16 @@ class Attendant:
 
     def read_until(self, has_work: Callable[[], bool]) -> None:
         """For the main thread: serve the connection until there is work, unless the other thread is just doing so."""
-        self._turn += 1
-        if not self._reading.acquire(blocking=False):
-            return  # what comes is handed over
-        try:
-            while not has_work():
-                self._read()
-        finally:
-            self._reading.release()
-        self._turn += 1
-        if self._sleeps:
-            self._wake()
+        self._turns.pass_by(self._read_while_idle, has_work)
+
+    def _read_while_idle(self, has_work: Callable[[], bool]) -> bool:
+        while not has_work():
+            self._read()
+        return True
 
     def read_at_once(self) -> None:
         """Do not wait for a nap to end: the main thread will wait for somebody else."""
-        self._wanted = True
-        self._wake()
+        self._turns.want()
 
     # -- the thread of its own ---------------------------------------------------------------------
 
@@ -81,41 +68,17 @@ class Attendant:
         """Serve until the process ends; nothing would go on without this thread."""
         try:
             while True:
-                self._await_its_turn()
+                self._turns.take(self._main_passes)
                 handed_over = False
                 while not (handed_over and self._executor.main_reads):
                     handed_over = self._read()
-                self._reading.release()
+                self._turns.give()
         except BaseException:
             sys.excepthook(*sys.exc_info())
         os._exit(1)
 
-    def _await_its_turn(self) -> None:
-        """Return holding `_reading`, when the main thread has not come by for a while, or never reads."""
-        turn, naps = self._turn, 0
-        while self._executor.main_reads and not self._wanted:
-            self._sleep(turn, NAP_SECONDS if naps < NAPS else -1)
-            if self._turn != turn:
-                turn, naps = self._turn, 0
-            elif self._reading.acquire(blocking=False):
-                return
-            else:
-                naps += 1  # it is the main thread that reads
-        self._wanted = False
-        self._reading.acquire()
-
-    def _sleep(self, turn: int, seconds: float) -> None:
-        """Until woken, or for so long (-1: as long as it takes); not at all where the main thread's turn is over."""
-        self._sleeps = seconds < 0
-        if self._turn == turn:  # looked at after `_sleeps` is set, as the main thread looks after it has set `_turn`
-            self._bed.acquire(timeout=seconds)
-        self._sleeps = False
-
-    def _wake(self) -> None:
-        try:
-            self._bed.release()
-        except RuntimeError:
-            pass  # it is being woken already
+    def _main_passes(self) -> bool:
+        return self._executor.main_reads
 
     # -- reading, in whichever thread --------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from ..wire.channel import Channel, dial
 from ..wire.codec import Bytes
 from ..wire.payload import Packed
 from . import output
+from .dual import Wait
 from .inbox import Inbox
 from .link import Link
 from .private_server import PrivateServer
@@ -120,6 +121,23 @@ class Client:
             inbox.life = self._link.life
             self._inboxes[inbox.name] = inbox
             say()
+        self.read_elsewhere()
+
+    def read_for(self, inbox: Inbox, wait: Wait) -> bool:
+        """Read in this thread, until there is a frame for that inbox; false where another thread reads, or has to."""
+        if len(self._inboxes) == 1 and self._link.read_for(inbox, wait):
+            return True
+        self.read_elsewhere()
+        return False
+
+    def read_here(self, wait: Wait) -> bool:
+        """Who waits for more than frames does not read."""
+        self.read_elsewhere()
+        return False
+
+    def read_elsewhere(self) -> None:
+        """See to it that the reader reads."""
+        self._link.read_elsewhere()
 
     def close_inbox(self, name: str) -> None:
         """Frames about `name` are dropped from now on."""

@@ -62,7 +62,7 @@ class Collection(Inbox):
         """
         deadline = None if timeout is None else monotonic() + timeout
         while not enough():
-            wait = Wait()
+            wait = Wait(reader=self._client)
             self._waits.add(wait)  # before the look, so that nothing comes unnoticed in between
             try:
                 self._receive()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from . import context
 
@@ -23,18 +23,29 @@ R = TypeVar("R")
 HEARING_SECONDS = 1.0
 
 
+class Reader(Protocol):
+    """Reads the connection over which it is told that something has happened."""
+
+    def read_here(self, wait: Wait) -> bool:
+        """Read in this thread until it has happened; false where another thread reads, or has to."""
+
+    def read_elsewhere(self) -> None:
+        """See to it that another thread reads."""
+
+
 class Wait:
     """Something that will happen once. Await it for at most `timeout` seconds; then look at `done`.
 
     Inside a container, who waits lends its place to another input, but not for what happens at once (`lends` false).
     """
 
-    __slots__ = ("_future", "_lock", "done", "lends", "timeout")
+    __slots__ = ("_future", "_lock", "_reader", "done", "lends", "timeout")
 
-    def __init__(self, timeout: float | None = None, *, lends: bool = True) -> None:
+    def __init__(self, timeout: float | None = None, *, lends: bool = True, reader: Reader | None = None) -> None:
         self.done = False
         self.timeout = timeout
         self.lends = lends
+        self._reader = reader
         self._lock: threading.Lock | None = None
         self._future: asyncio.Future[None] | None = None
 
@@ -60,6 +71,8 @@ class Wait:
 
     def block(self) -> None:
         """Wait in this thread."""
+        if self._reader is not None and self._reader.read_here(self):
+            return
         lock = threading.Lock()
         lock.acquire()
         self._lock = lock
@@ -71,6 +84,8 @@ class Wait:
         """What a task of the running loop awaits, at once."""
         import asyncio
 
+        if self._reader is not None:
+            self._reader.read_elsewhere()
         self._future = future = asyncio.get_running_loop().create_future()
         if self.done:
             _resolve((future,))

@@ -32,14 +32,14 @@ RESTARTED = "the server was started again before it answered, and may or may not
 class Inbox:
     """Frames about `name`, and what is said of that in the same life of the server."""
 
-    __slots__ = ("_client", "_diverted", "_frames", "_wait", "life", "name", "renewable")
+    __slots__ = ("_client", "_diverted", "_wait", "frames", "life", "name", "renewable")
 
     def __init__(self, client: Client, name: str, *, renewable: bool = False) -> None:
         self.name = name
         self.renewable = renewable
         self.life = 0  # of the server, as far as whoever waits here has heard
         self._client = client
-        self._frames: deque[Frame | Error] = deque()
+        self.frames: deque[Frame | Error] = deque()
         self._wait: Wait | None = None
         self._diverted: Callable[[Frame | Error], None] | None = None
 
@@ -47,7 +47,7 @@ class Inbox:
 
     def put(self, frame: Frame | Error) -> None:
         """Called by the reader."""
-        self._frames.append(frame)
+        self.frames.append(frame)
         if self._diverted is not None:
             self.divert(self._diverted)
         self.wake()
@@ -58,10 +58,11 @@ class Inbox:
 
     def divert(self, callback: Callable[[Frame | Error], None]) -> None:
         """Nobody will wait here any more: hand what is here and what comes to `callback`, in whatever thread."""
+        self._client.read_elsewhere()
         self._diverted = callback  # before looking, as `put` appends before it looks here
-        while self._frames:
+        while self.frames:
             try:
-                frame = self._frames.popleft()
+                frame = self.frames.popleft()
             except IndexError:
                 return  # the other thread had it
             callback(frame)
@@ -101,28 +102,31 @@ class Inbox:
 
     async def sleep(self, timeout: float | None = None, *, lends: bool = True) -> bool:
         """Wait until there are frames or somebody calls `wake`; false when `timeout` seconds passed first."""
-        self._wait = wait = Wait(timeout, lends=lends)
-        if not self._frames:
+        return await self._sleep(Wait(timeout, lends=lends, reader=self._client))
+
+    async def _sleep(self, wait: Wait) -> bool:
+        self._wait = wait
+        if not self.frames:
             await wait
         self._wait = None
-        return wait.done or bool(self._frames)
+        return wait.done or bool(self.frames)
 
     def take(self) -> list[Frame]:
         """The frames that are there, `Restarted` before all others; raises what stands in their place: a lost
         connection, a refusal.
         """
         taken: list[Frame] = []
-        while self._frames:
-            frame = self._frames.popleft()
+        while self.frames:
+            frame = self.frames.popleft()
             if isinstance(frame, Error):
-                self._frames.appendleft(frame)
+                self.frames.appendleft(frame)
                 if taken:
                     break
                 raise type(frame)(*frame.args)
             if isinstance(frame[0], Restarted):
                 if taken and not isinstance(taken[-1][0], Restarted):
                     # What came before is of another life: it is looked at first.
-                    self._frames.appendleft(frame)
+                    self.frames.appendleft(frame)
                     break
                 self.life = frame[0].life
                 taken = [frame]
@@ -132,6 +136,20 @@ class Inbox:
 
     async def receive(self) -> list[Frame]:
         """Wait for at least one frame."""
-        while not self._frames:
-            await self.sleep()
+        while not self.frames:
+            await self._sleep(Wait(reader=self))
         return self.take()
+
+    # -- in whose thread it is read -------------------------------------------------------------------
+
+    def read_here(self, wait: Wait) -> bool:
+        """Frames are what is waited for, so that who waits may read them for itself."""
+        return self._client.read_for(self, wait)
+
+    def read_elsewhere(self) -> None:
+        """Who waits can't."""
+        self._client.read_elsewhere()
+
+    def is_answered_by(self, message: m.Message) -> bool:
+        """Whether the message is an outcome of this call."""
+        return isinstance(message, m.Outputs | m.Failed) and message.call == self.name and self._diverted is None

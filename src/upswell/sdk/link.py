@@ -17,15 +17,19 @@ from ..home import Server
 from ..wire import messages as m
 from ..wire.channel import Channel, dial
 from ..wire.codec import Bytes, Frame, ProtocolError, encode_parts
+from ..wire.turns import Turns
 from . import context, output
 
 if TYPE_CHECKING:
     from ..wire.delivery import Delivery
+    from .dual import Wait
+    from .inbox import Inbox
 
 RECONNECT_SECONDS = 60.0  # a lost connection is tried again for so long; UPSWELL_RECONNECT_SECONDS says otherwise
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0  # between tries
 TRY_SECONDS = 5.0  # that a server may take to answer one
 LAST_WORDS_SECONDS = 1.0  # for what the server has said before it closed the connection
+LOOK_MS = 1000  # until a thread that reads for itself looks whether a signal has come, and who reads now
 FAREWELL_SECONDS = 0.5  # for a frame that is being written as the connection is closed
 
 Route = Callable[[m.Message, memoryview], None]
@@ -34,7 +38,8 @@ Route = Callable[[m.Message, memoryview], None]
 class Link:
     """Frames to and from the server. Any thread may send; one reads.
 
-    Where it is not known how to find the `server` again, the connection is the only one.
+    Where it is not known how to find the `server` again, the connection is the only one. Then a thread that waits for a
+    call, and is the only one to wait, reads the outcome for itself.
     """
 
     def __init__(self, channel: Channel | None, server: Server | None) -> None:
@@ -53,6 +58,8 @@ class Link:
         self._tried: Channel | None = None  # a connection that is being made
         self._reader = 0  # the thread that reads
         self._ended = threading.Event()  # nothing more is read
+        self._turns = Turns()
+        self._successor: Wait | None = None  # whose thread would have read for itself, had it been its turn
         if channel is None:
             self._channel, welcome, self._early = self._dial_again(0.0)
             self.welcomed(welcome)
@@ -79,6 +86,7 @@ class Link:
                 self._channel.send(message, payload)
             except OSError:
                 if threading.get_ident() != self._reader:
+                    self._turns.want()
                     self._ended.wait(LAST_WORDS_SECONDS)  # the server may have said why
                 raise self.lost or lost_connection() from None
             return
@@ -106,6 +114,7 @@ class Link:
         """
         assert self._channel is not None
         self._reader = threading.get_ident()
+        self._turns.take(lambda: False)
         channel, first = self._channel, self._early
         try:
             while True:
@@ -129,15 +138,47 @@ class Link:
                     if (delivery := self._delivery) is not None and (due := delivery.take(message, payload)):
                         self.send(due)
                     route(message, payload)
+                if (successor := self._successor) is not None and successor.done:
+                    self._successor = None
+                    self._turns.give()
+                    self._turns.take(lambda: True)
                 if not (frames := channel.receive()):
                     return
         except OSError:
             if self._delivery is None:
                 raise
 
+    def read_for(self, inbox: Inbox, wait: Wait) -> bool:
+        """Read in this thread the one frame that the inbox waits for; false where something else is to be read, or
+        another thread reads: once this wait is over, that lets others.
+        """
+        if self._delivery is not None or self._channel is None or not self._channel.may_peek:
+            return False  # frames are counted by the thread that reads
+        if self._turns.pass_by(self._hand_over, inbox):
+            return True
+        self._successor = wait
+        return False
+
+    def _hand_over(self, inbox: Inbox) -> bool:
+        channel, turns = self._channel, self._turns
+        assert channel is not None
+        while turns.is_passing() and not channel.wait_to_peek(LOOK_MS):
+            pass
+        frame = channel.peek() if turns.is_passing() else None
+        if frame is None or not inbox.is_answered_by(frame[0]):
+            return False
+        channel.move(inbox.frames)
+        return True
+
+    def read_elsewhere(self) -> None:
+        """Have the thread read whose business that is."""
+        if self._turns.is_open:
+            self._turns.want()
+
     def close(self) -> None:
         """End the connection; whoever reads ends, too."""
         self._closing.set()
+        self._turns.want()
         if self._delivery is not None and self.lock.acquire(timeout=FAREWELL_SECONDS):
             try:
                 self.send(m.Bye("the program has ended"))

@@ -7,10 +7,12 @@ import os
 import select
 import socket
 import threading
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectionError
-from .codec import Bytes, Decoder, Frame, encode_parts
+from .codec import Bytes, Decoder, Frame, ProtocolError, encode_parts, is_whole
 from .messages import Message
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 RECEIVE_BYTES = 256 << 10  # at once, into a buffer that is used again
 REST_BYTES = 4 << 20  # at once, of a frame known to be larger than that buffer
+PEEK_BYTES = 16 << 10  # at once, by who looks before taking
+
+_pop_left: Callable[[deque[Any]], Any] = deque.popleft
 
 
 def dial(address: str, timeout: float = 5.0, *, ca: str = "") -> Channel:
@@ -66,6 +71,9 @@ class Channel:
         self._is_readable = False  # as `wait` has seen; nothing was received since
         self._is_patient = True
         self._is_local = isinstance(stream, socket.socket) and stream.family == socket.AF_UNIX
+        self._peeker = select.poll()
+        self._peeker.register(stream.fileno(), select.POLLIN)
+        self._peeked: deque[bytes | Frame] = deque()  # received, and not taken by anybody
 
     def send(self, message: Message, payload: Bytes = b"") -> None:
         """Write one whole frame; `OSError` when the connection is gone."""
@@ -86,17 +94,52 @@ class Channel:
         """Wait for at least one frame; an empty list says that the peer has closed."""
         while True:
             try:
-                data = self._receive_some()
+                data = self._peeked.popleft() if self._peeked else self._receive_some()
             except (ConnectionResetError, BrokenPipeError):
                 return []
             if not data:
                 return []
+            if isinstance(data, tuple):
+                return [data]
             if frames := self._decoder.feed(data):
                 return frames
 
+    @property
+    def may_peek(self) -> bool:
+        """Whether `peek` loses nothing, as its steps are single calls of C."""
+        return self._is_local
+
+    def wait_to_peek(self, milliseconds: float) -> bool:
+        """Whether something comes in that time. A signal handler may let another thread `receive` meanwhile."""
+        return bool(self._peeked or self._peeker.poll(milliseconds))
+
+    def peek(self) -> Frame | None:
+        """What came, which stays here for `move` or for `receive`; nothing where that is not just one frame.
+
+        An exception from outside, such as Ctrl-C, loses nothing, whenever it comes: each step is one call, or sets one
+        thing, and may be begun again.
+        """
+        peeked = self._peeked
+        try:
+            if not peeked:
+                recv: Any = self._stream.recv  # that of a socket
+                peeked.extend(map(recv, (PEEK_BYTES,), (socket.MSG_DONTWAIT,)))
+            first = peeked[0]
+            if isinstance(first, bytes):
+                if self._decoder.unfinished or not is_whole(first):
+                    return None
+                first = peeked[0] = self._decoder.feed(first)[0]
+            return first
+        except (OSError, ProtocolError):
+            return None  # `receive` sees it, too
+
+    def move(self, frames: deque[Any]) -> None:
+        """Take the frame that `peek` has returned and append it to `frames`, both in one call."""
+        frames.extend(map(_pop_left, (self._peeked,)))
+
     def wait(self, milliseconds: float | None = None) -> bool:
         """Whether something comes, or the end, in that time (`None`: as long as it takes)."""
-        self._is_readable = bool(self._poller.poll(milliseconds))
+        self._is_readable = bool(self._peeked or self._poller.poll(milliseconds))
         return self._is_readable
 
     def _await_bytes(self) -> None:

@@ -60,6 +60,11 @@ def _too_large(what: str, size: int, limit: int) -> ProtocolError:
     return ProtocolError(f"{what} has {size:,} bytes, and the limit is {limit:,}: send less at once")
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether these bytes, the first of which begins a frame, are just that frame."""
+    return len(data) > 8 and _LENGTH.unpack_from(data)[0] == len(data) - 4
+
+
 class Decoder:
     """Bytes of a stream in, whole frames out. Payloads stay valid after the next `feed`.
 
