@@ -368,6 +368,20 @@ BUGS = [
         SPARES,
     ),
     Bug(
+        "a spare is a container of the function that it was made for",
+        "container/birth.py",
+        "control.Name(launch, in_group, body is self.body)",
+        "control.Name(launch, in_group, True)",
+        SPARES,
+    ),
+    Bug(
+        "a zygote is told of the first function alone",
+        "engines/local.py",
+        "if zygote.expects != function:",
+        "if zygote.expects is None:",
+        SPARES,
+    ),
+    Bug(
         "the root zygote forgets its zygotes",
         "container/root.py",
         "self._kept[process] = (engines, parcel)",

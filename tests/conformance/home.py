@@ -57,6 +57,7 @@ class Container:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.process = 0
+        self.loaded = False  # it knew what it is without being told
         self.start_error: BaseException | None = None
         self.failure: m.Failure | None = None  # of the last `run`
         self._reader = reader
@@ -237,8 +238,9 @@ class Home:
         self._containers.append(container)
         hello, _ = await container.receive()
         assert isinstance(hello, m.Hello) and (hello.protocol, hello.role) == (m.PROTOCOL, "container")
-        container.process = hello.process
-        container.send(m.Load(self._records[hello.token]))
+        container.process, container.loaded = hello.process, hello.loaded
+        if not hello.loaded:
+            container.send(m.Load(self._records[hello.token]))
         if self._calls[hello.token].done():
             self.returned.put_nowait(container)
         else:

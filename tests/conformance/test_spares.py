@@ -7,14 +7,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
-from upswell.container import zygote
+from upswell.container import control, zygote
 from upswell.container.groups import where_groups_go
 from upswell.engines.local import LocalEngine
+from upswell.spec import Interface, Resources
 
 from .home import Home, ended, until_seen
 
 FUNCTIONS = """
+    import resource
+
     @app.function()
     def square(x):
         return x * x
@@ -22,6 +26,16 @@ FUNCTIONS = """
     @app.function()
     def hold(mebibytes):
         return len(bytearray(b"x") * (mebibytes << 20))
+
+    @app.function()
+    def whose(_):
+        return app.app_id, resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+
+    @app.cls()
+    class Kept:
+        @upswell.method()
+        def get(self):
+            return 1
 
     @app.function()
     def group(_):
@@ -74,6 +88,23 @@ async def test_it_is_what_any_container_is(home: Home) -> None:
     assert (await home.exit_of(name)).status == -9
 
 
+async def test_what_is_launched_is_what_was_asked_for_whatever_was_before(home: Home) -> None:
+    square = home.function("square", FUNCTIONS)
+    whose = replace(square, id="ap-1/whose", name="whose")
+    limited = replace(whose, spec=replace(whose.spec, resources=Resources(memory_mib=200)))
+    elsewhere = replace(whose, id="ap-2/whose")
+    kept = replace(square, id="ap-1/Kept", name="Kept", kind="class")
+    _, first = await home.started(square)
+    await spare_beside(first.process)  # which is made for another square, and becomes something else
+    for function in (whose, square, limited, whose, elsewhere, whose, kept, square):
+        _, container = await home.started(function)
+        if function is square:
+            assert await container.run(3) == 9
+        elif function is not kept:
+            app, is_limited = await container.run()
+            assert (app, is_limited) == (function.id.partition("/")[0], function is limited)
+
+
 async def test_a_spare_is_killed(home: Home) -> None:
     function = home.function("square", FUNCTIONS)
     _, first = await home.started(function)
@@ -107,6 +138,23 @@ async def test_its_memory_has_the_limit_of_what_it_becomes(home: Home) -> None:
     second.begin(300)
     exit = await home.exit_of(name)
     assert exit.out_of_memory and "limit is 200 MiB" in exit.reason
+
+
+async def test_what_all_containers_need_is_made_before_they_are_forked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zygote, "SPARE_SECONDS", 0.0)
+    home = Home(LocalEngine(), tmp_path)
+    await home.open()
+    square = home.function("square", FUNCTIONS)
+    kept = replace(square, id="ap-1/Kept", name="Kept", kind="class")  # what it is to be only it may make
+    large = replace(square, interface=Interface(parameters=b"x" * control.MAX_RECORD_BYTES))
+    for function, is_known in ((square, True), (kept, False), (square, True), (large, False), (square, True)):
+        _, container = await home.started(function)
+        assert container.loaded is is_known
+        if function is not kept:
+            assert await container.run(3) == 9
+    await home.close()
 
 
 async def test_a_pool_that_does_not_grow_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

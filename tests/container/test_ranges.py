@@ -32,7 +32,7 @@ class Container:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        link = Link("unix:nowhere", "token", 0.0)
+        link = Link(0.0)
         self._channel = Channel(ours)
         link._begin(self._channel)
         environment = Environment(kind="module", origin="", module="", main=False, sys_path=(), directory="/")

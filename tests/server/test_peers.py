@@ -209,6 +209,15 @@ async def test_strangers(here: Stage, reason: str, hello: m.Message) -> None:
     assert reason in await stranger.dismissed()
 
 
+async def test_a_container_that_knows_what_it_is_for_is_not_told(here: Stage) -> None:
+    name = await here.started("ap-1/f")
+    container = await here.stranger()
+    await container.send(m.Hello(m.PROTOCOL, "container", here.engine.tokens[name], PID, loaded=True))
+    await container.send(m.Ready(0.001))
+    await here.client.send(submit(last=True))
+    await container.expect(m.Assign)
+
+
 async def test_a_container_has_one_connection(here: Stage) -> None:
     name = await here.started("ap-1/f")
     container = await here.container(name)

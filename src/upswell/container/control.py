@@ -8,9 +8,10 @@ import os
 
 import msgspec
 
-from ..spec import Environment
+from ..spec import Environment, FunctionRecord
 
 MAX_PACKET_BYTES = 128 << 10
+MAX_RECORD_BYTES = 64 << 10  # of a function that zygotes are told of
 PRESENT_AT_ONCE = 200  # containers in one packet
 
 # engine → root, with descriptors beside them
@@ -55,6 +56,12 @@ class Launch(Packet, tag=1, frozen=True):
     function: str = ""
     version: int = 0
     devices: tuple[str, ...] | None = None
+
+
+class Expect(Packet, tag=10, frozen=True):
+    """engine → zygote: what is launched from here on is of this function; `None`: the server will tell each of what."""
+
+    function: FunctionRecord | None
 
 
 class End(Packet, tag=2, frozen=True):
@@ -117,10 +124,14 @@ class Inhabitants(Packet, tag=8, frozen=True):
 
 
 class Name(msgspec.Struct, frozen=True):
-    """zygote → container: which one it is; `in_group`, that the kernel counts its memory and that of what it starts."""
+    """zygote → container: which one it is; `in_group`, that the kernel counts its memory and that of what it starts.
+
+    The body that it was born with is its own only if it `fits`: else it is a container of another function.
+    """
 
     launch: Launch
-    in_group: bool
+    in_group: bool = False
+    fits: bool = True
 
 
 class Sprout(msgspec.Struct, frozen=True):
@@ -134,7 +145,7 @@ UNNAMED = Launch("", "")  # what a spare is, until it is named
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(
-    Launch | End | Launched | Ended | Wrote | Awake | Inventory | Inhabitants | Leave
+    Launch | Expect | End | Launched | Ended | Wrote | Awake | Inventory | Inhabitants | Leave
 ).decode
 decode_name = msgspec.msgpack.Decoder(Name).decode
 

@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 
+from . import signals
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LAST_DESCRIPTOR = 2**31 - 1
 
@@ -68,11 +70,9 @@ class Guardian:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def leave(self) -> None:
-        """In a forked child: its children are its own affair."""
+        """In a forked child, which closes all descriptors: its children are its own affair."""
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.close(self.wake)
-        os.close(self._woken)
+        signals.default(signal.SIGCHLD)
 
     def reap(self) -> list[tuple[int, int]]:
         """Reap what has ended, and end its group and all orphans; process and wait status of each own child."""

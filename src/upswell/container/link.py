@@ -21,7 +21,7 @@ from ..errors import ConnectionError
 from ..spec import FunctionRecord
 from ..wire import messages as m
 from ..wire.channel import Channel, dial
-from ..wire.codec import Bytes, Frame
+from ..wire.codec import Bytes, Frame, encode
 from ..wire.payload import Packed
 from .work import Work
 
@@ -63,20 +63,21 @@ class Sent(msgspec.Struct, eq=False):
 class Link:
     """Any thread may send. One at a time receives, and where the connection is lost looks for another server."""
 
-    def __init__(self, address: str, token: str, rejoin_seconds: float) -> None:
-        """A container that is without a server for `rejoin_seconds` ends."""
+    def __init__(self, rejoin_seconds: float) -> None:
+        """A container that is without a server for `rejoin_seconds` ends. Made before a fork, it is of the child."""
         self.sending = threading.Lock()  # held while a frame is written, so that no runner is interrupted within one
         self.is_lost = False  # there is no server at the moment
         self.may_return = True  # false once the container is about to exit
-        self._address = address
-        self._token = token
+        self.authority = os.environ.get("UPSWELL_CA", "")  # the file of certificates to trust
+        self._address = self._token = ""
+        self._loaded = False  # whether it is known what this container is to be
         self._rejoin_seconds = rejoin_seconds
-        self._ends_at = time.monotonic() + rejoin_seconds  # where it is lost
+        self._ends_at = 0.0  # where it is lost
         self._channel: Channel | None = None
         self._sent: deque[Sent] = deque()  # in order, what the server may not be done with
         self._bytes = 0  # of these
         self._processed = 0  # how many of those that were sent over this connection it is done with
-        self._session = os.urandom(16).hex() if rejoin_seconds and not address.startswith("unix:") else ""
+        self._session = ""  # where the connection may break while the server lives
         self._delivery: Delivery | None = None  # of the session
         self._early: list[Frame] = []  # that came with the answer to a `Hello`
         self._blocks: dict[int, Packed] = {}  # where nothing is kept: shared memory that the server has not taken over
@@ -135,8 +136,9 @@ class Link:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def call_home(self) -> FunctionRecord:
+    def call_home(self, address: str, token: str) -> FunctionRecord:
         """Connect for the first time; what this container is to be."""
+        self._know_home(address, token)
         while True:
             try:
                 channel = self._dial()
@@ -147,6 +149,25 @@ class Link:
             except (ConnectionError, OSError):
                 pass
             self._pause()
+
+    def report_home(self, address: str, token: str, ready: m.Ready) -> None:
+        """The same of a container that knows what it is to be, and is `ready`: it waits for no answer."""
+        self._know_home(address, token)
+        self._loaded = True
+        while self._channel is None:
+            try:
+                channel = self._dial(ready)
+                if welcome := self._welcome(channel):
+                    self._begin_session(welcome, ((ready, b""),))
+                self._begin(channel)
+            except (ConnectionError, OSError):
+                self._pause()
+
+    def _know_home(self, address: str, token: str) -> None:
+        self._address, self._token = address, token
+        self._ends_at = time.monotonic() + self._rejoin_seconds
+        if self._rejoin_seconds and not address.startswith("unix:"):
+            self._session = os.urandom(16).hex()
 
     def meet(self, channel: Channel) -> FunctionRecord | None:
         """Go by what the server at the other end says first, what this container is to be; `None` where it has left."""
@@ -220,10 +241,12 @@ class Link:
                 pass
         self._pause()
 
-    def _dial(self) -> Channel:
-        channel = dial(self._address, ca=os.environ.get("UPSWELL_CA", ""))
+    def _dial(self, *more: m.Message) -> Channel:
+        """Connect, and say who this is, and `more` in the same breath."""
+        channel = dial(self._address, ca=self.authority)
         received = self._delivery.received if self._delivery is not None else 0
-        channel.send(m.Hello(m.PROTOCOL, "container", self._token, os.getpid(), self._session, received))
+        hello = m.Hello(m.PROTOCOL, "container", self._token, os.getpid(), self._session, received, self._loaded)
+        channel.send_bytes(b"".join(encode(message) for message in (hello, *more)))
         return channel
 
     def _welcome(self, channel: Channel) -> m.Welcome | None:

@@ -1,4 +1,4 @@
-"""Plays a container's life, from its first frame to its last, with a server that is the other end of a socket pair.
+"""Plays a container's life, from its first frame to its last, with a server that is the other end of its connection.
 
 CPython adapts code as it runs, and writes to every object that it touches, the page of which is copied if a fork shares
 it. Whoever rehearses has both behind it: the root zygote for every container, and a spare for itself. It must leave
@@ -14,9 +14,8 @@ from ..spec import Environment, FunctionRecord, FunctionSpec
 from ..wire import messages as m
 from ..wire.channel import Channel
 from ..wire.payload import BARE, pack
-from .attendant import Attendant
-from .executor import Executor
 from .link import Link
+from .runtime import Body
 from .service import Bound, Service
 
 _RECORD = FunctionRecord(
@@ -31,23 +30,36 @@ _RECORD = FunctionRecord(
 def rehearse(times: int = 1) -> None:
     """Play it so many times."""
     handler = signal.getsignal(signal.SIGUSR1)
-    for _ in range(times):
-        ours, theirs = socket.socketpair()
-        server, channel = Channel(ours), Channel(theirs)
-        server.send(m.Load(_RECORD))
-        link = Link("", "", rejoin_seconds=0.0)
-        record = link.meet(channel)
-        assert record is not None
-        executor = Executor(link, record, Service({"": Bound.of(_same)}))
-        link.send(m.Ready(0.0))
-        server.send(m.Assign(1, "fc-0", 0, 1, 0, 1), pack([1], shape=BARE).data)
-        server.send(m.Drain("the rehearsal is over"))
-        attendant = Attendant(link, executor, record)
-        executor.run(attendant.read_until, attendant.read_at_once)
-        link.close()
-        server.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+        door.bind("")  # a name that nobody else has
+        door.listen(1)
+        for _ in range(times):
+            _play(door)
     if handler is not None:  # not one of C, which Python does not know
         signal.signal(signal.SIGUSR1, handler)
+
+
+def _play(door: socket.socket) -> None:
+    body = Body(Link(rejoin_seconds=0.0), _asked(), Service({"": Bound.of(_same)}))
+    body.link.report_home(f"unix:@{door.getsockname()[1:].decode()}", "", m.Ready(0.0))
+    server = Channel(door.accept()[0])
+    server.send(m.Assign(1, "fc-0", 0, 1, 0, 1), pack([1], shape=BARE).data)
+    server.send(m.Drain("the rehearsal is over"))
+    body.executor.run(body.attendant.read_until, body.attendant.read_at_once)
+    body.link.close()
+    server.close()
+
+
+def _asked() -> FunctionRecord:
+    """What a container hears that asks what it is to be."""
+    ours, theirs = socket.socketpair()
+    server, link = Channel(ours), Link(rejoin_seconds=0.0)
+    server.send(m.Load(_RECORD))
+    record = link.meet(Channel(theirs))
+    assert record is not None
+    link.close()
+    server.close()
+    return record
 
 
 def _same(value: object) -> object:

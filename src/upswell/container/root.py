@@ -115,6 +115,7 @@ class Root:
                 seed = control.read_seed(parcel)
                 close_descriptors(3, keep=its_control)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
                 Zygote(socket.socket(fileno=its_control), seed).run()
             except BaseException:
                 sys.excepthook(*sys.exc_info())

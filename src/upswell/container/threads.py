@@ -22,6 +22,7 @@ from ..sdk import context
 from ..spec import FunctionRecord
 from ..wire.messages import ErrorRecord
 from ..wire.payload import Inputs
+from . import signals
 from .batches import Batch
 from .limits import memory_in_use
 from .outbox import PACK_SECONDS, Outbox, as_failure
@@ -72,7 +73,7 @@ class Threads:
 
     def run(self, read_until: ReadUntil, read_at_once: Callable[[], None]) -> None:
         """Serve in the main thread until drained."""
-        signal.signal(signal.SIGUSR1, self._on_signal)
+        signals.handle(signal.SIGUSR1, self._on_signal)
         self._read_at_once = read_at_once
         self._serve(read_until)
 

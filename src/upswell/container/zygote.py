@@ -19,13 +19,16 @@ from typing import NoReturn
 from .. import sdk
 from ..errors import InvalidError
 from ..sdk.app import App
+from ..spec import FunctionRecord
 from . import control
-from .birth import Child, bear
+from .birth import Child, Mother, bear
 from .groups import Group
 from .lineage import Guardian, adopt_orphans, kill_group
 from .loader import load_environment
+from .runtime import body_of
 
 READ_BYTES = 64 << 10
+PACKETS_AT_ONCE = 16  # of the engine's; what containers write waits for so long
 UNFINISHED_LINE_SECONDS = 0.1
 SPARE_SECONDS = 2.0  # a pool that has not grown for so long needs no spare
 QUIET_SECONDS = 0.005  # without anything to do; then a spare keeps nobody waiting
@@ -44,7 +47,6 @@ class Zygote:
         self._grew_at = NEVER  # when a container was asked for last; that there may be some counts as one
         self._is_complete = False  # whether everything is imported that is not needed at once
         self._leaving: list[Group] = []  # of containers that have ended; something they started is still in them
-        self._failed: BaseException | None = None
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> NoReturn:
@@ -56,11 +58,11 @@ class Zygote:
         os.close(nothing)
         _open_streams()
         adopt_orphans()
-        if not self._seed.fresh:
-            self._prepare()
+        failed = None if self._seed.fresh else self._prepare()
         self._send(control.Awake())
-        self._guardian = Guardian()  # after the import: what that has started stays
-        self._selector.register(self._guardian.wake, selectors.EVENT_READ, self._reap)
+        guardian = Guardian()  # after the import: what that has started stays
+        self._mother = Mother(self._seed, guardian, failed)
+        self._selector.register(guardian.wake, selectors.EVENT_READ, self._reap)
         self._selector.register(self._control, selectors.EVENT_READ, self._obey)
         self._grew_at = monotonic()
         while True:
@@ -83,14 +85,14 @@ class Zygote:
             return UNFINISHED_LINE_SECONDS
         return max(0.0, self._grew_at + SPARE_SECONDS - monotonic()) if self._spare is not None else None
 
-    def _prepare(self) -> None:
-        """Import the user's code, unless that starts threads: what they hold would be held for ever in a fork."""
-        self._failed = load_environment(self._seed.environment, self._seed.code_root)
+    def _prepare(self) -> BaseException | None:
+        """Import the user's code; what went wrong. It may start no threads: a fork holds what they hold for ever."""
+        failed = load_environment(self._seed.environment, self._seed.code_root)
         if any(app.is_async for app in App.all_apps()):
             import asyncio  # noqa: F401 - so that no container has to
         if threading.active_count() > 1:
             names = ", ".join(thread.name for thread in threading.enumerate()[1:])
-            self._failed = InvalidError(
+            failed = InvalidError(
                 f"importing {self._seed.environment.origin} started threads ({names}), and a process with threads "
                 "can't be forked safely: start them on first use, inside a function, or set UPSWELL_ENGINE=spawn"
             )
@@ -98,14 +100,34 @@ class Zygote:
         sys.stderr.flush()
         gc.collect()
         gc.freeze()
+        return failed
 
     def _obey(self) -> None:
-        packet = self._control.recv(control.MAX_PACKET_BYTES)
-        if not packet:
-            os._exit(0)  # the engine is gone: the containers die with this process, the root ends the rest
-        match control.decode(packet):
+        """Do what the engine has said, and only then see to the containers that were born of it.
+
+        A fork shares every page with the child, and what is written to next is copied: the less is done between two
+        forks, the less there is to copy.
+        """
+        born: list[Child] = []
+        for _ in range(PACKETS_AT_ONCE):
+            try:
+                packet = self._control.recv(control.MAX_PACKET_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            if not packet:
+                os._exit(0)  # the engine is gone: the containers die with this process, the root ends the rest
+            if child := self._do(control.decode(packet)):
+                born.append(child)
+        for child in born:
+            self._attend(child)
+
+    def _do(self, command: control.Packet) -> Child | None:
+        """What the engine says; the container that was launched, if that is it."""
+        match command:
             case control.Launch() as launch:
-                self._launch(launch)
+                return self._launch(launch)
+            case control.Expect(function=function):
+                self._expect(function)
             case control.End(container=container):
                 for child in self._children.values():
                     if child.launch.container == container:
@@ -114,6 +136,7 @@ class Zygote:
                 self._send_inventory()
             case control.Leave():
                 os._exit(0)
+        return None
 
     def _send_inventory(self) -> None:
         present = [control.Present(child.launch, child.process) for child in self._children.values()]
@@ -123,32 +146,45 @@ class Zygote:
 
     # -- the birth of containers -------------------------------------------------------------------
 
-    def _launch(self, launch: control.Launch) -> None:
+    def _expect(self, function: FunctionRecord | None) -> None:
+        """What is launched from here on is of this function: what all its containers need is made once, here."""
+        self._mother.body = None
+        if function is not None and self._mother.failed is None and not self._seed.fresh:
+            self._mother.body = body_of(function, self._seed.rejoin_seconds)
+
+    def _launch(self, launch: control.Launch) -> Child | None:
         group = Group.make(self._root, launch.container, launch.memory_bytes) if launch.memory_bytes else None
         child, self._spare, self._grew_at = self._spare, None, monotonic()
-        if child is not None and not child.name(launch, group):
+        if child is not None and not child.name(launch, group, self._mother.body):
             child.discard()
             child = None
         if child is None:
             try:
-                child = bear(self._seed, self._failed, self._guardian, spare=False)
+                # In a group it may do nothing before it was written into that.
+                child = bear(self._mother, None if group else control.Name(launch))
             except OSError as error:
                 if group:
                     group.remove()
                 self._send(control.Ended(launch.container, 1, f"it could not be started: {error}"))
-                return
-            child.name(launch, group)
+                return None
+            child.launch = launch
+            if group:
+                child.name(launch, group, self._mother.body)
         self._children[child.process] = child
+        return child
+
+    def _attend(self, child: Child) -> None:
+        """From now on hear what it writes."""
         for descriptor in child.pipes:
             self._selector.register(descriptor, selectors.EVENT_READ, partial(self._read, child, descriptor))
-        if group and group.alarm >= 0:
-            self._selector.register(group.alarm, selectors.EVENT_READ, partial(self._end_overrun, child))
-        self._send(control.Launched(launch.container, child.process))
+        if child.group and child.group.alarm >= 0:
+            self._selector.register(child.group.alarm, selectors.EVENT_READ, partial(self._end_overrun, child))
+        self._send(control.Launched(child.launch.container, child.process))
 
     @property
     def _grows(self) -> bool:
         """Whether another container may be wanted soon, and could be had by a fork."""
-        return self._failed is None and not self._seed.fresh and monotonic() < self._grew_at + SPARE_SECONDS
+        return self._mother.failed is None and not self._seed.fresh and monotonic() < self._grew_at + SPARE_SECONDS
 
     @property
     def _wants_spare(self) -> bool:
@@ -157,7 +193,7 @@ class Zygote:
     def _make_spare(self) -> None:
         self._complete_imports()
         try:
-            self._spare = bear(self._seed, self._failed, self._guardian, spare=True)
+            self._spare = bear(self._mother, None, spare=True)
         except OSError:
             self._grew_at = NEVER  # who asks for a container will be told
 
@@ -210,7 +246,7 @@ class Zygote:
         kill_group(child.process)
 
     def _reap(self) -> None:
-        for process, status in self._guardian.reap():
+        for process, status in self._mother.guardian.reap():
             child = self._children.pop(process, None)
             if child is None:
                 if self._spare is not None and self._spare.process == process:

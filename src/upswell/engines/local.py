@@ -23,7 +23,7 @@ from ..capacity import Capacity
 from ..container import control
 from ..engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerOutput, Report, Reported
 from ..errors import InvalidError
-from ..spec import Environment, FunctionRecord, Gpu
+from ..spec import Environment, FunctionRecord
 from ..wire import channel, payload  # noqa: F401 - both sides of the fork need them: imported once, before it
 from .devices import found
 
@@ -50,6 +50,7 @@ class Zygote(msgspec.Struct, eq=False):
     control: socket.socket
     is_awake: bool = False  # it has done its imports and obeys
     unused_since: float = 0.0  # meaningful while it has no containers
+    expects: FunctionRecord | None = None  # of which containers it was told last
     is_counted: bool = True  # false where it is an earlier server's, and has not said yet which containers it has
     outgoing: deque[bytes] = msgspec.field(default_factory=deque)
     containers: dict[str, int] = {}  # → process, 0 until it is known
@@ -75,7 +76,7 @@ class LocalEngine:
         self._rejoin_seconds = usual if rejoin_seconds is None else rejoin_seconds
         self._unused_seconds = UNUSED_SECONDS
         self._devices = found(os.environ)
-        self._without_gpus: dict[str, tuple[Zygote, control.Launch, Gpu]] = {}  # containers that wait for some
+        self._without_gpus: dict[str, tuple[Zygote, control.Launch, FunctionRecord]] = {}  # containers that wait
         self._zygotes: dict[control.Seed, Zygote] = {}
         self._of: dict[str, Zygote] = {}  # container → its zygote
         self._found: list[ContainerFound] = []
@@ -123,9 +124,9 @@ class LocalEngine:
         resources = function.spec.resources
         launch = control.Launch(container, token, self._address, resources.memory_mib << 20, function.id, version)
         if not resources.gpus:
-            self._send(zygote, launch)
+            self._launch(zygote, launch, function)
             return
-        self._without_gpus[container] = (zygote, launch, resources.gpus[0])
+        self._without_gpus[container] = (zygote, launch, function)
         self._give_gpus()
         if container in self._without_gpus:
             words = f"it waits for gpu={resources.gpus[0]}, as others have them"
@@ -133,10 +134,18 @@ class LocalEngine:
 
     def _give_gpus(self) -> None:
         """Let who waits for GPUs have those that are free, the first to have come first."""
-        for container, (zygote, launch, gpu) in list(self._without_gpus.items()):
-            if (devices := self._devices.take(container, gpu)) is not None:
+        for container, (zygote, launch, function) in list(self._without_gpus.items()):
+            if (devices := self._devices.take(container, function.spec.resources.gpus[0])) is not None:
                 del self._without_gpus[container]
-                self._send(zygote, replace(launch, devices=devices))
+                self._launch(zygote, replace(launch, devices=devices), function)
+
+    def _launch(self, zygote: Zygote, launch: control.Launch, function: FunctionRecord) -> None:
+        if zygote.expects != function:
+            zygote.expects = function
+            expect = control.Expect(function)
+            is_small = len(control.encode(expect)) <= control.MAX_RECORD_BYTES
+            self._send(zygote, expect if is_small else control.Expect(None))
+        self._send(zygote, launch)
 
     def kill(self, container: str) -> None:
         """Kill the container and what it started."""

@@ -238,7 +238,8 @@ class Server:
         if served.connection is not None:
             return None
         self._welcome_container(connection, hello)
-        connection.send(m.Load(served.record))
+        if not hello.loaded:
+            connection.send(m.Load(served.record))
         dispatcher = self._services.dispatcher
         receipts = Receipts(connection, dispatcher.ledger, self._clock) if self._home is not None else None
         return ContainerPeer(connection, served, dispatcher, receipts)

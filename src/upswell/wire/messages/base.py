@@ -62,7 +62,7 @@ class Hello(Message, tag=1, frozen=True):
     """The first frame of every connection. `token` of a container is what the engine gave it.
 
     A client that may come back over another connection gives its session a name that nobody guesses, the same each
-    time, and says how many frames of it it has `received`.
+    time, and says how many frames of it it has `received`. A container that is `loaded` knows what it is for.
     """
 
     protocol: int
@@ -71,6 +71,7 @@ class Hello(Message, tag=1, frozen=True):
     process: int
     session: str = ""
     received: int = 0
+    loaded: bool = False
 
 
 class Welcome(Message, tag=2, frozen=True):

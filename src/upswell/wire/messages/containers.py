@@ -7,7 +7,10 @@ from .base import Buffers, ErrorRecord, Message
 
 
 class Load(Message, tag=49, frozen=True):
-    """The answer to a container's `Hello`: the function it is for. It answers with `Ready` or `StartFailed`."""
+    """The answer to a container's `Hello`, if it does not know it yet: the function it is for.
+
+    `Ready` or `StartFailed` is what the container says next.
+    """
 
     function: FunctionRecord
 
