@@ -117,6 +117,7 @@ async def test_the_server_dies_while_it_is_cut_off(scene: Scene) -> None:
     client = await server.start()
     server.go()
     found = await server.outcomes(client, 3)
+    assert sorted(x for x, _ in server.begun()) == [0, 1, 2], "none was run twice"
     assert {x: found[x] for x in (0, 1)} == {x: (x, process) for x, process in begun.items()}
     assert sorted(x for x, _ in server.begun()) == [0, 1, 2]
 

@@ -218,7 +218,9 @@ class Rejoining:
 
 
 class WaitingClient:
-    """A client inside a container of an earlier server, until the core knows the container."""
+    """A client that names what may be unknown still: inside a container of an earlier server until the core knows that,
+    and on another machine until the apps of the home go on.
+    """
 
     def __init__(self, let_in: Callable[[], Peer]) -> None:
         self._let_in = let_in

@@ -32,7 +32,7 @@ from .objects import ObjectService
 from .peers import ClientPeer, ContainerPeer, Services
 from .receipts import Receipts
 from .recovery import recovered
-from .rejoining import Rejoining
+from .rejoining import Rejoining, WaitingClient
 from .runtime import Runtime
 from .timetable import Timetable
 
@@ -96,7 +96,8 @@ class Server:
         self._front = front
         self._since = calendar()
         self._clock = clock or loop
-        self._snapshot: Snapshot | None = store.load()
+        self._snapshot: Snapshot | None = store.load()  # until what it tells of goes on
+        self._early: list[WaitingClient] = []  # that have come before that
         self._runtime = Runtime(engine, limits, self._clock, loop.call_soon, self._snapshot.first_id)
         self._logs = None if home is None else Logs(home / LOGS, calendar)
         dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_later, calendar), self._logs)
@@ -141,6 +142,8 @@ class Server:
                 lambda: Connection(self._greet_container, self._clock, self._sessions), sock=listener, backlog=BACKLOG
             )
         ]
+        if self._front is not None:  # before who comes back by it is awaited
+            listening.append(await self._front.open(self._greet_remote, self._clock, self._sessions))
         if self._home is not None:
             await self._rejoining.gather()
             self._go_on()
@@ -150,8 +153,6 @@ class Server:
                     lambda: Connection(self._greet_neighbour, self._clock, self._sessions), sock=door, backlog=BACKLOG
                 )
             )
-        if self._front is not None:
-            listening.append(await self._front.open(self._greet_remote, self._clock, self._sessions))
         if first_client is not None:
             await loop.connect_accepted_socket(
                 lambda: Lifeline(self._greet_first, self._clock, self.ended.set), first_client
@@ -179,6 +180,9 @@ class Server:
         self._timetable.restore(snapshot)
         self._rejoining.recovered(tuple(recovered(snapshot)))
         self._timetable.begin()
+        early, self._early = self._early, []
+        for client in early:
+            client.go_on()
         self._sweep()
         self._sweep_code(self._services.apps.sweep_code())
         self._clock.call_later(GRACE_SECONDS, self._services.apps.expect_nobody)
@@ -215,7 +219,11 @@ class Server:
     def _greet_remote(self, connection: Connection, hello: m.Hello) -> Peer | None:
         assert self._front is not None
         if identity := self._front.identify(connection, hello):
-            return self._welcome(connection, identity)
+            if self._snapshot is None:
+                return self._welcome(connection, identity)
+            client = WaitingClient(lambda: self._welcome(connection, identity))
+            self._early.append(client)
+            return client
         return self._greet_container(connection, hello) if self._engine.crosses_machines else None
 
     def _greet_container(self, connection: Connection, hello: m.Hello) -> Peer | None:
