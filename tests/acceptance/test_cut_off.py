@@ -1,14 +1,21 @@
 """The network between a server and the nodes of its cluster breaks: for a moment nothing is lost, nor done twice."""
 
+import asyncio
 import json
+import os
 import random
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.pretended import make_certificate
+from upswell.errors import ConnectionError
+from upswell.server.tokens import TokenFile
+from upswell.wire import messages as m
+from upswell.wire.channel import dial
 
 from .kept import KeptServer
 from .proxy import Proxy
@@ -28,7 +35,7 @@ class Scene:
     def __init__(self, folder: Path, certificate: Path) -> None:
         with socket.socket() as probe:
             probe.bind((HERE, 0))
-            port = probe.getsockname()[1]
+            self.port = port = probe.getsockname()[1]
         tls = ["--tls-cert", str(certificate / "certificate.pem"), "--tls-key", str(certificate / "key.pem")]
         options = ["--listen", f"{HERE}:{port}", "--ray-host", AS_NODES_SEE_IT, *tls]
         self.server = KeptServer(folder, "ray", options=options)
@@ -117,9 +124,44 @@ async def test_the_server_dies_while_it_is_cut_off(scene: Scene) -> None:
     client = await server.start()
     server.go()
     found = await server.outcomes(client, 3)
-    assert sorted(x for x, _ in server.begun()) == [0, 1, 2], "none was run twice"
     assert {x: found[x] for x in (0, 1)} == {x: (x, process) for x, process in begun.items()}
     assert sorted(x for x, _ in server.begun()) == [0, 1, 2]
+
+
+async def test_who_comes_before_the_containers_do_finds_the_apps(scene: Scene, certificate: Path) -> None:
+    server = await scene.start()
+    function = await server.deploy(scene.peer, "wait", most=1)
+    await server.spawn(scene.peer, function, [0])
+    await server.until_begun(1)
+    _, token = TokenFile(server.home).create("client", time.time())
+    for way in scene.ways:
+        way.stop()
+    scene.cut()
+    server.kill()
+    starting = asyncio.create_task(server.start())
+
+    def resolve() -> m.Message:
+        while True:
+            try:
+                channel = dial(f"tls://{HERE}:{scene.port}", ca=str(certificate / "certificate.pem"))
+                break
+            except ConnectionError:
+                time.sleep(0.01)
+        channel.send(m.Hello(m.PROTOCOL, "client", token, os.getpid()))
+        ((welcome, _),) = channel.receive()
+        assert isinstance(welcome, m.Welcome)
+        channel.send(m.Resolve(1, "kept", "wait"))
+        ((resolved, _),) = channel.receive()
+        channel.close()
+        return resolved
+
+    resolved = await asyncio.to_thread(resolve)
+    assert isinstance(resolved, m.Resolved) and resolved.error is None and resolved.app == "ap-1"
+    for way in scene.ways:
+        way.resume()
+    client = await starting
+    server.go()
+    assert {*await server.outcomes(client, 1)} == {0}
 
 
 async def test_a_container_dies_while_it_is_cut_off(scene: Scene) -> None:
