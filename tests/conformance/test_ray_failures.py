@@ -30,6 +30,7 @@ MAPPING = """
     import upswell
 
     square = upswell.Function.from_name("kept", "quick")
+    assert square.remote(3) == 9  # it is connected: a first dial does not wait for a server
     print("begun", flush=True)
     print(sum(square.map(range(2000))))
     for number in range(int(sys.argv[1])):
