@@ -71,7 +71,7 @@ class Channel:
         self._is_readable = False  # as `wait` has seen; nothing was received since
         self._is_patient = True
         self._is_local = isinstance(stream, socket.socket) and stream.family == socket.AF_UNIX
-        self._peeker = select.poll()
+        self._peeker = select.poll()  # of its own: two threads may not wait with one at once
         self._peeker.register(stream.fileno(), select.POLLIN)
         self._peeked: deque[bytes | Frame] = deque()  # received, and not taken by anybody
 
