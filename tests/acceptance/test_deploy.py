@@ -123,7 +123,7 @@ def test_from_asynchronous_code(program: Program) -> None:
         async def main():
             square = Function.from_name("census", "square")
             print(await asyncio.gather(*(square.remote.aio(x) for x in range(3))))
-            print([y async for y in square.map.aio([3, 4])])
+            print([y async for y in square.map.aio([3, 4])], await square.hydrate.aio() is square.hydrate())
             print([y async for y in Function.from_name("census", "count").remote_gen.aio(2)])
             print(await (await square.spawn.aio(5)).get.aio())
             print(await Cls.from_name("census", "Model")(size=1).predict.remote.aio(1))
@@ -133,7 +133,7 @@ def test_from_asynchronous_code(program: Program) -> None:
 
         asyncio.run(main())
     """
-    assert python(program, text) == ["[0, 1, 4]", "[9, 16]", "[0, 1]", "25", "('plain', 11)", "3 0", "census"]
+    assert python(program, text) == ["[0, 1, 4]", "[9, 16] True", "[0, 1]", "25", "('plain', 11)", "3 0", "census"]
 
 
 def test_from_a_container_of_another_app(program: Program) -> None:
@@ -174,6 +174,8 @@ def test_what_is_wrong_is_said_at_first_use(program: Program) -> None:
         for wrong in (
             lambda: nothing[0].remote(1),
             lambda: nothing[1].map([1]),
+            lambda: nothing[0].hydrate(),
+            lambda: Missing.hydrate(),
             lambda: Missing(size=1),
             lambda: Function.from_name("census", "square", version=7).remote(1),
             lambda: Function.from_name("census", "Model").remote(1),
@@ -197,6 +199,8 @@ def test_what_is_wrong_is_said_at_first_use(program: Program) -> None:
     expected = [
         "NotFoundError: census has no function or class 'cube': it has Model, count, fail, slowly, square",
         "NotFoundError: there is no app 'cens' here (there is census): deploy it first",
+        "NotFoundError: census has no function or class 'cube': it has",
+        "NotFoundError: census has no function or class 'M': it has",
         "NotFoundError: census has no function or class 'M': it has Model, count, fail, slowly, square",
         "NotFoundError: census is served in version 1, not in version 7",
         "InvalidError: Model of the app census is a class: use upswell.Cls.from_name('census', 'Model')",

@@ -5,6 +5,7 @@ Most are called in this process: what they print and the status they return is w
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import sys
@@ -195,12 +196,20 @@ def test_a_call_is_cancelled(kitchen: Kitchen) -> None:
 
 
 def test_one_of_many_that_were_spawned_at_once(kitchen: Kitchen) -> None:
-    wait = kitchen.function("wait")
+    wait = kitchen.function("wait").hydrate()
+    server = json.loads(kitchen.command("server", "status", "--json").out)["process"]
 
     async def spawned() -> list[str]:
-        return [one.object_id for one in await asyncio.gather(*(wait.spawn.aio(str(kitchen.go)) for _ in range(6)))]
+        """The server answers none of them before all have been made."""
+        os.kill(server, signal.SIGSTOP)
+        try:
+            spawns = [asyncio.create_task(wait.spawn.aio(str(kitchen.go))) for _ in range(6)]
+            await asyncio.sleep(0)
+        finally:
+            os.kill(server, signal.SIGCONT)
+        return [call.object_id for call in await asyncio.gather(*spawns)]
 
-    alone, *together = sorted(asyncio.run(spawned()), key=lambda call: (call.count("-"), call))
+    alone, *together = asyncio.run(spawned())
     group = together[0].replace("fc-", "fg-").removesuffix("-0")
     listed = {row["id"]: row["inputs"] for row in kitchen.records("call", "list", "kitchen")}
     assert listed == {alone: 1, group: 5}

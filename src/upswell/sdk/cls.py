@@ -17,7 +17,7 @@ from .. import sdk
 from ..errors import InvalidError, ParameterError
 from ..spec import AutoscalerSettings, Concurrency, FunctionSpec, Interface, check_name, require
 from .decorators import CLASS_MARK, CONCURRENCY_MARK, HOOK_MARK, Kind, Method, concurrent_on_method, marked_concurrency
-from .dual import Dual
+from .dual import Dual, dual
 from .environment import is_typed_in
 from .function import Function
 from .kinds import gives_coroutine
@@ -158,6 +158,18 @@ class Cls:
     def __call__(self, *args: Any, **parameters: Any) -> Any:
         """An object with these parameters; `ParameterError` for one that is missing, unknown or of the wrong type."""
         return self.raw(*args, **parameters)
+
+    @dual
+    async def hydrate(self) -> Self:
+        """Find the class at its server now rather than when it is used first, and return it.
+
+        Raises `NotFoundError` where a deployed app has none of that name.
+        """
+        await self._resolved()
+        return self
+
+    async def _resolved(self) -> None:
+        """Know what it is, where it is a matter of asking before the class is used."""
 
     def with_options(self, **options: Unpack[PoolOptions]) -> type[Any]:
         """The class with these options in place of what it was declared with."""

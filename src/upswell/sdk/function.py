@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from .. import sdk
 from ..errors import InvalidError
@@ -79,6 +79,16 @@ class Function(Generic[P, R]):
     async def _resolved(self) -> Pool:
         """Its pool, where it is a matter of asking before the function is used."""
         return self._pool
+
+    @dual
+    async def hydrate(self) -> Self:
+        """Find the function at its server now rather than when it is used first, and return it.
+
+        Raises `NotFoundError` where a deployed app has none of that name, `InvalidError` while its app does not run.
+        """
+        await self._resolved()
+        self.connect()
+        return self
 
     remote = verbs.Outcome(lambda function: Dual(function._remote))
     remote_gen = verbs.Yielded(lambda function: sdk.streaming.RemoteGenerator(function))

@@ -114,8 +114,12 @@ class NamedClass(Cls):
         """What a `Cls` has, once the server has told it."""
         if name not in ("raw", "pool", "declared", "parameters", "methods") or "pool" in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self._become(run_sync(self._names.resolve("class")))
+        run_sync(self._resolved())
         return vars(self)[name]
+
+    async def _resolved(self) -> None:
+        if "pool" not in vars(self):
+            self._become(await self._names.resolve("class"))
 
     def _become(self, record: FunctionRecord) -> None:
         """Have a class with the parameters and methods of the record, whose objects reach the server's pools."""
