@@ -525,8 +525,9 @@ def test_a_detached_app_is_used_on_after_a_restart(program: Program, home: Home)
             while not os.path.exists(os.environ["GO"]):
                 time.sleep(0.01)
             doubled = [double.spawn(x).get() for x in range(3)]
-            # One string: between the parts of a print a container's line may come.
-            print(f"{doubled} {double.remote(4)} {app.app_id}", flush=True)
+            # In one go: between what a print prints and its newline a container's line may come.
+            sys.stdout.write(f"{doubled} {double.remote(4)} {app.app_id}\n")
+            sys.stdout.flush()
             while os.path.exists(os.environ["GO"]):
                 time.sleep(0.01)
     """
