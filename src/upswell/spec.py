@@ -455,9 +455,15 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def label(self) -> str:
         """What people are shown, such as "Model" or "Model@1f60c4"."""
-        return self.id.rpartition("/")[2]
+        return label_of(self.id)
 
 
 def app_of(function: str) -> str:
     """The id of the app that a function's id begins with."""
     return function.rpartition("/")[0]
+
+
+def label_of(function: str, method: str = "") -> str:
+    """The function of that id as people are shown it, with the method that a call of an object's runs."""
+    name = function.rpartition("/")[2]
+    return f"{name}.{method}" if method else name

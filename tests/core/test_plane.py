@@ -77,6 +77,7 @@ def test_outcomes_and_grants_come_before_the_rest() -> None:
     ("event", "reason"),
     [
         (submitted("b", "unknown"), "there is no function unknown: its app is stopped, or never ran"),
+        (submitted("b", "ap-1/clean@5"), "there is no function clean@5: its app is stopped, or never ran"),
         (submitted("a", "g"), "the call a is one of f, not of g"),
         (submitted("b", "huge"), "huge asks for cpu=8, and this machine has 1 cpus, 1024 MiB: ask for less"),
     ],

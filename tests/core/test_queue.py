@@ -41,6 +41,13 @@ def test_a_range_is_of_one_segment() -> None:
     assert [taken(queue, 9), taken(queue, 9)] == ["a 0:2", "a 2:4"]
 
 
+def test_a_limit_names_the_function_and_not_its_id() -> None:
+    queue = Queue("ap-1/clean", LIMITS)
+    submit(queue, "a", 10)
+    (refused,) = submit(queue, "b", 1)
+    assert isinstance(refused, c.Refuse) and refused.reason.startswith("clean has 10 inputs pending")
+
+
 def test_what_comes_back_goes_before_the_rest_of_its_call() -> None:
     queue = Queue("f", LIMITS)
     submit(queue, "a", 6)

@@ -61,7 +61,6 @@ class Group:
         """Remove the group; false while a process is in it."""
         if self.alarm >= 0:
             os.close(self.alarm)
-            self.rang = False  # whether somebody saw the alarm
         self.alarm = -1
         return _remove(self._path)
 

@@ -12,7 +12,7 @@ import itertools
 
 import msgspec
 
-from ..spec import AutoscalerSettings, Limits
+from ..spec import AutoscalerSettings, Limits, label_of
 from . import events as e
 from .agenda import NEVER, Agenda
 from .autoscaler import ALL_RULES, Policy
@@ -206,16 +206,16 @@ class Plane:
     def _submitted(self, event: e.InputsSubmitted, now: float, out: list[Command]) -> None:
         pool = self._pools.get(event.function)
         if pool is None:
-            reason = f"there is no function {event.function}: its app is stopped, or never ran"
+            reason = f"there is no function {label_of(event.function)}: its app is stopped, or never ran"
             out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
             return
         if not self._node.holds(pool.scaling.spec.resources):
-            reason = f"{event.function} asks for {pool.scaling.spec.resources}, and {self._node.held()}: ask for less"
+            reason = f"{pool.label} asks for {pool.scaling.spec.resources}, and {self._node.held()}: ask for less"
             out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
             return
         known = self._calls.get(event.call)
         if known is not None and known[0] is not pool:
-            reason = f"the call {event.call} is one of {known[1].function}, not of {event.function}"
+            reason = f"the call {event.call} is one of {known[0].label}, not of {pool.label}"
             out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
             return
         call = pool.queue.admit(event, pool.not_started, now, out)
@@ -230,7 +230,7 @@ class Plane:
         pool = self._pools.get(saved.function)
         if pool is None:
             queue = Queue(saved.function, self._limits)
-            reason = f"there is no function {saved.function} any more"
+            reason = f"there is no function {label_of(saved.function)} any more"
             call = queue.restore(saved, out)
             queue.fail_waiting(call, "cancelled", reason, out)
             queue.end(call, call.submitted, out)
@@ -242,7 +242,7 @@ class Plane:
     def _rejoined(self, event: e.ContainerRejoined, now: float, out: list[Command]) -> None:
         pool = self._containers.get(event.container) or self._pools.get(event.function)
         if pool is None:
-            out.append(Kill(event.container, f"there is no function {event.function} any more"))
+            out.append(Kill(event.container, f"there is no function {label_of(event.function)} any more"))
             return
         self._containers[event.container] = pool
         pool.rejoined(event, now, out)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..spec import Limits
+from ..spec import Limits, label_of
 from . import autoscaler, watch
 from .autoscaler import Estimates, Policy
 from .commands import CancelRange, Command, Drain, Forward, Kill, TakeBack
@@ -36,6 +36,7 @@ class Pool:
 
     def __init__(self, function: str, limits: Limits, node: Node, policy: Policy, new_id: Callable[[], int]) -> None:
         self.function = function
+        self.label = label_of(function)
         self.ephemeral = False
         self.removed = False
         self.queue = Queue(function, limits)
@@ -168,7 +169,7 @@ class Pool:
             return
         self.scaling.starts.complaint = message
         if self.ephemeral and not self.scaling.starts.have_worked:
-            self._fail_pending(f"{self.function} could not start: {message}", out)
+            self._fail_pending(f"{self.label} could not start: {message}", out)
 
     def container_exited(self, container: Container, event: ContainerExited, now: float, out: list[Command]) -> None:
         # Hardly ready, and gone by itself: without a pause the next would follow it as fast.
@@ -189,7 +190,7 @@ class Pool:
             return
         starts = self.scaling.starts
         if self.ephemeral and starts.are_hopeless() and not self.containers.ready:
-            self._fail_pending(f"{self.function} could not start a container: {starts.trouble}", out)
+            self._fail_pending(f"{self.label} could not start a container: {starts.trouble}", out)
 
     def _lose(
         self, container: Container, held: Range, started: bool, event: ContainerExited, now: float, out: list[Command]

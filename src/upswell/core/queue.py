@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import heappop, heappush
 
-from ..spec import MAX_ATTEMPTS_LOST, FunctionSpec, Limits, Retries
+from ..spec import MAX_ATTEMPTS_LOST, FunctionSpec, Limits, Retries, label_of
 from .commands import (
     Accept,
     Command,
@@ -33,7 +33,7 @@ class Queue:
     """The waiting inputs of one function's calls, which take turns."""
 
     def __init__(self, function: str, limits: Limits) -> None:
-        self.function = function
+        self._label = label_of(function)
         self.limits = limits
         self.retries: Retries | None = None
         self.calls: dict[str, Call] = {}
@@ -99,14 +99,14 @@ class Queue:
         if family == "spawned":
             most = limits.spawned_pending
             if unsettled + count > max(most, count):
-                return f"{self.function} has {unsettled:,} spawned inputs, and its limit is {most:,}: wait for some"
+                return f"{self._label} has {unsettled:,} spawned inputs, and its limit is {most:,}: wait for some"
         elif unsettled + count > max(limits.total, count):
             return (
-                f"{self.function} has {unsettled:,} inputs, its limit is {limits.total:,}: wait for some, or use .map"
+                f"{self._label} has {unsettled:,} inputs, its limit is {limits.total:,}: wait for some, or use .map"
             )
         elif pending + count > max(limits.pending, count):
             return (
-                f"{self.function} has {pending:,} inputs pending, and its limit is {limits.pending:,}: "
+                f"{self._label} has {pending:,} inputs pending, and its limit is {limits.pending:,}: "
                 "raise max_containers, wait for some, or use .map or .spawn"
             )
         return ""

@@ -18,7 +18,7 @@ from ..core import commands as c
 from ..core import events as e
 from ..core.snapshot import SavedSegment
 from ..engine import CapacityChanged, ContainerDelayed, ContainerExit, ContainerOutput, Engine, Reported
-from ..spec import FunctionRecord, app_of
+from ..spec import FunctionRecord, app_of, label_of
 from ..store import AppRecord, Kept, Outcome, Store
 from ..wire import messages as m
 from ..wire.messages import Strategy
@@ -406,7 +406,7 @@ class Dispatcher:
         """A line of the server's own in the log of the app, or of the function's, if that is kept."""
         known = self.apps.get(app or app_of(function))
         if known is not None and known.record is not None and self.logs is not None:
-            self.logs.keep(known.id, function.rpartition("/")[2], container, "server", words.rstrip("\n") + "\n")
+            self.logs.keep(known.id, label_of(function), container, "server", words.rstrip("\n") + "\n")
 
     def container_gone(self, served: Served) -> None:
         """Its process is gone and its connection read to the end, or the latter alone: then the process must end."""

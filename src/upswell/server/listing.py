@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from ..clock import Clock
 from ..core.plane import Plane
 from ..engine import Engine
-from ..spec import Cron, Period, app_of
+from ..spec import Cron, Period, app_of, label_of
 from ..store import CallRecord
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
@@ -302,12 +302,6 @@ def state_of(app: App) -> m.AppState:
     if app.record is None:
         return "running"
     return "detached" if app.record.detached else "deployed"
-
-
-def label_of(function: str, method: str = "") -> str:
-    """The function as people are shown it, with the method that a call of an object's runs."""
-    name = function.rpartition("/")[2]
-    return f"{name}.{method}" if method else name
 
 
 def in_words(schedule: Cron | Period | None) -> str:
