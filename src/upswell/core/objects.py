@@ -6,15 +6,13 @@ the same rules as in `plane.py`: no clock, no I/O, no randomness. Bytes of value
 
 from __future__ import annotations
 
-import itertools
-from heapq import heapify, heappop, heappush
-
 import msgspec
 
 from .. import operations as o
 from ..spec import ObjectLimits
+from .agenda import NEVER, Agenda
 from .requests import Answer, Asked, ClientLeft, Command, Event, Forget, Value, Withdrawn, forget
-from .shared_queue import NEVER, Partition, SharedQueue, Waiting, fitting
+from .shared_queue import Partition, SharedQueue, Waiting, fitting
 
 
 class SharedDict(msgspec.Struct, eq=False):
@@ -44,9 +42,9 @@ class Objects:
         self._named: dict[tuple[o.ObjectKind, str], Shared] = {}
         self._owned: dict[str, list[Shared]] = {}  # client → its ephemeral objects
         self._waiting: dict[str, dict[int, Waiting]] = {}  # client → request → what is not answered yet
-        self._deadlines: list[tuple[float, int, Waiting | Partition]] = []  # heap; an entry counts if `_counts` says so
-        self._longest = 64  # a heap that grows beyond it is rid of entries that no longer count
-        self._ticks = itertools.count()
+        self._agenda: Agenda[Waiting | Partition] = (
+            Agenda()
+        )  # when a request or a partition's values have had their time
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -140,7 +138,7 @@ class Objects:
             out.append(forget(tuple(ended.entries.values()), tuple(ended.entries)))
             return
         for partition in ended.partitions.values():
-            partition.scheduled_at = NEVER
+            self._agenda.put(partition, NEVER)
             out.append(forget(tuple(partition.items)))
             for waiting in partition.waiting():
                 waiting.over = True
@@ -245,7 +243,7 @@ class Objects:
             partition.join(waiting, now, out)
             if not waiting.over:
                 self._waiting.setdefault(event.client, {})[event.request] = waiting
-                self._schedule(deadline, waiting)
+                self._agenda.put(waiting, deadline)
         self._look_after(partition)
 
     def _never_fits(self, values: tuple[Value, ...]) -> tuple[o.Problem, str]:
@@ -278,6 +276,7 @@ class Objects:
 
     def _withdraw(self, withdrawn: list[Waiting], now: float, out: list[Command]) -> None:
         for waiting in withdrawn:
+            self._agenda.put(waiting, NEVER)
             waiting.partition.leave(waiting, out)
         for partition in dict.fromkeys(waiting.partition for waiting in withdrawn):
             partition.settle(now, out)
@@ -285,14 +284,11 @@ class Objects:
 
     def _look_after(self, partition: Partition) -> None:
         """The partition has changed: is it still needed, and when does it end?"""
-        shared = partition.queue
+        self._agenda.put(partition, partition.expires_at)
         if partition.is_idle:
+            shared = partition.queue
             shared.next_number = max(shared.next_number, partition.next_number)
-            partition.scheduled_at = NEVER
             shared.partitions.pop(partition.key, None)
-        elif partition.expires_at < partition.scheduled_at:
-            partition.scheduled_at = partition.expires_at
-            self._schedule(partition.expires_at, partition)
 
     def _account(self, out: list[Command]) -> None:
         """Note what the commands mean for what is kept and who waits."""
@@ -300,7 +296,8 @@ class Objects:
             if isinstance(command, Forget):
                 self.kept_bytes -= command.size
             elif (requests := self._waiting.get(command.client)) is not None:
-                requests.pop(command.request, None)
+                if waiting := requests.pop(command.request, None):
+                    self._agenda.put(waiting, NEVER)
                 if not requests:
                     del self._waiting[command.client]
 
@@ -309,35 +306,19 @@ class Objects:
     def wake(self, now: float) -> list[Command]:
         """What to do because time has passed."""
         out: list[Command] = []
-        while (moment := self.deadline()) is not None and moment <= now:
-            _, _, due = heappop(self._deadlines)
+        while (first := self._agenda.first()) and first[0] <= now:
+            due = first[1]
+            self._agenda.put(due, NEVER)
             if isinstance(due, Waiting):
                 due.partition.look_at_clock(due, now, out)
                 self._look_after(due.partition)
-                continue
-            due.scheduled_at = NEVER
-            if due.expires_at <= now:
+            else:
                 due.clear(now, out)
-            self._look_after(due)
+                self._look_after(due)
         self._account(out)
         return out
 
     def deadline(self) -> float | None:
         """When `wake` wants to be called, or `None`: nothing happens by itself."""
-        while self._deadlines and not _counts(self._deadlines[0]):
-            heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
-
-    def _schedule(self, moment: float, what: Waiting | Partition) -> None:
-        if moment == NEVER:
-            return
-        heappush(self._deadlines, (moment, next(self._ticks), what))
-        if len(self._deadlines) > self._longest:
-            self._deadlines = [entry for entry in self._deadlines if _counts(entry)]
-            heapify(self._deadlines)
-            self._longest = 2 * len(self._deadlines) + 64
-
-
-def _counts(entry: tuple[float, int, Waiting | Partition]) -> bool:
-    moment, _, what = entry
-    return not what.over if isinstance(what, Waiting) else what.scheduled_at == moment
+        first = self._agenda.first()
+        return first[0] if first else None

@@ -101,9 +101,7 @@ class Queue:
             if unsettled + count > max(most, count):
                 return f"{self._label} has {unsettled:,} spawned inputs, and its limit is {most:,}: wait for some"
         elif unsettled + count > max(limits.total, count):
-            return (
-                f"{self._label} has {unsettled:,} inputs, its limit is {limits.total:,}: wait for some, or use .map"
-            )
+            return f"{self._label} has {unsettled:,} inputs, its limit is {limits.total:,}: wait for some, or use .map"
         elif pending + count > max(limits.pending, count):
             return (
                 f"{self._label} has {pending:,} inputs pending, and its limit is {limits.pending:,}: "

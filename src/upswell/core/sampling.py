@@ -6,10 +6,10 @@ wait, since only then does it matter.
 
 from __future__ import annotations
 
-import math
 from itertools import islice
 
 from . import autoscaler
+from .agenda import NEVER
 from .autoscaler import Estimates
 from .commands import Command, Sample
 from .events import UsageSampled
@@ -17,7 +17,6 @@ from .model import Container
 
 CONTAINERS_SAMPLED = 16
 LONGEST_SAMPLE_INTERVAL_SECONDS = 1.0
-NEVER = math.inf
 
 
 class Sampling:

@@ -7,11 +7,10 @@ and by whoever keeps it.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
-
 import msgspec
 
 from ..spec import Cron, Period
+from .agenda import NEVER, Agenda
 from .cron import next_moment
 
 
@@ -42,8 +41,7 @@ class Schedules:
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
-        self._heap: list[tuple[float, int, _Entry]] = []  # valid where it tells the entry's present `next`
-        self._tick = 0
+        self._agenda: Agenda[_Entry] = Agenda()  # when each is due, its `next`
 
     def put(self, function: str, schedule: Cron | Period, began_at: float, fired_until: float | None = None) -> None:
         """The function has this schedule since `began_at`; moments up to `fired_until` are done with.
@@ -54,25 +52,27 @@ class Schedules:
         entry = _Entry(function, schedule, began_at, next_moment(schedule, after, began_at))
         if earlier := self._entries.get(function):
             entry.running = earlier.running
+            self._agenda.put(earlier, NEVER)
         self._entries[function] = entry
-        self._push(entry)
+        self._agenda.put(entry, entry.next)
 
     def remove(self, function: str) -> None:
         """The function has no schedule any more."""
-        self._entries.pop(function, None)
+        if entry := self._entries.pop(function, None):
+            self._agenda.put(entry, NEVER)
 
     def due(self, now: float) -> list[Fire]:
         """What is to fire, each function at most once. The caller makes the calls and says so by `begun`."""
         fires = []
-        while (first := self._first()) is not None and first.next <= now:
-            moment = first.next
-            first.next = next_moment(first.schedule, moment, first.began_at)
-            missed = first.next <= now
+        while (first := self._agenda.first()) and first[0] <= now:
+            moment, entry = first
+            entry.next = next_moment(entry.schedule, moment, entry.began_at)
+            missed = entry.next <= now
             until = now if missed else moment
             if missed:
-                first.next = next_moment(first.schedule, now, first.began_at)
-            fires.append(Fire(first.function, moment, until, missed, tuple(first.running)))
-            self._push(first)
+                entry.next = next_moment(entry.schedule, now, entry.began_at)
+            fires.append(Fire(entry.function, moment, until, missed, tuple(entry.running)))
+            self._agenda.put(entry, entry.next)
         return fires
 
     def begun(self, function: str, call: str) -> None:
@@ -92,17 +92,5 @@ class Schedules:
 
     def deadline(self) -> float | None:
         """When something is due next, or `None`."""
-        first = self._first()
-        return first.next if first else None
-
-    def _push(self, entry: _Entry) -> None:
-        self._tick += 1
-        heappush(self._heap, (entry.next, self._tick, entry))
-
-    def _first(self) -> _Entry | None:
-        while self._heap:
-            moment, _, entry = self._heap[0]
-            if self._entries.get(entry.function) is entry and entry.next == moment:
-                return entry
-            heappop(self._heap)
-        return None
+        first = self._agenda.first()
+        return first[0] if first else None

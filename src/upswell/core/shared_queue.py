@@ -14,9 +14,8 @@ import msgspec
 
 from ..operations import ObjectKind, QueueGet, QueuePeek, QueuePut
 from ..spec import ObjectLimits
+from .agenda import NEVER
 from .requests import Answer, Command, Value, forget
-
-NEVER = float("inf")
 
 
 class SharedQueue(msgspec.Struct, eq=False):
@@ -55,7 +54,6 @@ class Partition:
         self.first = queue.next_number  # the number of items[0]; those behind it count on
         self.size = 0  # bytes in `items`
         self.expires_at = NEVER  # NEVER exactly when there are no items
-        self.scheduled_at = NEVER  # for the owner: when it will look at this partition
         self._limits = limits
         self._putters: deque[Waiting] = deque()  # empty, or the first of them does not fit
         self._getters: deque[Waiting] = deque()  # empty where there are items
