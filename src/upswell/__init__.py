@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from . import exception
 
 if TYPE_CHECKING:
+    from .errors import Error
     from .sdk.app import App
     from .sdk.call import FunctionCall
     from .sdk.cls import Cls, Obj, parameter
@@ -28,6 +29,7 @@ __all__ = [
     "Cls",
     "Cron",
     "Dict",
+    "Error",
     "Function",
     "FunctionCall",
     "Image",
@@ -54,6 +56,7 @@ __all__ = [
 # Where they are, to be imported when they are first named: a program starts without what it has no use for, and the
 # server, which is a module of this package, without all of it.
 _MODULES = {
+    "errors": ("Error",),
     "sdk.app": ("App",),
     "sdk.call": ("FunctionCall",),
     "sdk.cls": ("Cls", "Obj", "parameter"),
@@ -73,7 +76,10 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .sdk.absent import why_absent
+
+        reason = why_absent(name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + f": {reason}" * bool(reason))
     found: object = getattr(_cold_start.load(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = found
     return found

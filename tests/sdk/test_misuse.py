@@ -49,6 +49,11 @@ REFUSED = [
     ("upswell.Function.from_name('two words', 'f')", InvalidError, ["app name", "'two words'"]),
     ("upswell.Function.from_name('app', 'f', version=0)", InvalidError, ["function 'f'", "version", "0"]),
     ("upswell.Cls.from_name('app', 'two words')", InvalidError, ["class name", "'two words'"]),
+    # -- what Modal's SDK has besides
+    ("upswell.asgi_app", AttributeError, ["'asgi_app'", "no web endpoints", "upswell.Function.from_name"]),
+    ("upswell.gpu.A100(count=2)", AttributeError, ["'gpu'", "gpu='A10G'"]),
+    ("upswell.Sandbox.create()", AttributeError, ["'Sandbox'", "a function of an app"]),
+    ("upswell.Ap", AttributeError, ["has no attribute 'Ap'"]),
     # -- local entrypoints
     ("@app.local_entrypoint\ndef main(): ...", InvalidError, ["@app.local_entrypoint needs parentheses"]),
     ("@app.local_entrypoint()\nclass C: ...", TypeError, ["@app.local_entrypoint", "functions", "C"]),

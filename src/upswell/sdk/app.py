@@ -238,7 +238,7 @@ class App:
 
         return decorate
 
-    def include(self, other: App) -> App:
+    def include(self, other: App, *, inherit_tags: bool = True) -> App:
         """Add what the other app has to this one; a name in both is an `InvalidError`. Returns this app."""
         if not isinstance(other, App):
             raise TypeError(f"App.include takes another App, not {other!r}")
@@ -247,6 +247,8 @@ class App:
             require(not taken, f"both apps have a function or class {name!r}: give one another name")
         self.functions.update(other.functions)
         self.classes.update(other.classes)
+        if inherit_tags:
+            self.tags = {**other.tags, **self.tags}
         return self
 
     # -- running -----------------------------------------------------------------------------------

@@ -1,0 +1,34 @@
+"""What Modal's SDK has and upswell has not: a program that names it is told so, and what there is instead."""
+
+from __future__ import annotations
+
+_ABSENT = {
+    "web endpoints: functions are called by name, with upswell.Function.from_name(app, function)": (
+        "asgi_app fastapi_endpoint web_endpoint web_server wsgi_app Server"
+    ),
+    "sandboxes: what is to run is a function of an app": "Sandbox SandboxSnapshot Probe",
+    "tunnels into containers": "forward Tunnel",
+    "terminals in containers: what they print appears where the program runs": "interact",
+    "groups of containers that know one another: upswell.Queue and upswell.Dict are for what they share": (
+        "clustered Cluster"
+    ),
+    "sessions": "sessioned",
+    "storage of its own: containers see the files of their machine": "CloudBucketMount NetworkFileSystem",
+    "mounts: modules beside the program travel with it, and containers see the files of their machine": (
+        "Mount FilePatternMatcher"
+    ),
+    "proxies or regions: containers run where the server is": "Proxy SchedulerPlacement",
+    "accounts: a server belongs to who starts it, and UPSWELL_SERVER and UPSWELL_TOKEN say which one": (
+        "Client Environment Workspace billing config"
+    ),
+    "classes of GPUs: write gpu='A10G', 'A10G:2' or 'any'": "gpu",
+    "stubs: it is upswell.App": "Stub",
+}
+
+
+def why_absent(name: str) -> str:
+    """What to tell who asks for this name of the package; "" where no SDK has it."""
+    for reason, names in _ABSENT.items():
+        if name in names.split():
+            return f"upswell has no {reason}"
+    return ""
