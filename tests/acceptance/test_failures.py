@@ -30,6 +30,10 @@ FAILURES = """
     def inspect_part(x):
         raise Broken(x)
 
+    @app.function()
+    def run_out(x):
+        return next(iter(range(x)))
+
     @app.function(max_containers=2)
     def exit_once(x, folder):
         first = pathlib.Path(folder, f"{x}")
@@ -76,6 +80,19 @@ FAILURES = """
         print([type(one).__name__ for one in mixed])
         wrapped = list(check.map([3], return_exceptions=True, wrap_returned_exceptions=True))[0]
         print(type(wrapped).__name__, type(wrapped.exc).__name__)
+
+    def described(act):
+        try:
+            return repr(act())
+        except Exception as error:
+            return f"{error!r} from {error.__cause__!r}"
+
+    @app.local_entrypoint()
+    def stops():
+        print(described(lambda: run_out.remote(0)))
+        print(described(lambda: run_out.spawn(0).get()))
+        print(described(lambda: list(run_out.map([1, 0, 1]))))
+        print(described(lambda: list(run_out.map([1, 0, 1], return_exceptions=True))))
 
     @app.local_entrypoint()
     def unhandled():
@@ -126,6 +143,11 @@ def test_the_users_own_exception_with_its_remote_traceback(program: Program) -> 
         "['int', 'int', 'int', 'Broken', 'int']",
         "UserCodeException Broken",
     ]
+
+
+def test_what_would_end_a_loop_in_silence_is_told_aloud(program: Program) -> None:
+    words = "RuntimeError('the function raised StopIteration(), which would only end a loop here') from StopIteration()"
+    assert out(program, "stops") == [words, words, words, "[0, StopIteration(), 0]"]
 
 
 def test_an_unhandled_one_shows_both_sides_and_only_the_users_frames(program: Program) -> None:

@@ -16,7 +16,7 @@ from ..wire import messages as m
 from .client import Client, failure
 from .dual import Wait
 from .inbox import Inbox, Restarted
-from .outcomes import Failure, outcomes_of
+from .outcomes import Failure, outcomes_of, raisable
 
 
 def collection_of(client: Client, call: str) -> Collection:
@@ -53,7 +53,7 @@ class Collection(Inbox):
     def result(self, index: int) -> Any:
         """The output of an input whose result is here, or its exception, raised."""
         if (error := self._failures.get(index)) is not None:
-            raise error
+            raise raisable(error)
         return self._values[index]
 
     async def until(self, enough: Callable[[], bool], timeout: float | None, known_as: str) -> None:

@@ -22,7 +22,7 @@ from ..wire.payload import PackError
 from .client import new_id
 from .dual import run_async, run_sync
 from .inbox import Inbox
-from .outcomes import Failure, Outcome, outcomes_of
+from .outcomes import Failure, Outcome, outcomes_of, raisable
 from .pump import Pump
 from .submission import Submission, pack_segment, unpicklable
 
@@ -272,7 +272,7 @@ class Mapping:
                 continue
             error, inputs = arrived
             if not self._return_exceptions:
-                self._error = error
+                self._error = raisable(error)
                 break
             batch += [UserCodeException(error) if self._wrap else error] * inputs
             self._next = first + inputs

@@ -32,7 +32,7 @@ async def outcome_of(inbox: Inbox, submit: m.Submit, packed: Packed) -> Any:
                 if (values := values_of(inbox, message, payload)) is not None:
                     return values[0]
             case m.Failed() | m.Refused():
-                raise error_of(message.error, payload)
+                raise raisable(error_of(message.error, payload))
             case Restarted():
                 inbox.submit(submit, packed)
 
@@ -76,6 +76,15 @@ def error_of(record: m.ErrorRecord, payload: bytes | memoryview) -> BaseExceptio
         error.add_note("This happened as a container started, before any input ran.")
         return error
     return failure(record)
+
+
+def raisable(error: BaseException) -> BaseException:
+    """What is raised here for an exception of user code: itself, but for one that would end a loop here in silence."""
+    if not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    raised = RuntimeError(f"the function raised {error!r}, which would only end a loop here")
+    raised.__cause__ = error
+    return raised
 
 
 def _unpacked(inbox: Inbox, message: m.Outputs | m.Chunks, payload: memoryview) -> list[Any] | None:

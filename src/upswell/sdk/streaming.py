@@ -18,7 +18,7 @@ from .client import new_id
 from .context import current_input_id
 from .dual import run_async, run_sync
 from .inbox import Inbox, Restarted
-from .outcomes import error_of, values_of
+from .outcomes import error_of, raisable, values_of
 from .submission import pack_arguments
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Streaming:
                     return None
                 case m.Failed() | m.Refused():
                     self._ended = True
-                    raise error_of(message.error, payload)
+                    raise raisable(error_of(message.error, payload))
 
     def _begin_again(self) -> None:
         """The server was started again: so is a generator, from its beginning, if nothing has come of it yet."""
