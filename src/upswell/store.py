@@ -329,6 +329,10 @@ class Store(Protocol):
 
     # -- for longer --------------------------------------------------------------------------------
 
+    @property
+    def trouble(self) -> str:
+        """Why the last that came for long could not be kept; "" where it was."""
+
     def offer(self, writes: Sequence[Write], answer: Answer) -> None:
         """Keep all of it, or refuse all of it: `answer` says which, later or at once.
 

@@ -1,6 +1,7 @@
 """The server of a home: its life in the background and in the foreground, what it refuses, and a copy of its state."""
 
 import json
+import resource
 import signal
 import socket
 import sqlite3
@@ -126,6 +127,41 @@ def test_containers_clean_up_when_it_is_stopped(home: Home) -> None:
         run.kill()
         run.communicate()
     home.program.assert_all_gone()
+
+
+LARGE = """
+    import upswell
+    from upswell.exception import ResourceExhaustedError
+
+    app = upswell.App("large")
+
+
+    @app.function()
+    def size(data):
+        return len(data)
+
+
+    if __name__ == "__main__":
+        try:
+            print(upswell.Function.from_name("large", "size").spawn(bytes(1 << 20)).get())
+        except ResourceExhaustedError as error:
+            print(error)
+"""
+
+
+def test_a_full_disk_is_told_by_its_status(home: Home) -> None:
+    home.program.write(LARGE)
+    with home.served() as status:
+        home.upswell("deploy", "program.py")
+        before = resource.prlimit(status["process"], resource.RLIMIT_FSIZE)
+        resource.prlimit(status["process"], resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+        refused = home.python("program.py").out
+        assert "the disk of" in refused and "is full" in refused
+        told = home.upswell("server", "status")
+        assert told.status == 0 and f"the last that came was refused, or waits: {refused}" in told.out
+        resource.prlimit(status["process"], resource.RLIMIT_FSIZE, before)
+        assert home.python("program.py").out == f"{1 << 20}\n"
+        assert home.status()["trouble"] == ""
 
 
 def test_the_log_is_followed(home: Home) -> None:

@@ -114,11 +114,13 @@ def test_without_room_submissions_are_refused_and_outcomes_wait(tmp_path: Path) 
                 )
             assert isinstance(desk.offer(large("fc-1", first)), ResourceExhaustedError)
             assert not done
+            assert desk.store.trouble == str(refused)
             assert saved(desk) == before
             assert len(desk.store.inputs("fc-1", 1).payload) == 64 * KIB
         desk.commit()
         assert len(done) == first
         assert desk.offer(large("fc-1", first)) is None
+        assert desk.store.trouble == ""
         assert len(list(desk.store.outcomes("fc-1"))) == first
     with Desk(tmp_path) as desk:
         left = saved(desk)["fc-1"]

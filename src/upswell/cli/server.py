@@ -99,6 +99,8 @@ def status(as_json: bool) -> int:
     counts = {"app": found.apps, "function": found.functions, "container": found.containers}
     print("  " + ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items()))
     print(f"  {found.kept_bytes / (1 << 20):,.1f} MiB kept")
+    if found.trouble:
+        print(f"  the last that came was refused, or waits: {found.trouble}")
     return 0
 
 

@@ -276,6 +276,7 @@ class Server:
             len(dispatcher.functions),
             len(dispatcher.containers),
             0 if self._home is None else kept_bytes(self._home),
+            self._store.trouble,
         )
 
 

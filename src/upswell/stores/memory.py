@@ -33,6 +33,8 @@ class _Written(msgspec.Struct):
 class MemoryStore:
     """Keeps everything in dictionaries."""
 
+    trouble = ""
+
     def __init__(self) -> None:
         self._inputs: dict[str, dict[int, Kept]] = {}
         self._outcomes: dict[str, list[Outcome]] = {}

@@ -84,6 +84,10 @@ class SqliteStore:
 
     # -- writes ------------------------------------------------------------------------------------
 
+    @property
+    def trouble(self) -> str:
+        return self._writer.trouble
+
     def offer(self, writes: Sequence[s.Write], answer: s.Answer) -> None:
         def answered(error: Error | None) -> None:
             if error is None:

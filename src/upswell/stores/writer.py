@@ -56,6 +56,7 @@ class Writer:
     """Owns the connection once it is started."""
 
     def __init__(self, connection: apsw.Connection, notify: Notify, failed: Callable[[Error], None]) -> None:
+        self.trouble = ""  # why there was no room for the last that came; any thread may read it
         self._connection = connection
         self._rows = Rows(connection)
         self._log = WriteAhead(connection)
@@ -63,7 +64,6 @@ class Writer:
         self._failed = failed
         self._queue: SimpleQueue[Step | Sweep | End] = SimpleQueue()
         self._waiting: list[Step] = []  # for room, each a `must`; nothing is written before them
-        self._no_room = ""  # why they wait
         self._retry_at = 0.0
         self._answers: list[tuple[s.Answer, Error | None]] = []  # to be given once the transaction has ended
         self._thread = threading.Thread(target=self._run, name="upswell-store", daemon=True)
@@ -144,6 +144,7 @@ class Writer:
             if time.monotonic() > until:
                 break
         self._connection.execute("COMMIT")
+        self.trouble = ""
         self._answers += [(step.done, None) for step in group[:count]]
         return count
 
@@ -163,8 +164,9 @@ class Writer:
         reason = self._explained(error)
         if isinstance(reason, StoreError) or (step.must and not isinstance(reason, ResourceExhaustedError)):
             raise error
+        if isinstance(reason, ResourceExhaustedError):
+            self.trouble = str(reason)
         if step.must:
-            self._no_room = str(reason)
             self._retry_at = time.monotonic() + RETRY_SECONDS
             self._waiting.append(step)
         else:
@@ -174,7 +176,7 @@ class Writer:
         if step.must:
             self._waiting.append(step)
         else:
-            self._answers.append((step.done, ResourceExhaustedError(self._no_room)))
+            self._answers.append((step.done, ResourceExhaustedError(self.trouble)))
 
     def _retry(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -21,6 +21,7 @@ class ServerDescribed(Message, tag=27, frozen=True):
     functions: int
     containers: int
     kept_bytes: int  # in the files of the home; 0 where nothing is kept
+    trouble: str = ""  # why the last that came could not be kept; "" where it was
 
 
 class BackUp(Message, tag=28, frozen=True):
