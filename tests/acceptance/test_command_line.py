@@ -84,6 +84,21 @@ def test_a_command_that_is_not_all_there_shows_what_there_is(program: Program, w
     assert done.err.startswith(f"Usage: upswell {' '.join(words)}") and "\n  list  " in done.err
 
 
+def test_from_a_folder_that_was_deleted(program: Program) -> None:
+    script = program.write(SHAPES)
+    words = "the working directory was deleted: change to one that is there\n"
+    for command, status in (
+        ([*UPSWELL, "run", str(script)], 2),
+        ([*UPSWELL, "deploy", str(script)], 2),
+        ([*UPSWELL, "run", "-m", "package"], 2),
+        ([sys.executable, str(script)], 1),
+    ):
+        done = program.run("sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"', *command)
+        assert (done.status, done.out) == (status, "") and done.err.endswith(words), command
+        if status == 2:
+            assert done.err == f"upswell: {words}"
+
+
 STREAMS = """
     import os, sys, time
     import upswell

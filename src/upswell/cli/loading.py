@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import inspect
 import linecache
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from ..errors import InvalidError
 from ..sdk.app import App
-from ..sdk.environment import declare_source, script_module
+from ..sdk.environment import declare_source, script_module, working_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +118,10 @@ def _with_parameters(known: Cls, method: str) -> Callable[..., Any]:
 
 def prepare(target: Target) -> bytes:
     """Check that the code is there, put its folder on the import path, and return its source (b"" where unknown)."""
+    try:
+        here = working_directory()
+    except InvalidError as error:
+        raise click.UsageError(str(error)) from None
     match target.kind:
         case "script":
             source = _read_script(target.place)
@@ -126,10 +130,10 @@ def prepare(target: Target) -> bytes:
         case "module":
             if not all(part.isidentifier() for part in target.place.split(".")):
                 raise click.UsageError(f"'{target.place}' is no module's name (-m takes package.module, not a path)")
-            sys.path.insert(0, os.getcwd())
+            sys.path.insert(0, here)
             return _read_module(target.place)
         case "text":
-            sys.path.insert(0, os.getcwd())
+            sys.path.insert(0, here)
             return sys.stdin.buffer.read()
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
+from ..errors import InvalidError
 from ..spec import Environment
 
 _declared: dict[str, tuple[Literal["script", "module", "text"], str]] = {}
@@ -38,6 +39,14 @@ def is_by_value() -> bool:
 def is_typed_in(code: Callable[..., Any]) -> bool:
     """Whether a function or class is of a program without a file, so that containers can't import it."""
     return code.__module__ == "__main__" and is_by_value()
+
+
+def working_directory() -> str:
+    """Where this program is, and so where its containers will be; `InvalidError` where that was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise InvalidError("the working directory was deleted: change to one that is there") from None
 
 
 def script_module(path: str, module: ModuleType | None = None) -> str:
@@ -100,13 +109,14 @@ _is_file = cache(os.path.isfile)  # asked for every call, and a program's file d
 def _environment(
     kind: Literal["script", "module", "text"], origin: str, module: str, main: bool, variables: dict[str, str]
 ) -> Environment:
+    here = working_directory()
     return Environment(
         kind=kind,
         origin=origin,
         module=module,
         main=main,
-        sys_path=tuple(os.path.abspath(entry) if entry else os.getcwd() for entry in sys.path),
-        directory=os.getcwd(),
+        sys_path=tuple(os.path.abspath(entry) if entry else here for entry in sys.path),
+        directory=here,
         arguments=tuple(sys.argv),
         variables=tuple(sorted(variables.items())),
     )
