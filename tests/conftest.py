@@ -19,7 +19,7 @@ settings.load_profile("upswell")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MARK = "UPSWELL_TEST_RUN"
-GRACE_SECONDS = 5.0  # for processes that are already on their way out
+GRACE_SECONDS = 30.0  # for processes that are already on their way out
 # Python's own, shared by a process's shared-memory blocks; it ends with the process.
 PYTHONS_OWN = "multiprocessing.resource_tracker"
 

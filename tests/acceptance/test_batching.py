@@ -1,4 +1,7 @@
-"""Inputs that run together, as lists: when a batch is formed, and what becomes of each of its inputs."""
+"""Inputs that run together, as lists: when a batch is formed, and what becomes of each of its inputs.
+
+Where a batch must be full it may wait for its inputs for longer than any machine takes to send them.
+"""
 
 from .processes import Program
 
@@ -9,10 +12,23 @@ BATCHED = """
 
     app = upswell.App("batched")
 
+    LONG_MS = 60_000
+
+    def until(condition):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     @app.function(max_containers=1)
     @upswell.batched(max_batch_size=8, wait_ms=100)
     def sizes(xs):
-        time.sleep(0.02)
+        until(lambda: os.path.exists("kept"))
+        return [len(xs)] * len(xs)
+
+    @app.function(max_containers=1)
+    @upswell.batched(max_batch_size=8, wait_ms=LONG_MS)
+    def full_sizes(xs):
         return [len(xs)] * len(xs)
 
     @app.function()
@@ -22,17 +38,17 @@ BATCHED = """
         return [(x + y) * s for x, y, s in zip(xs, ys, scale)]
 
     @app.function()
-    @upswell.batched(max_batch_size=3, wait_ms=1000)
+    @upswell.batched(max_batch_size=3, wait_ms=LONG_MS)
     def short(xs):
         return xs[:-1]
 
     @app.function()
-    @upswell.batched(max_batch_size=3, wait_ms=1000)
+    @upswell.batched(max_batch_size=3, wait_ms=LONG_MS)
     def no_list(xs):
         return sum(xs)
 
     @app.function(retries=upswell.Retries(max_retries=1, initial_delay=0.0))
-    @upswell.batched(max_batch_size=3, wait_ms=300)
+    @upswell.batched(max_batch_size=3, wait_ms=LONG_MS)
     def flaky(xs, folder):
         tries = len(os.listdir(folder[0]))
         pathlib.Path(folder[0], f"{tries}-of-{len(xs)}").touch()
@@ -48,35 +64,49 @@ BATCHED = """
             os._exit(3)
         return xs
 
-    @app.function(timeout=1)
-    @upswell.batched(max_batch_size=2, wait_ms=500)
+    @app.function(timeout=2)
+    @upswell.batched(max_batch_size=2, wait_ms=LONG_MS)
     def slow(xs):
         time.sleep(max(xs))
         return xs
 
+    @app.function()
+    @upswell.batched(max_batch_size=2, wait_ms=LONG_MS)
+    def held(xs):
+        os.mkdir("kept")
+        until(lambda: os.path.exists("kept/go"))
+        return xs
+
     @app.function(max_containers=1)
     @upswell.concurrent(max_inputs=2)
-    @upswell.batched(max_batch_size=2, wait_ms=50)
+    @upswell.batched(max_batch_size=2, wait_ms=LONG_MS)
     async def pairs(xs):
+        \"\"\"The first batch waits for another beside it.\"\"\"
         global now, most
         now += 1
         most = max(most, now)
-        await asyncio.sleep(0.1)
+        if most == 2:
+            together.set()
+        await asyncio.wait_for(together.wait(), 60)
+        await asyncio.sleep(0.01)
         now -= 1
         return [(len(xs), most)] * len(xs)
 
     now = most = 0
+    together = asyncio.Event()
 
     @app.local_entrypoint()
     def full():
-        seen = list(sizes.map(range(40)))
+        call = sizes.spawn_map(range(40))
+        os.mkdir("kept")  # now all are there, of which some wait in a batch and perhaps in the next
+        seen = list(call.iter())
         print(len(seen), max(seen), sum(1 for size in seen if size == 8) >= 24)
         began = time.monotonic()
         print(sizes.remote(1), time.monotonic() - began >= 0.1)
 
     @app.local_entrypoint()
-    async def together():
-        print(await asyncio.gather(*(sizes.remote.aio(x) for x in range(8))))
+    async def several():
+        print(await asyncio.gather(*(full_sizes.remote.aio(x) for x in range(8))))
         print(await asyncio.gather(add.remote.aio(1, 2), add.remote.aio(3, ys=4), add.remote.aio(5, 6, scale=2)))
         results = await asyncio.gather(add.remote.aio(1, 2), add.remote.aio(1), return_exceptions=True)
         print(results[0], type(results[1]).__name__)
@@ -102,13 +132,14 @@ BATCHED = """
 
     @app.local_entrypoint()
     def cancelled():
-        one, other = slow.spawn(0.6), slow.spawn(0.7)
-        time.sleep(0.3)
+        one, other = held.spawn(1), held.spawn(2)
+        until(lambda: os.path.exists("kept"))
         one.cancel()
         try:
             one.get(timeout=60)
         except RemoteError as error:
             print("cancelled" in str(error))
+        open("kept/go", "w").close()
         print(other.get(timeout=60))
 """
 
@@ -125,7 +156,7 @@ def test_batches_are_full_under_load_and_wait_a_while_otherwise(program: Program
 
 
 def test_inputs_of_several_calls_share_a_batch(program: Program) -> None:
-    assert out(program, "together") == ["[8, 8, 8, 8, 8, 8, 8, 8]", "[3, 7, 22]", "3 TypeError"]
+    assert out(program, "several") == ["[8, 8, 8, 8, 8, 8, 8, 8]", "[3, 7, 22]", "3 TypeError"]
 
 
 def test_what_is_returned_must_fit(program: Program) -> None:
@@ -149,4 +180,4 @@ def test_a_container_may_run_several_batches(program: Program) -> None:
 
 
 def test_one_of_a_batch_is_cancelled_and_the_other_goes_on(program: Program) -> None:
-    assert out(program, "cancelled") == ["True", "0.7"]
+    assert out(program, "cancelled") == ["True", "2"]

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def campaign(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=100, check=False)
+    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=170, check=False)
 
 
 def test_weeks_on_the_calendar() -> None:

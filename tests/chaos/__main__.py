@@ -28,7 +28,7 @@ MARK = "UPSWELL_CHAOS"
 CLIENTS = {"mapping": 2, "remote": 1, "spawning": 1}
 WEIGHTS = {"server": 2, "root": 1, "zygote": 1, "container": 4, "client": 2}
 SECONDS_TO_END = 300.0  # for what is on its way when the killing ends
-SECONDS_TO_LEAVE = 10.0
+SECONDS_TO_LEAVE = 30.0
 PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -93,7 +93,7 @@ class Campaign:
 
     def _wait_for_server(self) -> None:
         """Until the server's socket is there: `upswell deploy` would start one of its own."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + SECONDS_TO_END
         while time.monotonic() < deadline and not (self._home / "server.sock").exists():
             time.sleep(0.01)
 
@@ -201,7 +201,7 @@ class Campaign:
         """The schedule's calls are about a period apart, unless it has begun anew."""
         with sqlite3.connect(self._home / "upswell.db") as database:
             begun = [at for (at,) in database.execute("SELECT submitted_at FROM calls WHERE function LIKE '%/tick'")]
-        twice = sum(later - earlier < 0.3 for earlier, later in zip(sorted(begun), sorted(begun)[1:], strict=False))
+        twice = sum(later - earlier < 0.1 for earlier, later in zip(sorted(begun), sorted(begun)[1:], strict=False))
         anew = self.deploys + self.killed["server"]  # a deploy begins it anew, a restart makes up for what was missed
         if twice > anew:
             self._wrong.append(f"the schedule fired twice for a moment {twice} times, and began anew {anew} times")

@@ -1,5 +1,6 @@
 """`make soak`: two million inputs while weeks pass on the server's calendar, schedules and retention included.
 
+The calendar waits for the calls: results are kept for a week of it, and who is held up must not find them gone.
 At the end every result was right, the schedule's calls are there, memory is flat, and the file is no larger in the last
 third than in the one before, as results that are older than a week are gone.
 """
@@ -25,6 +26,7 @@ CALLS = 10  # that are fetched together
 DAYS = 5.0  # at most, between the first of them and the fetching: results are kept for seven
 MIB = 1 << 20
 SLACK_MIB = 8.0  # of memory, and of the log beside the file
+STEP_SECONDS = 0.02  # between two looks of the calendar at the clock
 FLAT = 1.1  # what the last third may be of the one before
 
 
@@ -34,6 +36,8 @@ class Soak:
     def __init__(self, folder: Path, inputs: int, days: float, seconds: float) -> None:
         self._home = folder
         self._inputs, self._days, self._seconds = inputs, days, seconds
+        self._calendar, self._began_at = folder / "calendar", time.time()
+        self._part, self._looked_at = 0.0, 0.0  # how much of the days has passed, and when that was looked at
         self.memory: list[float] = []  # MiB, looked at again and again
         self.size: list[float] = []
         self.fires = 0
@@ -42,7 +46,9 @@ class Soak:
     def run(self) -> None:
         os.environ["UPSWELL_HOME"] = str(self._home)
         os.environ["UPSWELL_SERVER"] = f"unix:{self._home}/server.sock"
-        here = [str(self._home), str(self._days), str(self._seconds)]
+        self._calendar.touch()
+        self._set_calendar()
+        here = [str(self._home), str(self._seconds)]
         server = subprocess.Popen([sys.executable, "-m", "tests.soak.server", *here])
         try:
             while not (self._home / "server.sock").exists() and server.poll() is None:
@@ -55,8 +61,8 @@ class Soak:
 
     def _work(self, server: psutil.Process) -> None:
         work.app.deploy()
-        calls = self._inputs // AT_ONCE
-        began, waiting = time.monotonic(), []
+        calls, self._looked_at = self._inputs // AT_ONCE, time.monotonic()
+        waiting: list[upswell.FunctionCall[int]] = []
         for number in range(calls):
             waiting.append(work.square.spawn_map(range(number, number + AT_ONCE)))
             if len(waiting) == CALLS:
@@ -64,7 +70,19 @@ class Soak:
                 waiting = []
                 self.memory.append(server.memory_info().rss / MIB)
                 self.size.append(sum(file.stat().st_size for file in self._home.glob("upswell.db*")) / MIB)
-            time.sleep(max(0.0, began + (number + 1) * self._seconds / calls - time.monotonic()))
+            self._pass_time((number + 1) / calls)
+
+    def _pass_time(self, until: float) -> None:
+        """Let the calendar go on to this part of the days, which it does while calls are made, too, but no further."""
+        while self._part < until:
+            before, self._looked_at = self._looked_at, time.monotonic()
+            self._part = min(until, self._part + (self._looked_at - before) / self._seconds)
+            self._set_calendar()
+            time.sleep(STEP_SECONDS if self._part < until else 0.0)
+
+    def _set_calendar(self) -> None:
+        now = self._began_at + self._part * self._days * 86_400
+        os.utime(self._calendar, (now, now))
 
     def _collect(self, first: int, calls: list[upswell.FunctionCall[int]]) -> None:
         for number, call in enumerate(calls, first):
