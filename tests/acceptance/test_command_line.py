@@ -100,7 +100,7 @@ def test_from_a_folder_that_was_deleted(program: Program) -> None:
 
 
 STREAMS = """
-    import os, sys, time
+    import os, sys
     import upswell
 
     app = upswell.App()
@@ -123,7 +123,6 @@ STREAMS = """
     def main(kinds: str):
         for kind in kinds.split(","):
             say.remote(kind)
-        time.sleep(0.5)  # what a container writes goes another way than its result, and may come after it
         print("done")
 
     @app.local_entrypoint()
@@ -144,11 +143,10 @@ def shell(program: Program, words: str) -> tuple[int, str, str]:
 
 def test_streams(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     program.write(STREAMS.replace("\\\\", "\\"))
-    assert shell(program, "program.py::main --kinds unicode,bytes,shell") == (
-        0,
-        "é 漢 a\u2028b\x0cc\n\\xff raw\nfrom a shell\ndone\n",
-        "",
-    )
+    status, out, err = shell(program, "program.py::main --kinds unicode,bytes,shell")
+    lines = out.split("\n")
+    lines.remove("done")  # what a container writes goes another way than its result, and may come after it
+    assert (status, lines, err) == (0, ["é 漢 a\u2028b\x0cc", "\\xff raw", "from a shell", ""], "")
     status, out, err = shell(program, "program.py::main --kinds long,many")
     assert (status, len(out), err) == (0, 3_000_001 + sum(len(f"line {n}\n") for n in range(20_000)) + 5, "")
     assert shell(program, "program.py::reading < program.py") == (
@@ -157,7 +155,7 @@ def test_streams(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     for closed in ("program.py::closing", "program.py::main --kinds unicode >&-", "program.py::main --kinds , <&-"):
         assert shell(program, closed) == (0, "done\n" if "<&-" in closed else "", "")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    assert shell(program, "program.py::main --kinds unicode")[1].startswith("\\xe9 \\u6f22 a")
+    assert "\\xe9 \\u6f22 a" in shell(program, "program.py::main --kinds unicode")[1]
 
 
 SIZE_OF_ACCENTS = len("é漢".encode()) - 2

@@ -106,7 +106,7 @@ OBJECTS = """
             except Exception as error:
                 print(type(error).__name__)
             doors.put("kept")
-            print(doors.get(timeout=5))
+            print(doors.get(timeout=60))
 
     @app.local_entrypoint()
     async def cancelled():
@@ -121,7 +121,7 @@ OBJECTS = """
                     await getting
                 except asyncio.CancelledError:
                     await putting
-                    assert await q.get.aio(timeout=5) == pause, "the item is lost"
+                    assert await q.get.aio(timeout=60) == pause, "the item is lost"
                 else:
                     await putting
             print(await q.len.aio(), [item async for item in q.iterate.aio()])
