@@ -5,7 +5,7 @@ from .processes import Program
 
 def test_handles(program: Program) -> None:
     program.write("""
-        import asyncio, threading, time
+        import asyncio, os, threading, time
         import upswell
         from upswell import FunctionCall
         from upswell.exception import InvalidError, NotFoundError
@@ -17,9 +17,10 @@ def test_handles(program: Program) -> None:
             return x * x
 
         @app.function()
-        def nap(seconds):
-            time.sleep(seconds)
-            return seconds
+        def wait(x):
+            while not os.path.exists("kept"):
+                time.sleep(0.01)
+            return x
 
         @app.function()
         def check(x):
@@ -40,18 +41,19 @@ def test_handles(program: Program) -> None:
         @app.local_entrypoint()
         def main():
             global call
-            call = nap.spawn(0.7)
+            call = wait.spawn(0.7)
             print(told(lambda: call.get(timeout=0)), "|", told(lambda: FunctionCall.from_id(call.object_id).get(0.1)))
             got = []
-            def wait(handle):
+            def get(handle):
                 got.append(handle.get(timeout=60))
             async def await_it():
                 got.extend(await asyncio.gather(*(call.get.aio(timeout=60) for _ in range(3))))
-            targets = [lambda: wait(call), lambda: wait(call), lambda: wait(FunctionCall.from_id(call.object_id)),
-                       lambda: wait(FunctionCall.from_id(call.object_id)), lambda: asyncio.run(await_it())]
+            targets = [lambda: get(call), lambda: get(call), lambda: get(FunctionCall.from_id(call.object_id)),
+                       lambda: get(FunctionCall.from_id(call.object_id)), lambda: asyncio.run(await_it())]
             threads = [threading.Thread(target=target, daemon=True) for target in targets]
             for thread in threads:
                 thread.start()
+            os.mkdir("kept")
             for thread in threads:
                 thread.join(60)
             print(got)
@@ -93,7 +95,7 @@ def test_handles(program: Program) -> None:
 
 
 TOGETHER = """
-    import asyncio, os, time
+    import asyncio, os, pathlib, signal, time
     import upswell
     from upswell import FunctionCall, current_function_call_id, current_input_id
     from upswell.exception import NotFoundError, RemoteError, SerializationError
@@ -109,14 +111,18 @@ TOGETHER = """
         return current_function_call_id(), current_input_id()
 
     @app.function(max_containers=1)
-    def nap(seconds):
-        time.sleep(seconds)
-        return seconds
+    def held(x, folder):
+        while x == 1 and not os.path.exists(folder + "/go"):
+            pathlib.Path(folder, "begun").touch()
+            time.sleep(0.01)
+        return x
 
     @app.function(max_containers=1)
-    async def nap_async(seconds):
-        await asyncio.sleep(seconds)
-        return seconds
+    async def held_async(x, folder):
+        while x == 1 and not os.path.exists(folder + "/go"):
+            pathlib.Path(folder, "begun").touch()
+            await asyncio.sleep(0.01)
+        return x
 
     @app.function()
     async def nested(numbers):
@@ -151,7 +157,14 @@ def test_spawns_that_travel_together(program: Program) -> None:
             await last.get.aio(index=1)
         except IndexError as error:
             assert last.object_id in str(error)
-        names = await asyncio.gather(*(name.spawn.aio() for _ in range(20)))
+        server = upswell.sdk.clients.get_client()._private._process
+        os.kill(server, signal.SIGSTOP)  # it answers none of them before all have been made
+        try:
+            spawns = [asyncio.create_task(name.spawn.aio()) for _ in range(20)]
+            await asyncio.sleep(0)
+        finally:
+            os.kill(server, signal.SIGCONT)
+        names = await asyncio.gather(*spawns)
         together = [call for call in names if call.object_id.count("-") == 2]
         assert len(together) > 1, "while the first is on its way the others gather"
         for call in together:
@@ -182,10 +195,14 @@ def test_one_of_them_is_cancelled(program: Program) -> None:
         TOGETHER
         + """
     async def each(function, which, terminate):
-        calls = await asyncio.gather(*(function.spawn.aio(0.4 if x == 1 else 0.01) for x in range(40)))
-        if which == 1:
-            await asyncio.sleep(0.25)
+        folder = f"kept/{function.name}-{which}-{terminate}"
+        os.makedirs(folder)
+        calls = await asyncio.gather(*(function.spawn.aio(x, folder) for x in range(40)))
+        while which == 1 and not os.path.exists(folder + "/begun"):
+            await asyncio.sleep(0.01)
         await calls[which].cancel.aio(terminate_containers=terminate)
+        await asyncio.gather(calls[which].get.aio(timeout=60), return_exceptions=True)
+        pathlib.Path(folder, "go").touch()
         outputs = await asyncio.gather(*(call.get.aio(timeout=60) for call in calls), return_exceptions=True)
         assert isinstance(outputs[which], RemoteError) and "cancelled" in str(outputs[which]), outputs[which]
         assert sum(isinstance(output, Exception) for output in outputs) == 1, outputs
@@ -195,10 +212,10 @@ def test_one_of_them_is_cancelled(program: Program) -> None:
 
     @app.local_entrypoint()
     def main():
-        for function in (nap, nap_async):
+        for function in (held, held_async):
             for which in (1, 39):
                 for terminate in (False, True):
-                    function.remote(0)
+                    function.remote(0, "")
                     asyncio.run(each(function, which, terminate))
         print("right")
     """
