@@ -218,6 +218,24 @@ def test_who_does_not_shake_hands_is_sent_away(remote: dict[str, str]) -> None:
     channel.close()
 
 
+def test_tls_and_plain_tcp_are_told_apart(home: Home, remote: dict[str, str]) -> None:
+    home.program.write(SQUARES)
+    plain = remote["UPSWELL_SERVER"].replace("tls:", "tcp:")
+    words = f"who listens at {plain} speaks TLS: the address is {remote['UPSWELL_SERVER']}\n"
+    run = home.upswell("run", "program.py", **{**remote, "UPSWELL_SERVER": plain})
+    assert (run.status, run.out) == (1, "") and run.err.endswith(words)
+    status = home.upswell("server", "status", **{**remote, "UPSWELL_SERVER": plain})
+    assert (status.status, status.out) == (3, words)
+    other = Home(home.program, home.path / "plain")
+    with other.served("--listen", "127.0.0.1:0") as there:
+        secured = there["addresses"][1].replace("tcp:", "tls:")
+        told = other.upswell("server", "status", UPSWELL_SERVER=secured, UPSWELL_CA=remote["UPSWELL_CA"])
+        assert (told.status, told.err) == (3, "")
+        assert told.out.startswith(f"no server is trusted at {secured}: who listens there speaks no TLS")
+        log = (other.path / "server.log").read_text()
+        assert "the first frame has more than" in log and "no Hello within" not in log
+
+
 def test_a_stream_is_read_and_written_at_once(tmp_path: Path) -> None:
     """Both directions are full at the same moment, from two threads: what an `SSLSocket` is not made for."""
     chain, key = certificate(tmp_path, "DNS:localhost")

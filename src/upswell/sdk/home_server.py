@@ -150,7 +150,9 @@ def ask(server: home.Server, message: m.Message, kind: type[Answer], seconds: fl
         raise ConnectionError(f"the server at {server.address} is gone: {error}") from None
     finally:
         channel.close()
-    raise ConnectionError(f"the server at {server.address} does not answer")
+    from ..wire.network import why_silent
+
+    raise ConnectionError(why_silent(server.address, seconds) or f"the server at {server.address} does not answer")
 
 
 def _spawn(directory: str, log: str, more: dict[str, str], options: tuple[str, ...]) -> subprocess.Popen[bytes]:

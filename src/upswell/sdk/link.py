@@ -278,6 +278,11 @@ class Link:
                     self.dismissed(bye)
                 case m.Bye() as bye:
                     raise farewell(bye)  # the container that this runs in may not be known there yet
+                case None if server.address.startswith("tcp:"):
+                    from ..wire.network import why_silent
+
+                    if reason := why_silent(server.address, seconds):
+                        self._dismissed, self.lost = True, ConnectionError(reason)
             raise self.lost or ConnectionError(f"the server at {server.address} closed the connection")
         except BaseException:
             channel.close()

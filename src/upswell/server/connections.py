@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
 
     def _watch(self) -> None:
         """A frame is unfinished: it must come nearer to its end now and then."""
-        if self._peer is None and self._decoder.unfinished > MAX_HELLO_BYTES:
+        if self._peer is None and self._decoder.unfinished + self._decoder.missing > MAX_HELLO_BYTES:
             raise ProtocolError(f"the first frame has more than {MAX_HELLO_BYTES:,} bytes, so it is no Hello")
         if self._stuck is None:
             self._moved = False

@@ -25,6 +25,21 @@ def dial_network(address: str, timeout: float, ca: str) -> Channel | None:
     return RemoteChannel(_connect(address, *found, timeout, secured=kind == "tls", ca=ca))
 
 
+def why_silent(address: str, timeout: float) -> str:
+    """What may be wrong with the address, as the connection was closed without a word; "" where it is right."""
+    kind, _, name = address.partition("://")
+    found = split_address(name) if kind == "tcp" else None
+    if found is None:
+        return ""
+    from .tls import is_spoken
+
+    try:
+        with socket.create_connection(found, timeout) as stream:
+            return f"who listens at {address} speaks TLS: the address is tls://{name}" if is_spoken(stream) else ""
+    except OSError:
+        return ""
+
+
 def split_address(text: str) -> tuple[str, int] | None:
     """Host and port of `host:port` or `[host]:port`; `None` where it is neither."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):([0-9]{1,5})", text, re.ASCII)

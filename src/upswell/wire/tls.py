@@ -13,6 +13,7 @@ from typing import cast
 from ..errors import ConnectionError
 
 RECORD_BYTES = 16 << 10  # what one record of TLS carries at most
+NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")  # how OpenSSL says that the other end speaks something else
 
 
 def secure(stream: socket.socket, host: str, ca: str) -> TlsStream:
@@ -21,7 +22,21 @@ def secure(stream: socket.socket, host: str, ca: str) -> TlsStream:
         context = ssl.create_default_context(cafile=ca or None)
     except (OSError, ssl.SSLError) as error:
         raise ConnectionError(f"the certificates in {ca} (UPSWELL_CA) can't be read: {error}") from None
-    secured = TlsStream(stream, context, host)
+    return _agreed(TlsStream(stream, context, host), host)
+
+
+def is_spoken(stream: socket.socket) -> bool:
+    """Whether who is at the other end speaks TLS, whoever that is."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        TlsStream(stream, context, None).shake_hands()
+    except OSError:
+        return False
+    return True
+
+
+def _agreed(secured: TlsStream, host: str) -> TlsStream:
     try:
         secured.shake_hands()
     except ssl.SSLCertVerificationError as error:
@@ -30,13 +45,17 @@ def secure(stream: socket.socket, host: str, ca: str) -> TlsStream:
             f"the certificate of {host} is not trusted here: {why}; a server's own certificate is trusted by "
             "UPSWELL_CA=FILE, or `ca` in config.toml"
         ) from None
+    except ssl.SSLError as error:
+        if error.reason not in NO_TLS:
+            raise
+        raise ConnectionError("who listens there speaks no TLS: of a server without, the address is tcp://…") from None
     return secured
 
 
 class TlsStream:
     """Like a connected socket. The session is kept apart from the socket, and touched for moments only."""
 
-    def __init__(self, stream: socket.socket, context: ssl.SSLContext, host: str) -> None:
+    def __init__(self, stream: socket.socket, context: ssl.SSLContext, host: str | None) -> None:
         self._stream = stream
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
