@@ -1,6 +1,7 @@
 """Clients with a session, which may lose their connection: over the wire, with containers that the test plays."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -101,6 +102,24 @@ async def test_what_was_sent_and_did_not_arrive_comes_again(here: Stage, tmp_pat
     assert isinstance(again, m.Outputs)
     assert again.buffers is not None
     Block.adopt(again.buffers).close()
+
+
+def pidfds() -> int:
+    """How many descriptors this process has that tell of another one's end."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            found += os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[pidfd]"
+    return found
+
+
+async def test_a_server_that_ends_watches_nobody(tmp_path: Path) -> None:
+    before = pidfds()
+    async with stage(home=tmp_path) as here:
+        client, _container, _assign = await mapped(here, tmp_path)
+        client.leave()
+        await here.until(lambda: pidfds() > before)
+    assert pidfds() == before
 
 
 async def test_who_comes_back_while_the_old_stream_seems_open(here: Stage, tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ class Connection(asyncio.Protocol):
             self._transport.set_protocol(asyncio.Protocol())
             self._transport.abort()
             self._stream_is_gone()
-        self._stop_waiting()
+        self.stop_waiting()
         self._transport, other._transport = other._transport, None
         self._process, self._decoder = other._process, other._decoder
         assert self._transport is not None and self._delivery is not None
@@ -340,7 +340,8 @@ class Connection(asyncio.Protocol):
                 self._loop.add_reader(self._watched, self._end)
         self._patience = self._clock.call_later(GRACE_SECONDS, self._end)
 
-    def _stop_waiting(self) -> None:
+    def stop_waiting(self) -> None:
+        """Do not look any more whether the peer comes back, or has ended."""
         if self._patience:
             self._patience.cancel()
         if self._watched >= 0:
@@ -351,7 +352,7 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         """The peer is gone for good."""
         self._ended = True
-        self._stop_waiting()
+        self.stop_waiting()
         if self._hello is not None and self._sessions is not None and self._sessions.get(self._hello.session) is self:
             del self._sessions[self._hello.session]
         for kept in self.blocks.values():

@@ -166,6 +166,8 @@ class Server:
         if self._home is not None:
             await self._retire()
         await self._engine.close()
+        for session in (self._sessions or {}).values():
+            session.stop_waiting()
         self._services.dispatcher.ledger.commit()
         self._store.close()
         if self._logs is not None:
