@@ -60,6 +60,7 @@ def result(position: int) -> e.ResultsReceived:
         ([*BEGUN, (READY, [])], "2 inputs wait while co-1"),
         ([*BEGUN, (READY, [grant(0, 1), grant(0, 1, number=2)])], "is held"),
         ([*GRANTED, (None, [c.Drain("co-1", "")])], "not idle"),
+        ([*BEGUN, (e.InputCancelled("fc", 1), []), (READY, [grant(0, 2)])], "input 1 was cancelled"),
         ([*GRANTED, (result(0), [c.Deliver("fc", 1, 1)])], "does not follow"),
         ([*GRANTED, (result(0), [c.Deliver("fc", 0, 1), c.Deliver("fc", 0, 1)])], "is settled"),
         ([*GRANTED, (None, [c.Fail("fc", 0, 1, "lost", "", 1)])], "is held"),

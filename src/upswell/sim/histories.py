@@ -1,6 +1,7 @@
 """Random histories for the laws of the core: a few functions, calls of every kind, all faults, trouble from outside.
 
-Owners leave, calls are cancelled, settings change, functions are removed or deployed anew, and the server dies.
+Owners leave, calls and single inputs are cancelled, settings change, functions are removed or deployed anew, and the
+server dies.
 """
 
 from __future__ import annotations
@@ -15,7 +16,18 @@ from .lives import follow
 from .process import Behaviour
 from .world import Caller, CallKind, Machine, World
 
-TROUBLES = ("leaves", "cancelled", "cancelled", "updated", "updated", "deployed", "deployed", "removed")
+TROUBLES = (
+    "leaves",
+    "cancelled",
+    "cancelled",
+    "unwanted",
+    "unwanted",
+    "updated",
+    "updated",
+    "deployed",
+    "deployed",
+    "removed",
+)
 REST_SECONDS = 36_000.0  # by then everything has settled
 
 
@@ -120,8 +132,20 @@ def _plan_trouble(world: World, random: Random, functions: list[str]) -> None:
             world.happened(e.FunctionRemoved(function))
         elif trouble == "leaves":
             world.happened(e.OwnerLeft(f"owner-{random.randrange(3)}"))
+        elif trouble == "unwanted":
+            _have_one_unwanted(world, random)
         elif world.callers:
             call = random.choice(list(world.callers))
             world.happened(e.CallCancelled(call, random.random() < 0.6, random.random() < 0.3))
 
     world.at(moment, happen)
+
+
+def _have_one_unwanted(world: World, random: Random) -> None:
+    """Somebody cancels one input, of those that are not settled."""
+    unsettled = {
+        call: [at for at, done in enumerate(world.watch.settled_in(call)) if not done] for call in world.callers
+    }
+    if calls := [call for call, places in unsettled.items() if places]:
+        call = random.choice(calls)
+        world.happened(e.InputCancelled(call, random.choice(unsettled[call]), random.random() < 0.3))

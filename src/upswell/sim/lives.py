@@ -74,4 +74,5 @@ def _saved(world: World, caller: Caller) -> Iterator[SavedCall]:
         caller.cancelled,
         tuple(segments),
         owner=caller.owner,
+        cancelled_inputs=tuple(place for place in caller.unwanted if not settled[place]),
     )

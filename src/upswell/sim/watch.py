@@ -70,6 +70,7 @@ class Watch:
         self._pools: dict[str, Books] = {}
         self._calls: dict[str, tuple[Books, bytearray]] = {}
         self._containers: dict[str, Kept] = {}
+        self._unwanted: set[tuple[str, int]] = set()  # inputs that were cancelled alone
         self._touched: Books | None = None
 
     def saw(self, event: e.Event | None, commands: list[c.Command], now: float) -> None:
@@ -121,6 +122,8 @@ class Watch:
             case e.SettingsUpdated(function=function, update=update):
                 if books := self._pools.get(function):
                     books.spec = _with_settings(books.spec, books.spec.settings.merge(update))
+            case e.InputCancelled(call=call, position=position):
+                self._unwanted.add((call, position))
             case e.ContainerReady(container=container):
                 if kept := self._containers.get(container):
                     kept.ready = True
@@ -278,6 +281,8 @@ class Watch:
             state = places[position]
             if state not in (WAITING, RESTING):
                 self._broken(f"input {position} of {command} is {STATES[state]}, so it can't be granted")
+            if (command.call, position) in self._unwanted:
+                self._broken(f"{command}: input {position} was cancelled")
             books.waiting -= state == WAITING
             places[position] = HELD
         most = kept.spec.concurrency.max_inputs

@@ -70,6 +70,7 @@ class Caller:
     segments: list[tuple[int, int]] = field(default_factory=list)  # first and count of those that were taken
     ended: bool = False  # it has said that no more inputs come
     cancelled: bool = False
+    unwanted: dict[int, None] = field(default_factory=dict)  # inputs that were cancelled alone
     finished: bool = False
 
     def delivered(self, start: int, count: int, now: float) -> None:
@@ -191,6 +192,8 @@ class World:
                     caller.cancelled = caller.cancelled or caller.function == function
             case e.CallCancelled(call=call):
                 self.callers[call].cancelled = True
+            case e.InputCancelled(call=call, position=position):
+                self.callers[call].unwanted[position] = None
             case e.OwnerLeft(owner=owner):
                 for caller in self.callers.values():
                     caller.cancelled = caller.cancelled or caller.owner == owner
