@@ -21,6 +21,7 @@ from upswell.wire import messages as m
 from upswell.wire.payload import BARE, pack, unpack
 
 MARK = "UPSWELL_TEST_HOME"
+PATIENT = Path(__file__).with_name("patient.py")
 PATIENCE_SECONDS = 60.0
 LOOK_SECONDS = 0.01
 
@@ -85,11 +86,12 @@ class KeptServer:
         self,
         folder: Path,
         engine: str = "local",
-        rejoin_seconds: float = 10.0,
+        rejoin_seconds: float = PATIENCE_SECONDS / 2,
         options: Sequence[str] = (),
         cluster: str = "",
     ) -> None:
         """With the engine `ray` on that cluster, or else on one that is pretended."""
+        self.is_patient = True  # it waits for containers of the one before for longer than a server usually does
         self.folder = folder
         self.home = folder / "home"
         self.mark = uuid.uuid4().hex
@@ -127,7 +129,8 @@ class KeptServer:
 
     def _command(self) -> list[str]:
         options = ["--home", str(self.home), "--engine", self._engine, "--rejoin-seconds", str(self._rejoin_seconds)]
-        return [sys.executable, "-P", "-m", "upswell.server", *options, *self._options]
+        program = [str(PATIENT)] if self.is_patient else ["-m", "upswell.server"]
+        return [sys.executable, "-P", *program, *options, *self._options]
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, **self._variables, MARK: self.mark}

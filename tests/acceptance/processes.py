@@ -5,6 +5,7 @@ found, whoever their parent is by then.
 """
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -127,6 +128,13 @@ def kept_server(program: Program, *options: str) -> Iterator[subprocess.Popen[st
     finally:
         server.terminate()
         server.wait(SECONDS_TO_RUN)
+
+
+def reserve_port(reserved: socket.socket) -> int:
+    """A port of this machine that a server can listen at, and nobody else gets while this socket is open."""
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return int(reserved.getsockname()[1])
 
 
 def until(condition: Callable[[], object], seconds: float = SECONDS_TO_RUN) -> bool:

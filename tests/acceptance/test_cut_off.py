@@ -18,6 +18,7 @@ from upswell.wire import messages as m
 from upswell.wire.channel import dial
 
 from .kept import KeptServer
+from .processes import reserve_port
 from .proxy import Proxy
 
 HERE, AS_NODES_SEE_IT = "127.0.0.1", "127.0.0.2"
@@ -33,9 +34,8 @@ class Scene:
     """A server to which leases and containers come by another address of this machine: two ways that can be cut."""
 
     def __init__(self, folder: Path, certificate: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind((HERE, 0))
-            self.port = port = probe.getsockname()[1]
+        self._reserved = socket.socket()
+        self.port = port = reserve_port(self._reserved)
         tls = ["--tls-cert", str(certificate / "certificate.pem"), "--tls-key", str(certificate / "key.pem")]
         options = ["--listen", f"{HERE}:{port}", "--ray-host", AS_NODES_SEE_IT, *tls]
         self.server = KeptServer(folder, "ray", options=options)
@@ -54,6 +54,7 @@ class Scene:
 
     async def close(self) -> None:
         await self.server.stop()
+        self._reserved.close()
         for way in self.ways:
             way.__exit__()
 
@@ -129,6 +130,7 @@ async def test_the_server_dies_while_it_is_cut_off(scene: Scene) -> None:
 
 
 async def test_who_comes_before_the_containers_do_finds_the_apps(scene: Scene, certificate: Path) -> None:
+    scene.server.is_patient = False
     server = await scene.start()
     function = await server.deploy(scene.peer, "wait", most=1)
     await server.spawn(scene.peer, function, [0])

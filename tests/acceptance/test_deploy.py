@@ -12,7 +12,7 @@ import pytest
 
 from upswell.server.tokens import TokenFile
 
-from .processes import SECONDS_TO_RUN, UPSWELL, Program, kept_server, until
+from .processes import SECONDS_TO_RUN, UPSWELL, Program, kept_server, reserve_port, until
 
 pytestmark = pytest.mark.usefixtures("keeper")
 
@@ -595,9 +595,8 @@ def test_what_is_no_app(program: Program, target: str) -> None:
 def test_a_server_that_does_not_see_our_files(tmp_path_factory: pytest.TempPathFactory) -> None:
     """As one on another machine: what runs for as long as its program is sent there, too."""
     program = Program(tmp_path_factory.mktemp("elsewhere"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{probe.getsockname()[1]}"
+    reserved = socket.socket()
+    place = f"127.0.0.1:{reserve_port(reserved)}"
     text = """
         import upswell
         import helper
@@ -621,7 +620,7 @@ def test_a_server_that_does_not_see_our_files(tmp_path_factory: pytest.TempPathF
     """
     program.write(text, "project/app.py")
     program.write(HELPER, "project/helper.py")
-    with kept_server(program, "--listen", place):
+    with reserved, kept_server(program, "--listen", place):
         _, token = TokenFile(program.home).create("client", time.time())
         program.variables |= {"UPSWELL_SERVER": f"tcp://{place}", "UPSWELL_TOKEN": token}
         done = program.upswell("run", "project/app.py")

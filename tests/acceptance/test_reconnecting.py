@@ -49,6 +49,11 @@ class Home:
         _, host, port = described[0].addresses[-1].split(":")
         return host.removeprefix("//"), int(port)
 
+    def begin(self, *parts: int) -> None:
+        """Let these parts of the inputs of `MAP` run."""
+        for part in parts:
+            (self.path / f"part-{part}").touch()
+
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self.process is not None:
             self.process.send_signal(number)
@@ -60,6 +65,7 @@ class Home:
 def home(program: Program, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     home = Home(program)
     monkeypatch.setenv("RAN", str(home.path / "ran"))
+    monkeypatch.setenv("PARTS", str(home.path / "part"))
     monkeypatch.setenv("GO", str(home.path / "go"))
     home.start()
     monkeypatch.setenv("UPSWELL_SERVER", f"unix:{home.socket}")
@@ -93,6 +99,9 @@ MAP = """
 
     @app.function(max_containers=2)
     def square(x):
+        \"\"\"Those of a part wait until it may begin.\"\"\"
+        while not os.path.exists(f"{os.environ['PARTS']}-{x // 500}"):
+            time.sleep(0.01)
         time.sleep(0.003)
         with open(os.environ["RAN"], "a") as file:
             file.write(f"{x}\\n")
@@ -113,13 +122,16 @@ MAP = """
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_map_whose_server_is_killed_twice(program: Program, home: Home, ordered: bool) -> None:
     ran = home.path / "ran"
+    home.begin(0)
     process = started(program, MAP.replace("ORDERED", str(ordered)))
     home.kill()
     home.start()
     before = len(ran.read_text().splitlines())
+    home.begin(1)
     assert until(lambda: len(ran.read_text().splitlines()) > before + 10)
     home.kill()
     home.start()
+    home.begin(2)
     status, out, err = ended(process)
     assert (status, out.splitlines()[-1]) == (0, "right 9"), err
     assert {int(line) for line in ran.read_text().splitlines()} == {*range(1500), 3}
@@ -129,6 +141,7 @@ def test_a_map_whose_server_is_killed_twice(program: Program, home: Home, ordere
 
 def test_a_server_that_does_not_come_back(program: Program, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPSWELL_RECONNECT_SECONDS", "0.5")
+    home.begin(0)
     process = started(program, MAP.replace("ORDERED", "True"))
     home.kill()
     status, _, err = ended(process)
@@ -139,6 +152,7 @@ def test_a_server_that_does_not_come_back(program: Program, home: Home, monkeypa
 
 
 def test_ctrl_c_while_it_waits_for_the_server(program: Program, home: Home) -> None:
+    home.begin(0)
     process = started(program, MAP.replace("ORDERED", "True"))
     home.kill()
     assert process.stderr is not None
@@ -154,8 +168,13 @@ KINDS = """
 
     app = upswell.App()
 
+    def begun():
+        with open(os.environ["RAN"], "a") as file:
+            file.write("begun\\n")
+
     @app.function()
     def slow(x):
+        begun()
         while not os.path.exists(os.environ["GO"]):
             time.sleep(0.01)
         return x + b"!"
@@ -173,6 +192,7 @@ KINDS = """
 
         @upswell.method()
         def greet(self, x):
+            begun()
             while not os.path.exists(os.environ["GO"]):
                 time.sleep(0.01)
             return f"{self.name} {x}"
@@ -184,13 +204,15 @@ KINDS = """
             return error
 
     async def consumed():
-        values = []
         async for value in yields.remote_gen.aio(5):
             values.append(value)
         return values
 
+    values = []
+
     async def main():
         queue = upswell.Queue.from_name("q", create_if_missing=True)
+        assert await queue.len.aio() == 0
         large = b"x" * 1_000_000
         asked = [
             slow.remote.aio(b"small"),
@@ -201,12 +223,14 @@ KINDS = """
             queue.get.aio(),
         ]
         asked = [asyncio.ensure_future(failure(one)) for one in asked]
-        await asyncio.sleep(1.0)
+        while not (values and os.path.exists(os.environ["RAN"]) and os.path.getsize(os.environ["RAN"]) == 4 * 6):
+            await asyncio.sleep(0.01)
+        assert await queue.len.aio() == 0  # it has the request for an item by now, which came before this one
         print("started", flush=True)
-        small, whole, ann, bob, values, taken = await asyncio.gather(*asked)
+        small, whole, ann, bob, failed, taken = await asyncio.gather(*asked)
         assert small == b"small!" and whole == large + b"!", (small, whole)
         assert (ann, bob) == ("ann 1", "bob 2"), (ann, bob)
-        assert isinstance(values, upswell.exception.RemoteError) and "1 values had come" in str(values), values
+        assert isinstance(failed, upswell.exception.RemoteError) and "1 values had come" in str(failed), failed
         assert isinstance(taken, upswell.exception.ConnectionError), taken
         await queue.put.aio(5)
         assert await queue.get.aio() == 5
@@ -413,7 +437,7 @@ def test_a_first_nested_call_while_the_server_is_away(program: Program, home: Ho
     process = started(program, FIRST_NESTED)
     home.kill()
     (home.path / "go").touch()
-    assert until(lambda: not (home.path / "go").exists(), 20)
+    assert until(lambda: not (home.path / "go").exists())
     time.sleep(0.5)  # in which it dials in vain
     home.start()
     status, out, err = ended(process)
@@ -433,6 +457,7 @@ def test_a_connection_that_is_cut_at_any_byte(
 
     with Proxy(str(home.path / "proxy.sock"), str(home.socket), budget) as proxy:
         monkeypatch.setenv("UPSWELL_SERVER", proxy.address)
+        home.begin(0, 1, 2)
         process = started(program, MAP.replace("ORDERED", "True"))
         status, out, err = ended(process)
     assert (status, out.splitlines()[-1]) == (0, "right 9"), err
@@ -496,6 +521,7 @@ def test_a_connection_that_stands_still(program: Program, home: Home, monkeypatc
     ran = home.path / "ran"
     with Proxy(str(home.path / "proxy.sock"), str(home.socket), lambda connection: None) as proxy:
         monkeypatch.setenv("UPSWELL_SERVER", proxy.address)
+        home.begin(0, 1)
         process = started(program, MAP.replace("ORDERED", "True"))
         proxy.stop()
         assert home.process is not None
@@ -503,6 +529,7 @@ def test_a_connection_that_stands_still(program: Program, home: Home, monkeypatc
         proxy.cut()
         proxy.resume()
         home.process.send_signal(signal.SIGCONT)
+        home.begin(2)
         status, out, err = ended(process)
     assert (status, out.splitlines()[-1]) == (0, "right 9"), err
     assert sorted(map(int, ran.read_text().splitlines())) == sorted([*range(1500), 3])
@@ -575,7 +602,8 @@ def test_a_log_is_followed_while_its_server_is_killed_twice(program: Program, ho
     program.write(text)
     deploying = program.start([sys.executable, "program.py"])
     assert deploying.communicate(timeout=SECONDS_TO_RUN)[1] == ""
-    following = program.start([*UPSWELL, "app", "logs", "clock", "-f", "--function", "tick"])
+    everything = ["--function", "tick", "-n", "100000"]
+    following = program.start([*UPSWELL, "app", "logs", "clock", "-f", *everything])
     assert following.stdout is not None
     came: list[str] = []
 
@@ -595,5 +623,5 @@ def test_a_log_is_followed_while_its_server_is_killed_twice(program: Program, ho
     following.send_signal(signal.SIGINT)
     following.communicate(timeout=SECONDS_TO_RUN)
     assert len(set(came)) == len(came), "each line once: it has its moment and its container"
-    kept, _ = program.start([*UPSWELL, "app", "logs", "clock", "--function", "tick", "-n", "100000"]).communicate()
+    kept, _ = program.start([*UPSWELL, "app", "logs", "clock", *everything]).communicate(timeout=SECONDS_TO_RUN)
     assert [line for line in kept.splitlines(keepends=True) if line not in came] == [], "and all that are kept"

@@ -127,15 +127,15 @@ async def test_asynchronous_inputs_go_on(server: KeptServer) -> None:
 
 async def test_batches_go_on(server: KeptServer) -> None:
     client = await server.start()
-    function = await server.deploy(client, "together", batch_size=3, batch_wait_ms=50)
+    function = await server.deploy(client, "together", batch_size=3, batch_wait_ms=60_000)
     await server.spawn(client, function, [0, 1])
-    await server.spawn(client, function, [2, 3], "fc-2")
+    await server.spawn(client, function, [2, 3, 4, 5], "fc-2")
     begun = await server.until_begun(3)
     client = await server.again()
     server.go()
     assert await server.outcomes(client, 2) == {0: (0, begun[0][1]), 1: (1, begun[0][1])}
-    assert await server.outcomes(client, 2, "fc-2") == {0: (2, begun[0][1]), 1: (3, begun[0][1])}
-    assert sorted(x for x, _ in server.begun()) == list(range(4))
+    assert await server.outcomes(client, 4, "fc-2") == {x - 2: (x, begun[0][1]) for x in range(2, 6)}
+    assert sorted(x for x, _ in server.begun()) == list(range(6))
 
 
 async def test_large_results_are_handed_over(server: KeptServer) -> None:
