@@ -123,13 +123,14 @@ async def test_orders_wait_for_a_lease_that_is_away(scene: Scene) -> None:
 
 
 async def test_a_silent_lease_comes_back_in_time(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock, "SILENCE_SECONDS", 0.5)
     monkeypatch.setattr(ray_engine, "LOOK_SECONDS", 0.05)
     home = await scene.open()
     name, container = await home.started(home.function("square", CODE))
     lease, process = lease_of(home), process_of(scene)
     process.suspend()
-    await until_seen(lambda: lease.lost_at is not None)
+    with monkeypatch.context() as now:
+        now.setattr(stock, "SILENCE_SECONDS", 0.5)
+        await until_seen(lambda: lease.lost_at is not None)
     process.resume()
     await until_seen(lambda: lease.lost_at is None)
     assert await container.run(4) == 16
@@ -139,13 +140,14 @@ async def test_a_silent_lease_comes_back_in_time(scene: Scene, monkeypatch: pyte
 
 
 async def test_a_silent_lease_does_not_come_back_in_time(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stock, "SILENCE_SECONDS", 0.5)
     monkeypatch.setattr(ray_engine, "LOOK_SECONDS", 0.05)
     home = await scene.open(scene.engine(0.5))
     name, container = await home.started(home.function("square", CODE))
     process = process_of(scene)
     process.suspend()
-    report = await home.exit_of(name)
+    with monkeypatch.context() as now:
+        now.setattr(stock, "SILENCE_SECONDS", 0.5)
+        report = await home.exit_of(name)
     assert report.status == -signal.SIGKILL and "was lost" in report.reason
     process.resume()
     await ended(container.process)

@@ -16,12 +16,14 @@ from msgspec.structs import replace
 
 from tests.pretended import PretendedCluster, pretend
 from upswell.engine import Engine
+from upswell.engines import local, succession
 from upswell.engines.local import LocalEngine
+from upswell.engines.ray import engine as ray_engine
 from upswell.engines.ray.engine import Cluster, RayEngine
 from upswell.engines.spawn import SpawnEngine
 from upswell.spec import FunctionRecord, FunctionSpec, Gpu, Resources
 
-from .home import Container, Home, ended, soon
+from .home import PATIENCE_SECONDS, Container, Home, ended, soon
 from .test_engines import SEEN
 
 ENGINES: dict[str, Callable[..., Engine]] = {"local": LocalEngine, "spawn": SpawnEngine}
@@ -92,6 +94,14 @@ class Scene:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier engine has left is waited for as long as a busy machine keeps it from answering."""
+    monkeypatch.setattr(succession, "CALL_SECONDS", PATIENCE_SECONDS / 2)
+    monkeypatch.setattr(local, "INVENTORY_SECONDS", PATIENCE_SECONDS / 2)
+    monkeypatch.setattr(ray_engine, "RETURN_SECONDS", PATIENCE_SECONDS / 2)
 
 
 @pytest.fixture(params=[*ENGINES, "pretended"])

@@ -8,7 +8,7 @@ import pytest
 
 from upswell.sdk.private_server import PrivateServer
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from upswell.spec import AutoscalerSettings, SettingsUpdate
 from upswell.wire import messages as m
 from upswell.wire.codec import encode
 
-from .stage import Peer, Stage, record, stage
+from .stage import PATIENCE_SECONDS, Peer, Stage, record, stage
 
 FRAMES = int(os.environ.get("UPSWELL_FUZZ_FRAMES", "20000"))
 SEED = int(os.environ.get("UPSWELL_FUZZ_SEED", "1"))
@@ -226,14 +226,14 @@ async def as_container(here: Stage, mischief: Mischief) -> tuple[Peer, tuple[typ
 
 async def a_bad_one(here: Stage) -> str:
     """A container of the bad function that nobody has played yet; time passes where the pool waits before a start."""
-    for _ in range(100):
-        for name in here.engine.tokens.keys() - here.played - here.engine.dying:
-            if here.engine.functions[name] == "ap-1/bad":
-                return name
-        await here.client.send(m.Inquire(0, "ap-1/bad", SettingsUpdate(min_containers=1)))  # whoever changed that
-        here.clock.advance(1.0)
-        await asyncio.sleep(0)
-    raise AssertionError("the server starts no container any more")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            for name in here.engine.tokens.keys() - here.played - here.engine.dying:
+                if here.engine.functions[name] == "ap-1/bad":
+                    return name
+            await here.client.send(m.Inquire(0, "ap-1/bad", SettingsUpdate(min_containers=1)))  # whoever changed that
+            here.clock.advance(1.0)
+            await here.client.expect(m.Statistics)
 
 
 async def attack(here: Stage, peer: Peer, kinds: tuple[type[m.Message], ...], mischief: Mischief) -> int:

@@ -60,7 +60,7 @@ class Connection:
         self.turns.give()
 
     def read(self, taken: deque[Frame]) -> bool:
-        assert self.channel.wait_to_peek(20_000)
+        assert self.channel.wait_to_peek(60_000)
         if (frame := self.channel.peek()) is None:
             return False
         self.channel.move(taken)
@@ -78,7 +78,7 @@ class Connection:
         self.peer.shutdown(socket.SHUT_WR)
         thread = threading.Thread(target=read)
         thread.start()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive(), "the right to read was lost"
         self.channel.close()
         self.peer.close()
@@ -117,7 +117,7 @@ def test_the_steady_thread_reads_when_nobody_comes_by() -> None:
     turns = Turns()
     steady = threading.Thread(target=lambda: turns.take(lambda: True))
     steady.start()
-    steady.join(20)
+    steady.join(60)
     assert not turns.is_open
     assert not turns.pass_by(lambda _: True, None)
 
@@ -129,7 +129,7 @@ def test_who_passes_by_wakes_the_steady_thread_where_that_sleeps() -> None:
 
     def read(_: object) -> bool:
         began.set()
-        return leave.wait(20)
+        return leave.wait(60)
 
     def pass_by() -> None:
         turns.pass_by(read, None)
@@ -140,14 +140,14 @@ def test_who_passes_by_wakes_the_steady_thread_where_that_sleeps() -> None:
 
     threads = [threading.Thread(target=pass_by), threading.Thread(target=steady)]
     threads[0].start()
-    assert began.wait(20)
+    assert began.wait(60)
     threads[1].start()
     while not turns._sleeps:
         os.sched_yield()
     assert not taken.is_set()
     leave.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert taken.is_set()
 
 
@@ -166,6 +166,6 @@ def test_who_wants_the_steady_thread_does_not_wait_for_its_nap() -> None:
     turns.want()
     thread = threading.Thread(target=steady)
     thread.start()
-    assert taken.wait(20)
+    assert taken.wait(60)
     thread.join()
     assert naps == 1
