@@ -128,6 +128,7 @@ def test_options_that_mount_and_reserve_nothing_say_so_once(program: Program) ->
 def test_gpus_are_reserved_where_there_are_some(program: Program) -> None:
     program.write("""
         import os
+        import pathlib
         import time
         import upswell
 
@@ -135,7 +136,9 @@ def test_gpus_are_reserved_where_there_are_some(program: Program) -> None:
 
         @app.function(gpu=["H100", "any:2"])
         def pair(x):
-            time.sleep(0.05)
+            pathlib.Path("kept", str(os.getpid())).touch()
+            while len(os.listdir("kept")) < 2:
+                time.sleep(0.01)
             return os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()
 
         @app.function(gpu="any:8")
@@ -144,6 +147,7 @@ def test_gpus_are_reserved_where_there_are_some(program: Program) -> None:
 
         @app.local_entrypoint()
         def main():
+            os.mkdir("kept")
             answers = set(pair.map(range(12)))
             print(sorted(devices for devices, _ in answers))
             try:
