@@ -1,8 +1,10 @@
 """The fixtures of these tests: a folder for a program, watched for what is left in it; a server that keeps apps; a
 terminal.
+
+What a failed test leaves running is ended; of one that passes, the end of the run would tell.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,10 +14,23 @@ from .homes import Home
 from .processes import Program, kept_server
 from .tmux import Tmux
 
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note which tests have failed, for their fixtures."""
+    report = yield
+    item.stash[FAILED] = report.failed or item.stash.get(FAILED, False)
+    return report
+
 
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
-    return Program(tmp_path)
+def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Program]:
+    one = Program(tmp_path)
+    yield one
+    if request.node.stash.get(FAILED, False):
+        one.clear()
 
 
 @pytest.fixture

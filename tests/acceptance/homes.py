@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .processes import SECONDS_TO_RUN, UPSWELL, Done, Program, until
+from .processes import SECONDS_TO_RUN, UPSWELL, Done, Program
 
 
 @dataclass
@@ -75,9 +74,7 @@ class Home:
 
     def clear(self) -> None:
         """End what a failed test has left."""
-        for process in self.program.processes():
-            process.send_signal(signal.SIGKILL)
-        assert until(lambda: not self.program.processes())
+        self.program.clear()
 
 
 def certificate(folder: Path, *names: str) -> tuple[Path, Path]:

@@ -97,7 +97,7 @@ class KeptServer:
         self.mark = uuid.uuid4().hex
         self.process: subprocess.Popen[bytes] | None = None
         self._engine = engine
-        self._rejoin_seconds = rejoin_seconds
+        self.rejoin_seconds = rejoin_seconds
         self._peers: list[Peer] = []
         self._requests = 0
         self._options = list(options)
@@ -128,7 +128,7 @@ class KeptServer:
         return peer
 
     def _command(self) -> list[str]:
-        options = ["--home", str(self.home), "--engine", self._engine, "--rejoin-seconds", str(self._rejoin_seconds)]
+        options = ["--home", str(self.home), "--engine", self._engine, "--rejoin-seconds", str(self.rejoin_seconds)]
         program = [str(PATIENT)] if self.is_patient else ["-m", "upswell.server"]
         return [sys.executable, "-P", *program, *options, *self._options]
 
@@ -258,9 +258,13 @@ class KeptServer:
         for peer in self._peers:
             peer.close()
         self._peers.clear()
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(PATIENCE_SECONDS)
-        await self.only_left()
-        if self.cluster is not None:
-            self.cluster.close()
+        try:
+            if self.process is not None and self.process.poll() is None:
+                self.process.terminate()
+                self.process.wait(PATIENCE_SECONDS)
+            await self.only_left()
+        finally:
+            for process in self.processes():
+                process.kill()
+            if self.cluster is not None:
+                self.cluster.close()

@@ -12,7 +12,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,6 +110,13 @@ class Program:
         """Return the living processes of the program."""
         return [process for process in psutil.process_iter() if _has(process, self.mark)]
 
+    def clear(self) -> None:
+        """End what a failed test has left, also what it has stopped."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        assert until(lambda: not self.processes())
+
     def assert_all_gone(self) -> None:
         assert until(lambda: not self.processes(), SECONDS_TO_LEAVE), f"still there: {_named(self.processes())}"
 
@@ -127,7 +134,11 @@ def kept_server(program: Program, *options: str) -> Iterator[subprocess.Popen[st
         yield server
     finally:
         server.terminate()
-        server.wait(SECONDS_TO_RUN)
+        try:
+            server.wait(SECONDS_TO_RUN)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            raise
 
 
 def reserve_port(reserved: socket.socket) -> int:

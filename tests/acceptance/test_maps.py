@@ -114,7 +114,7 @@ MAPS = """
 
     @app.function(max_containers=1)
     def wait_at_the_end(x):
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while x == 40 and not os.path.exists("seen") and time.monotonic() < until:
             time.sleep(0.01)
         return x if x < 40 else os.path.exists("seen")

@@ -56,9 +56,9 @@ async def test_results_wait_for_the_next_server(server: KeptServer) -> None:
     assert sorted(begun) == list(range(20)), "each was run once"
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
-async def test_no_server_comes(tmp_path: Path, engine: str) -> None:
-    server = KeptServer(tmp_path, engine, rejoin_seconds=0.5)
+@pytest.mark.parametrize("server", ["local", "ray"], indirect=True)
+async def test_no_server_comes(server: KeptServer) -> None:
+    server.rejoin_seconds = 0.5
     client = await server.start()
     function = await server.deploy(client, "wait", most=2)
     await server.spawn(client, function, [0, 1])
@@ -71,7 +71,6 @@ async def test_no_server_comes(tmp_path: Path, engine: str) -> None:
     found = await server.outcomes(client, 2)
     assert found == {x: (x, process) for x, process in server.begun()[2:]}
     assert not set(first.values()) & {process for _, process in found.values()}
-    await server.stop()
 
 
 @pytest.mark.parametrize("server", ["local", "ray"], indirect=True)
@@ -175,11 +174,10 @@ async def test_an_orderly_stop_ends_containers(server: KeptServer) -> None:
     assert found == {0: (0, server.begun()[1][1])}
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("engine", ["local", "ray"])
-async def test_whatever_is_killed(tmp_path: Path, engine: str, seed: int = 0) -> None:
+@pytest.mark.parametrize("server", ["local", "ray"], indirect=True)
+async def test_whatever_is_killed(server: KeptServer, seed: int = 0) -> None:
     """By seed: the server, who forks containers, containers, several at once; all is told, and nothing left."""
-    chance, server = random.Random(seed), KeptServer(tmp_path, engine)
+    chance = random.Random(seed)
     client = await server.start()
     function = await server.deploy(client, "nap", most=3)
     for round in range(ROUNDS):
@@ -197,4 +195,3 @@ async def test_whatever_is_killed(tmp_path: Path, engine: str, seed: int = 0) ->
         assert {x: one for x, one in found.items() if x not in failed} == {
             x: round * INPUTS + x for x in range(INPUTS) if x not in failed
         }
-    await server.stop()

@@ -173,7 +173,7 @@ def test_spawns_that_travel_together(program: Program) -> None:
         assert (info.function_call_id, info.input_id) == await together[-1].get.aio()
         unknown = FunctionCall.from_id(calls[-1].object_id.rpartition("-")[0] + "-999")
         try:
-            await unknown.get.aio(timeout=5)
+            await unknown.get.aio(timeout=60)
         except NotFoundError as error:
             assert unknown.object_id in str(error)
         ids = await nested.remote.aio(30)

@@ -60,6 +60,6 @@ class RayCluster:
         self._program.wait()
         self._program.stdout.close()
         self._words.close()
-        _, alive = psutil.wait_procs(mine, timeout=5)
+        _, alive = psutil.wait_procs(mine, timeout=30)
         for process in alive:
             process.kill()
