@@ -3,7 +3,7 @@
 from .processes import Program
 
 MAPS = """
-    import asyncio, gc, itertools, os, sqlite3, threading, time
+    import asyncio, collections, gc, itertools, os, sqlite3, threading, time
     import upswell
     from upswell.exception import DeserializationError, InvalidError, SerializationError
 
@@ -86,6 +86,24 @@ MAPS = """
         print(asyncio.run(main()))
 
     @app.local_entrypoint()
+    def brisk():
+        pulled = furthest = 0
+        def endless():
+            nonlocal pulled
+            while True:
+                pulled += 1
+                yield pulled
+        for output in same.map(endless()):
+            furthest = max(furthest, pulled - output)
+            if output == 50_000:
+                break
+        print(furthest <= 2000, furthest)
+        failing = iter(same.map(itertools.chain(range(30_000), (1 / 0 for _ in range(1)))))
+        print(collections.Counter(map(type, told(failing)))[int])
+        unpicklable = itertools.chain(range(30_123), [threading.Lock()], range(5))
+        print(told(same.map(unpicklable))[-1][:32])
+
+    @app.local_entrypoint()
     def threads():
         sums = []
         def one(first):
@@ -111,6 +129,10 @@ MAPS = """
         closing.start()
         closing.join()
         print(list(outputs), same.remote(3))
+        outputs = iter(same.map(range(5000)))
+        taken = [next(outputs) for _ in range(2100)]
+        outputs.close()
+        print(list(outputs), same.remote(4))
 
     @app.function(max_containers=1)
     def wait_at_the_end(x):
@@ -160,8 +182,15 @@ def test_asynchronous_inputs_are_pulled_only_as_needed(program: Program) -> None
     assert out(program, "ahead") == ["True", "True"]
 
 
+def test_a_segment_is_prepared_while_one_is_on_its_way(program: Program) -> None:
+    """Where messages take longer than the work; the inputs before one that fails are all of them run."""
+    bounded, *failed = out(program, "brisk")
+    assert bounded.split()[0] == "True", bounded
+    assert failed == ["30000", "SerializationError: input 30123:"]
+
+
 def test_many_maps_at_once_share_the_limit(program: Program) -> None:
-    assert out(program, "threads") == ["True", "[] 3"]
+    assert out(program, "threads") == ["True", "[] 3", "[] 4"]
 
 
 def test_no_output_waits_for_a_slow_input_behind_it(program: Program) -> None:

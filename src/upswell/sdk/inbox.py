@@ -134,10 +134,14 @@ class Inbox:
                 taken.append(frame)
         return taken
 
-    async def receive(self) -> list[Frame]:
-        """Wait for at least one frame."""
+    async def arrival(self) -> None:
+        """Wait for at least one frame; whoever waits here reads it for itself, where it can."""
         while not self.frames:
             await self._sleep(Wait(reader=self))
+
+    async def receive(self) -> list[Frame]:
+        """Wait for at least one frame."""
+        await self.arrival()
         return self.take()
 
     # -- in whose thread it is read -------------------------------------------------------------------

@@ -1,24 +1,26 @@
 """`map`: inputs pulled lazily, sent in segments, outputs in order, in bounded memory.
 
-At most `MAP_WINDOW` inputs are between the input iterator and the consumer. The first leaves at once, later ones travel
-in segments of half the window, so that there is work while the consumer has its turn; or of the whole window, where
-messages take longer than the work. A slow iterator's inputs leave after a few milliseconds. Sync iterators are advanced
-on the consumer's own thread. Leaving early cancels what has not started, in silence.
+At most `MAP_WINDOW` inputs are in flight, and the iterator is not pulled further ahead of the consumer. The first input
+leaves at once, later ones travel in segments of half the window, so that there is work while the consumer has its turn.
+Where messages take longer than the work, a segment is the whole window, and one more is pulled and packed meanwhile, to
+leave as the outputs come. A slow iterator's inputs leave after a few milliseconds. Plain iterators are advanced on the
+consumer's own thread. Leaving early cancels what has not started, in silence.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Iterator
-from itertools import islice
+from collections import deque
+from collections.abc import AsyncIterator, Generator, Iterator
+from itertools import chain, islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..errors import ConnectionError, InvalidError, UserCodeException
 from ..spec import MAP_WINDOW
 from ..wire import messages as m
 from ..wire.codec import Frame
-from ..wire.payload import PackError
+from ..wire.payload import Packed, PackError
 from .client import new_id
 from .dual import run_async, run_sync
 from .inbox import Inbox
@@ -35,7 +37,7 @@ SEGMENTS = (1, 8, 64, MAP_WINDOW // 2)  # inputs in the first, second … and ev
 SEGMENT_BYTES = 256 << 10
 WINDOW_BYTES = 64 << 20  # of inputs between iterator and consumer
 PULL_SECONDS = 0.003  # what was pulled from a slow iterator leaves after this
-BRISK_SECONDS = 0.003  # half a window that is through sooner, from iterator to consumer, was mostly on its way
+BRISK_SECONDS = 0.005  # half a window that is through sooner, from iterator to consumer, was mostly on its way
 
 
 class Mapped(Generic[R]):
@@ -47,17 +49,20 @@ class Mapped(Generic[R]):
 
     def __iter__(self) -> Iterator[R]:
         self._begun = True
-        return self._iterate()
+        batches = self._batches()
+        outputs = cast("_Outputs[R]", _Outputs.from_iterable(batches))
+        outputs.batches = batches
+        return outputs
 
     def __aiter__(self) -> AsyncIterator[R]:
         self._begun = True
         return self._iterate_async()
 
-    def _iterate(self) -> Iterator[R]:
+    def _batches(self) -> Generator[list[R], None, None]:
         mapping = self._mapping
         try:
             while (batch := run_sync(mapping.next_batch(False))) is not None:
-                yield from batch
+                yield batch
         finally:
             mapping.close()
 
@@ -77,6 +82,17 @@ class Mapped(Generic[R]):
         if not getattr(self, "_begun", True):
             name = self._mapping.function.name
             warnings.warn(f"{name}.map(...) was never iterated, so nothing ran: loop over it", stacklevel=2)
+
+
+class _Outputs(chain[R]):
+    """Outputs one by one, at half the price of a generator that yields them, and with its `close`."""
+
+    batches: Generator[list[R], None, None]
+
+    def close(self) -> None:
+        """End the map; there are no more outputs."""
+        self.batches.close()
+        deque(self, 0)
 
 
 class Mapping:
@@ -111,6 +127,7 @@ class Mapping:
         self._filled = False  # the window was full once
         self._timed = (0, 0.0)  # how many inputs there were with a certain segment, and when it was sent
         self._is_brisk = False  # so it was with the last one that was timed
+        self._prepared: tuple[Packed, int] | None = None  # the next segment and its inputs, while others are in flight
         self._consumed = 0  # outputs handed to the consumer, all of them eaten when it asks for more
         self._next = 0  # the position whose output comes next, in order
         self._arrived: dict[int, Outcome] = {}
@@ -139,8 +156,12 @@ class Mapping:
                 self._submission.end()
                 self._finished = True
                 return None
-            if not self._may_pull():
-                await self._inbox.sleep()
+            if self._may_pull():
+                continue
+            if self._may_prepare():
+                self._prepare()
+            else:
+                await self._sleep(self._inbox)
 
     def close(self) -> None:
         """The consumer has left, or the map has ended."""
@@ -155,8 +176,17 @@ class Mapping:
                 pass
         self._inbox.close()
         self._submission.close()
+        if self._prepared is not None:
+            self._prepared[0].close()
         ended = InvalidError(f"this map of {self.function.name} has ended: call .map again for its outputs once more")
         self._submission, self._finished, self._error = None, True, ended
+
+    async def _sleep(self, inbox: Inbox) -> None:
+        """Until there is something to look at."""
+        if isinstance(self._iterator, Pump):
+            await inbox.sleep()
+        else:
+            await inbox.arrival()
 
     # -- inputs ------------------------------------------------------------------------------------
 
@@ -171,13 +201,19 @@ class Mapping:
 
     def _may_pull(self) -> bool:
         assert self._submission is not None
-        if self._exhausted or self._submission.is_refused:
+        if self._exhausted or self._prepared is not None or self._submission.is_refused:
             return False
         # Filled to the brim at first, refilled by segments and not by single inputs.
         room = self._room()
         self._filled = self._filled or room <= 0
         ready = not isinstance(self._iterator, Pump) or self._iterator.has_items_of(room)
         return ready and room >= (min(self._size(), self._window) if self._filled else 1)
+
+    def _may_prepare(self) -> bool:
+        assert self._submission is not None
+        if self._exhausted or self._prepared is not None or self._submission.is_refused:
+            return False
+        return self._is_brisk and not isinstance(self._iterator, Pump)
 
     def _room(self) -> int:
         assert self._submission is not None
@@ -196,12 +232,23 @@ class Mapping:
 
     def _send_inputs(self) -> None:
         """Send segments while there is room; one only, where pulling its inputs took long."""
+        assert self._submission is not None
         self._take_time()
         while self._may_pull():
             began = perf_counter()
-            self._send_segment(self._pull(min(self._size(), self._room()), began))
+            if segment := self._pack(self._pull(min(self._size(), self._room()), began)):
+                self._send(*segment)
+            elif self._input_error is None:
+                self._submission.end()
             if perf_counter() - began > PULL_SECONDS:
                 return
+
+    def _prepare(self) -> None:
+        """Pull and pack the next segment before there is room for it."""
+        assert self._submission is not None
+        self._prepared = self._pack(self._pull(min(self._size(), self._window), perf_counter()))
+        if self._prepared is None and self._input_error is None:
+            self._submission.end()
 
     def _pull(self, size: int, began: float) -> list[Any]:
         """Up to `size` inputs; fewer from a slow iterator, or at its end."""
@@ -226,37 +273,50 @@ class Mapping:
             self._input_error, self._exhausted = error, True
         return pulled
 
-    def _send_segment(self, inputs: list[Any]) -> None:
-        submission = self._submission
-        assert submission is not None
-        if not inputs:
-            if self._input_error is None:
-                submission.end()
-            return
+    def _pack(self, inputs: list[Any]) -> tuple[Packed, int] | None:
+        """A segment of these inputs, the next after those that were sent, and how many it has; `None` without any."""
+        assert self._submission is not None
         try:
-            packed = pack_segment(inputs, self._starred, self._kwargs)
+            packed = pack_segment(inputs, self._starred, self._kwargs) if inputs else None
         except PackError as error:
-            self._input_error, self._exhausted = unpicklable(submission.submitted, error), True
-            self._send_segment(inputs[: error.index])
-            return
+            self._input_error, self._exhausted = unpicklable(self._submission.submitted, error), True
+            return self._pack(inputs[: error.index])
+        if packed is None:
+            return None
         size = len(packed.data) + (packed.buffers.size if packed.buffers else 0)
         self._segment += 1
         self._largest = max(1, SEGMENT_BYTES * len(inputs) // size)
         self._window = max(4, min(MAP_WINDOW, WINDOW_BYTES * len(inputs) // size))
-        submission.send(packed, len(inputs), self._exhausted)
-        if len(inputs) >= SEGMENTS[-1] and not self._timed[0]:
-            self._timed = (submission.submitted, perf_counter())
+        return packed, len(inputs)
+
+    def _send(self, packed: Packed, inputs: int) -> None:
+        assert self._submission is not None
+        self._submission.send(packed, inputs, self._exhausted)
+        if inputs >= SEGMENTS[-1] and not self._timed[0]:
+            self._timed = (self._submission.submitted, perf_counter())
 
     # -- outputs -----------------------------------------------------------------------------------
 
     def _receive(self, frames: list[Frame]) -> None:
-        assert self._submission is not None and self._inbox is not None
+        assert self._inbox is not None
         for message, payload in frames:
-            if isinstance(message, m.Outputs | m.Failed):
-                if not (outcomes := outcomes_of(self._inbox, message, payload)):
-                    continue
-                self._arrived.update(outcomes)
-            self._submission.answered(message)
+            if not isinstance(message, m.Outputs | m.Failed):
+                self._answered(message)
+                continue
+            surely_here = isinstance(message, m.Failed) or message.buffers is None
+            if surely_here:
+                self._answered(message)  # and the next segment is on its way while these outputs are unpacked
+            outcomes = outcomes_of(self._inbox, message, payload)
+            self._arrived.update(outcomes)
+            if outcomes and not surely_here:
+                self._answered(message)
+
+    def _answered(self, message: m.Message) -> None:
+        assert self._submission is not None
+        self._submission.answered(message)
+        if self._prepared is not None and not self._submission.in_flight:
+            prepared, self._prepared = self._prepared, None
+            self._send(*prepared)
 
     def _emit(self) -> list[Any]:
         """What may be handed out now. A failure that must be raised waits in `_error` for the next turn."""
