@@ -359,7 +359,7 @@ class AppService:
         record = app.functions.get(f"{app.id}/{message.name}")
         if record is None:
             names = sorted(one.name for one in app.functions.values() if "@" not in one.id)
-            known = f"it has {', '.join(names[:NEAREST_NAMES])}" if names else "it has none"
+            known = _instead(names, message.name)
             raise NotFoundError(f"{message.app} has no function or class {message.name!r}: {known}")
         # Values of variables may be secret, and are none of the caller's business.
         public = replace(record, environment=replace(record.environment, variables=()))
@@ -458,3 +458,12 @@ def derived(plain: FunctionRecord, record: FunctionRecord) -> FunctionRecord:
     variables = dict(plain.environment.variables) | dict(record.environment.variables)
     environment = replace(plain.environment, variables=tuple(sorted(variables.items())))
     return replace(plain, id=record.id, spec=record.spec, environment=environment, parameters=record.parameters)
+
+
+def _instead(names: list[str], asked: str) -> str:
+    """What an app has where something else was asked for."""
+    owner, _, method = asked.partition(".")
+    if method and owner in names:
+        return f"methods are those of an object, as in upswell.Cls.from_name(...)(...).{method}"
+    more = ", …" if len(names) > NEAREST_NAMES else ""
+    return f"it has {', '.join(names[:NEAREST_NAMES])}{more}" if names else "it has none"
