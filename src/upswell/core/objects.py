@@ -42,9 +42,7 @@ class Objects:
         self._named: dict[tuple[o.ObjectKind, str], Shared] = {}
         self._owned: dict[str, list[Shared]] = {}  # client → its ephemeral objects
         self._waiting: dict[str, dict[int, Waiting]] = {}  # client → request → what is not answered yet
-        self._agenda: Agenda[Waiting | Partition] = (
-            Agenda()
-        )  # when a request or a partition's values have had their time
+        self._agenda: Agenda[Waiting | Partition] = Agenda()  # when requests and partitions have had their time
 
     # -- events ------------------------------------------------------------------------------------
 
