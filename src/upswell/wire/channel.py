@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RECEIVE_BYTES = 256 << 10  # at once, into a buffer that is used again
 REST_BYTES = 4 << 20  # at once, of a frame known to be larger than that buffer
-PEEK_BYTES = 16 << 10  # at once, by who looks before taking
+PEEK_BYTES = 96 << 10  # at once, by who looks before taking; from 128 KiB on malloc maps memory for each
 
 _pop_left: Callable[[deque[Any]], Any] = deque.popleft
 
