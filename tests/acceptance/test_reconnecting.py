@@ -16,6 +16,7 @@ from upswell.wire import messages as m
 from upswell.wire.channel import dial
 from upswell.wire.codec import Frame
 
+from .kept import PATIENT
 from .processes import SECONDS_TO_RUN, UPSWELL, Program, until
 from .proxy import Proxy
 
@@ -33,7 +34,7 @@ class Home:
 
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)
-        command = [sys.executable, "-P", "-m", "upswell.server", "--home", str(self.path)]
+        command = [sys.executable, "-P", str(PATIENT), "--home", str(self.path)]
         self.process = self._program.start(command)
         assert until(self.socket.exists), self.process.communicate(timeout=SECONDS_TO_RUN)[1]
 
@@ -553,7 +554,7 @@ def test_a_detached_app_is_used_on_after_a_restart(program: Program, home: Home)
                 time.sleep(0.01)
             doubled = [double.spawn(x).get() for x in range(3)]
             # In one go: between what a print prints and its newline a container's line may come.
-            sys.stdout.write(f"{doubled} {double.remote(4)} {app.app_id}\n")
+            sys.stdout.write(f"{doubled} {double.remote(4)} {app.app_id}\\n")
             sys.stdout.flush()
             while os.path.exists(os.environ["GO"]):
                 time.sleep(0.01)
