@@ -9,7 +9,7 @@ import pytest
 from upswell.engine import ContainerFound, ContainerOutput
 from upswell.server import runtime
 from upswell.server.receipts import SAY_SECONDS
-from upswell.server.rejoining import CALLERS_SECONDS, LOST_SECONDS, RETURN_SECONDS
+from upswell.server.rejoining import CALLERS_SECONDS, LOOK_SECONDS, LOST_SECONDS, RETURN_SECONDS
 from upswell.spec import AutoscalerSettings, Retries
 from upswell.wire import messages as m
 
@@ -127,6 +127,39 @@ async def test_one_that_had_just_been_started(home: Path) -> None:
     async with stage(home=home, found=[found], arrive=arrive) as here:
         assert (await peers[0].expect(m.Assign))[0].call == "fc-1"
         assert list(here.engine.tokens) == [found.container]
+
+
+async def test_one_that_was_not_told_yet_what_it_is(home: Path) -> None:
+    found, _ = await first_life(home, 1)
+    peers: list[Peer] = []
+
+    async def arrive(here: Stage) -> None:
+        peers.append(await call(here, found))
+        assert (await peers[0].expect(m.Load))[0].function.id == found.function
+        await peers[0].send(m.Ready(0.1))
+
+    async with stage(home=home, found=[found], arrive=arrive) as here:
+        assert (await peers[0].expect(m.Assign))[0].call == "fc-1"
+        assert list(here.engine.tokens) == [found.container], "no other was started"
+
+
+async def test_one_that_was_not_told_yet_what_it_is_and_whose_app_comes_later(home: Path) -> None:
+    found, _ = await first_life(home, 1)
+    of_client = replace_function(found, "ap-2/f")
+    peers: list[Peer] = []
+
+    async def arrive(here: Stage) -> None:
+        peers.append(await call(here, of_client))
+        await patience(here)
+
+    async with stage(home=home, found=[of_client], arrive=arrive) as here:
+        await here.client.send(m.OpenApp("ap-2", "app", [record("f", "ap-2")]))
+        await here.client.expect(m.AppOpened)
+        here.clock.advance(LOOK_SECONDS)
+        assert (await peers[0].expect(m.Load))[0].function.id == of_client.function
+        await peers[0].send(m.Ready(0.1))
+        await here.client.send(m.Submit("fc-2", "ap-2/f", "map", 0, 1, True), payload=b"in")
+        assert (await peers[0].expect(m.Assign))[0].call == "fc-2"
 
 
 async def test_a_call_that_is_not_kept_is_waited_for(home: Path) -> None:

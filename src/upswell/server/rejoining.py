@@ -38,6 +38,7 @@ class Absent(msgspec.Struct, eq=False):
 
     found: ContainerFound
     connection: Connection | None = None
+    is_told: bool = False  # what it is to be; one that waits for that holds nothing yet, and says nothing
     ranges: list[m.Holding] | None = None  # what it holds, once it has said so
     peer: ReturningPeer | None = None
     clients: list[WaitingClient] = []  # inside it
@@ -54,6 +55,7 @@ class Rejoining:
         self._engine = engine
         self._clock = clock
         self._absent: dict[str, Absent] = {}
+        self._versions: dict[tuple[str, int], tuple[FunctionRecord, ...]] = {}  # that were read, by app and number
         self._gathered = asyncio.Event()
         self._begun = False  # apps and calls of the earlier server are known
         self._is_looking = False
@@ -86,15 +88,16 @@ class Rejoining:
             return None
         return absent.found
 
-    def greet(self, connection: Connection, found: ContainerFound) -> ReturningPeer | None:
-        """The container calls."""
+    def greet(self, connection: Connection, found: ContainerFound, is_told: bool) -> ReturningPeer | None:
+        """The container calls, and knows (`is_told`) or may not know yet what it is to be."""
         absent = self._absent[found.container]
         if absent.connection is not None:
             return None
-        absent.connection = connection
+        absent.connection, absent.is_told = connection, is_told
         absent.peer = ReturningPeer(connection, absent, self)
-        if record := self._record(found):
-            connection.send(m.Load(record))  # it may never have had one
+        self._tell(absent, self._record(found) or self._as_it_was(found))
+        if self._begun:
+            self._look_again()
         return absent.peer
 
     def greet_client(self, found: ContainerFound, let_in: Callable[[], Peer]) -> WaitingClient:
@@ -182,20 +185,34 @@ class Rejoining:
     def _record(self, found: ContainerFound) -> FunctionRecord | None:
         return self._dispatcher.functions.get(found.function)
 
+    def _as_it_was(self, found: ContainerFound) -> FunctionRecord | None:
+        """Its function as it was declared in the version it is of, where that is kept."""
+        key = app_of(found.function), found.version
+        if key not in self._versions:
+            version = self._dispatcher.store.version(*key)
+            self._versions[key] = version.functions if version is not None else ()
+        return next((one for one in self._versions[key] if one.id == found.function), None)
+
     def _old_spec(self, found: ContainerFound) -> FunctionSpec | None:
         """How its function was declared, where that is not how it is now and is still known."""
         record = self._record(found)
         if record is None or found.version == record.version:
             return None
-        version = self._dispatcher.store.version(app_of(found.function), found.version)
-        declared = version.functions if version is not None else ()
-        return next((one.spec for one in declared if one.id == found.function), None)
+        was = self._as_it_was(found)
+        return was.spec if was is not None else None
+
+    def _tell(self, absent: Absent, record: FunctionRecord | None) -> None:
+        """Tell it what it is to be, once that is known, unless it knows."""
+        if absent.connection is not None and not absent.is_told and record is not None:
+            absent.is_told = True
+            absent.connection.send(m.Load(record))
 
     # -- waiting -----------------------------------------------------------------------------------
 
     def _look_again(self) -> None:
         """Look soon, where there is somebody to look for."""
-        if not self._is_looking and any(one.ranges is not None for one in self._absent.values()):
+        here = [one for one in self._absent.values() if one.connection is not None]
+        if not self._is_looking and any(one.ranges is not None or not one.is_told for one in here):
             self._is_looking = True
             self._clock.call_later(LOOK_SECONDS, self._look)
 
@@ -203,6 +220,8 @@ class Rejoining:
         """Take those whose function and calls are known by now, or who have waited long enough."""
         self._is_looking = False
         now = self._clock.time()
+        for one in self._absent.values():
+            self._tell(one, self._record(one.found))
         for one in [one for one in self._absent.values() if one.ranges is not None]:
             is_over = now >= one.patient_until
             if self._is_complete(one) or (is_over and self._record(one.found)):

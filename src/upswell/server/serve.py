@@ -236,7 +236,7 @@ class Server:
         if found := self._rejoining.known(hello.token):
             if hello.role == "container":
                 self._welcome_container(connection, hello)
-                return self._rejoining.greet(connection, found)
+                return self._rejoining.greet(connection, found, hello.loaded)
             identity = Identity("container", found.container, app_of(found.function))
             return self._rejoining.greet_client(found, lambda: self._welcome(connection, identity))
         served = self._services.dispatcher.containers.get(hello.token.partition(".")[0])
