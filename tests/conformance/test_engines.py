@@ -473,7 +473,7 @@ async def test_measures(home: Home) -> None:
     if isinstance(home.engine, RayEngine):
         assert capacity.cores == 4
     else:
-        assert capacity.cores == len(os.sched_getaffinity(0))
+        assert 0 < capacity.cores <= len(os.sched_getaffinity(0))
         assert 0 < capacity.memory_available < psutil.virtual_memory().total
 
 

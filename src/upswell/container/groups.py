@@ -8,6 +8,7 @@ one that could not are removed by the next that makes a group.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -137,6 +138,27 @@ def _made(place: Place) -> list[tuple[str, int]]:
 
 def find_place(mounts: str, membership: str) -> Place | None:
     """Where memory groups can be made, from the texts of mountinfo and cgroup in /proc/self."""
+    for own, folder, unified in find_memberships("memory", mounts, membership):
+        if not unified and os.access(own, os.W_OK):
+            return Place(own, False)
+        if unified:
+            # A group that has processes can't hand memory on to groups below it, so the usual place is beside.
+            for near in (own, os.path.dirname(own)) if own != folder else (own,):
+                if "memory" in _text(f"{near}/cgroup.subtree_control").split() and os.access(near, os.W_OK):
+                    return Place(near, True)
+    return None
+
+
+class Membership(NamedTuple):
+    """The group that this process is in, and the folder at which that hierarchy begins as far as it can be seen."""
+
+    own: str
+    folder: str
+    unified: bool
+
+
+def find_memberships(controller: str, mounts: str, membership: str) -> Iterator[Membership]:
+    """The groups of this process that the controller may act upon, from the same texts."""
     groups = {}
     for line in membership.splitlines():
         _, controllers, path = line.split(":", 2)
@@ -145,16 +167,11 @@ def find_place(mounts: str, membership: str) -> Place | None:
         before, _, after = line.partition(" - ")
         root, folder = before.split()[3:5]
         kind, _, options = after.split()[:3]
-        if kind == "cgroup" and "memory" in options.split(",") and "memory" in groups:
-            own = _below(folder, root, groups["memory"])
-            if own and os.access(own, os.W_OK):
-                return Place(own, False)
-        if kind == "cgroup2" and "" in groups and (own := _below(folder, root, groups[""])):
-            # A group that has processes can't hand memory on to groups below it, so the usual place is beside.
-            for near in (own, os.path.dirname(own)) if own != folder else (own,):
-                if "memory" in _text(f"{near}/cgroup.subtree_control").split() and os.access(near, os.W_OK):
-                    return Place(near, True)
-    return None
+        unified = kind == "cgroup2"
+        if unified or (kind == "cgroup" and controller in options.split(",")):
+            group = groups.get("" if unified else controller)
+            if group is not None and (own := _below(folder, root, group)):
+                yield Membership(own, folder, unified)
 
 
 def _below(folder: str, root: str, path: str) -> str | None:

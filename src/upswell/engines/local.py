@@ -25,6 +25,7 @@ from ..engine import ContainerDelayed, ContainerExit, ContainerFound, ContainerO
 from ..errors import InvalidError
 from ..spec import Environment, FunctionRecord
 from ..wire import channel, payload  # noqa: F401 - both sides of the fork need them: imported once, before it
+from . import machine
 from .devices import found
 
 if TYPE_CHECKING:
@@ -172,16 +173,14 @@ class LocalEngine:
 
     def memory_bytes(self, container: str) -> int | None:
         """The container's share of memory (PSS)."""
-        return _kibibytes(f"/proc/{self._process(container)}/smaps_rollup", "Pss:")
+        return machine.kibibytes(f"/proc/{self._process(container)}/smaps_rollup", "Pss")
 
     def capacity(self) -> Capacity:
         """Cores this process may use, and memory free now less the reserve."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        total = _kibibytes("/proc/meminfo", "MemTotal:") or 8 << 30
-        available = _kibibytes("/proc/meminfo", "MemAvailable:") or total // 2
+        available, total = machine.memory()
         reserve = int(min(RESERVE_BYTES, RESERVE_SHARE * total))
         gpus = self._devices.counts() if self._devices else None
-        return Capacity(float(cores), max(0, available - reserve), gpus=gpus)
+        return Capacity(machine.cores(), max(0, available - reserve), gpus=gpus)
 
     async def close(self) -> None:
         """End every process of the engine."""
@@ -406,14 +405,3 @@ def _in_words(status: int) -> str:
         except ValueError:
             return f"killed by signal {-status}"
     return f"exited with status {status}"
-
-
-def _kibibytes(path: str, field: str) -> int | None:
-    try:
-        with open(path, encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith(field):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
