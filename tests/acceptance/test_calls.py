@@ -53,6 +53,11 @@ CALLS = """
         print(one.get(), FunctionCall.gather(one, two), FunctionCall.from_id(two.object_id).get())
         call = square.spawn_map(range(5))
         print(list(call.iter()), call.num_inputs())
+
+        async def some():
+            return [one async for one in call.iter.aio(start=1, end=3)]
+
+        print(asyncio.run(some()))
         long = nap.spawn(300)
         try:
             long.get(timeout=0)
@@ -136,7 +141,7 @@ def out(program: Program, name: str) -> list[str]:
 
 
 def test_spawn_gather_cancel(program: Program) -> None:
-    assert out(program, "spawning") == ["9 [9, 16] 16", "[0, 1, 4, 9, 16] 5", "not ready", "True"]
+    assert out(program, "spawning") == ["9 [9, 16] 16", "[0, 1, 4, 9, 16] 5", "[1, 4]", "not ready", "True"]
 
 
 def test_a_function_that_maps_over_itself_in_one_container(program: Program) -> None:

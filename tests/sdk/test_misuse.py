@@ -49,6 +49,7 @@ REFUSED = [
     ("upswell.Function.from_name('two words', 'f')", InvalidError, ["app name", "'two words'"]),
     ("upswell.Function.from_name('app', 'f', version=0)", InvalidError, ["function 'f'", "version", "0"]),
     ("upswell.Cls.from_name('app', 'two words')", InvalidError, ["class name", "'two words'"]),
+    ("upswell.FunctionCall.gather([1, 2])", TypeError, ["FunctionCall.gather(*calls)", "[1, 2]"]),
     # -- what Modal's SDK has besides
     ("upswell.asgi_app", AttributeError, ["'asgi_app'", "no web endpoints", "upswell.Function.from_name"]),
     ("upswell.gpu.A100(count=2)", AttributeError, ["'gpu'", "gpu='A10G'"]),

@@ -89,6 +89,7 @@ async def asynchronous_code() -> None:
     reveal_type([one async for one in fetch.starmap.aio([("a",)])])  # is: list[Point]
     reveal_type(await (await fetch.spawn.aio("a")).get.aio())  # is: Point
     reveal_type([one async for one in shout.spawn(3).iter()])  # is: list[str]
+    reveal_type([one async for one in shout.spawn(3).iter.aio(start=0)])  # is: list[str]
     reveal_type([one async for one in count.remote_gen.aio(3)])  # is: list[int]
     reveal_type([one async for one in ticks.remote_gen.aio(3)])  # is: list[float]
     async with app.run() as running:

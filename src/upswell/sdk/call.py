@@ -31,6 +31,9 @@ SPAWN_UNACCEPTED = 8  # segments on their way at once
 
 async def _gather(*calls: FunctionCall[Any]) -> list[Any]:
     """The outputs of these spawned calls, in their order; raises the first failure among them."""
+    for call in calls:
+        if not isinstance(call, FunctionCall):
+            raise TypeError(f"FunctionCall.gather takes calls, as in FunctionCall.gather(*calls), not {call!r}")
     return [await call._get() for call in calls]
 
 
@@ -69,11 +72,10 @@ class FunctionCall(Generic[R]):
 
     get = dual(_get)
 
-    def iter(self, *, start: int = 0, end: int | None = None) -> Results[R]:
-        """The outputs of inputs `start .. end` in order, plainly or asynchronously iterable."""
-        if self._position >= 0:  # what follows in what travels are other calls' inputs
-            end = 1 if end is None else min(end, 1)
-        return Results(self, _checked(start), end)
+    @property
+    def iter(self) -> Iter[R]:
+        """The outputs of the call in order, all of them or from `start` to `end`."""
+        return Iter(self)
 
     @dual
     async def num_inputs(self) -> int:
@@ -166,6 +168,23 @@ def _checked(index: int) -> int:
     if index < 0:
         raise InvalidError(f"results are counted from 0, and {index} is less")
     return index
+
+
+class Iter(Generic[R]):
+    """`.iter` of a call: one face for plain loops and, as `.aio`, for `async for`; both give the same object."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: FunctionCall[R]) -> None:
+        self._call = call
+
+    def __call__(self, *, start: int = 0, end: int | None = None) -> Results[R]:
+        """The outputs of inputs `start .. end` in order, plainly or asynchronously iterable."""
+        if self._call._position >= 0:  # what follows in what travels are other calls' inputs
+            end = 1 if end is None else min(end, 1)
+        return Results(self._call, _checked(start), end)
+
+    aio = __call__
 
 
 class Results(Generic[R]):
