@@ -1,5 +1,5 @@
-"""Which node gets the next container. All nodes are counted as one here, as what containers reserve of them together;
-that one container fits on one node is held by the sizes that nodes have. On which of them it goes is the engine's.
+"""Whether there is room for the next container. All nodes are counted as one here, as what containers reserve of them
+together; that one container fits on one node is held by the sizes that nodes have. Which one gets it is the engine's.
 """
 
 from __future__ import annotations

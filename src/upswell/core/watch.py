@@ -21,7 +21,7 @@ def due_at(container: Container) -> float:
         case State.STARTING:
             return container.started_at + container.spec.startup_timeout
         case State.ENDING if not container.killed_for:
-            return container.heard_at + (CANCEL_GRACE_SECONDS if container.ranges else EXIT_GRACE_SECONDS)
+            return container.heard_at + _grace_seconds(container)
     return NEVER
 
 
@@ -34,4 +34,9 @@ def exceeded(container: Container) -> tuple[KilledFor, str]:
         case State.READY | State.RETIRING:
             return "timeout", f"it exceeded timeout={spec.timeout:g} s"
         case State.ENDING:
-            return "cancelled", f"it did not exit within {EXIT_GRACE_SECONDS:g} s"
+            return "cancelled", f"it did not exit within {_grace_seconds(container):g} s"
+
+
+def _grace_seconds(container: Container) -> float:
+    """How long it may take to exit: what it runs is cancelled first, or there are but its exit hooks."""
+    return CANCEL_GRACE_SECONDS if container.ranges else EXIT_GRACE_SECONDS
