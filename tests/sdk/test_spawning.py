@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections import deque
 from collections.abc import Iterator
 from pickle import PickleBuffer
@@ -20,7 +21,7 @@ from upswell.wire.channel import Channel
 from upswell.wire.codec import Frame
 from upswell.wire.payload import pack_inputs, unpack_inputs
 
-LANE = Lane("ap-1/f", "", "")
+LANE = ("ap-1/f", "", "")
 
 
 class Desk:
@@ -39,9 +40,13 @@ class Desk:
         self.peer.close()
 
     def spawn(self, value: object, lane: Lane = LANE) -> Spawn:
-        made = Spawn(pack_inputs([(value,)], {}))
-        self.client.spawning.add(lane, made)
+        """As who blocks from now on in a thread of its own."""
+        made = self.make(value, lane)
+        self.client.spawning.leave(lane)
         return made
+
+    def make(self, value: object, lane: Lane = LANE) -> Spawn:
+        return self.client.spawning.add(pack_inputs([(value,)], {}), lane)
 
     def frame(self) -> Frame:
         while not self._frames:
@@ -90,7 +95,7 @@ def call_of(made: Spawn) -> str:
 
 
 async def waited(made: Spawn) -> None:
-    await made.accepted
+    await made
 
 
 def test_a_lone_one_leaves_at_once_as_a_call_of_its_own(desk: Desk) -> None:
@@ -110,29 +115,47 @@ def test_those_that_come_before_the_answer_leave_together_with_it(desk: Desk) ->
     desk.accept(first)
     group, values = desk.submitted()
     assert (group.count, values, group.kind, group.parent) == (4, [1, 2, 3, 4], "spawn", "")
-    assert not made[1].accepted.done
+    assert not made[1].done
     desk.accept(group)
     name = group.call.removeprefix("fg-")
     assert [call_of(one) for one in made] == [first.call, *(f"fc-{name}-{position}" for position in range(4))]
 
 
-def test_tasks_of_a_loop_are_woken_together(desk: Desk) -> None:
-    async def one(value: int) -> str:
-        made = desk.spawn(value)
-        await run_async(waited(made))
-        return made.call
+def test_those_of_one_turn_of_a_loop_leave_together_and_are_woken_together(desk: Desk) -> None:
+    turns: list[list[object]] = []
 
-    async def all_of_them() -> list[str]:
-        tasks = [asyncio.create_task(one(value)) for value in range(50)]
-        await asyncio.sleep(0)
-        for _ in range(2):
-            desk.accept(desk.submitted()[0])
-        return await asyncio.gather(*tasks)
+    def answer() -> None:
+        for _ in range(3):
+            message, values = desk.submitted()
+            turns.append(values)
+            desk.accept(message)
 
-    assert len(set(asyncio.run(all_of_them()))) == 50
+    async def one(value: int) -> None:
+        for _ in range(3):
+            made = desk.make(value)
+            await run_async(waited(made))
+            assert made.error is None
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*map(one, range(50)))
+
+    other = threading.Thread(target=answer)
+    other.start()
+    asyncio.run(all_of_them())
+    other.join()
+    assert turns == [list(range(50))] * 3
 
 
-@pytest.mark.parametrize("other", [Lane("ap-1/g", "", ""), Lane("ap-1/f", "method", ""), Lane("ap-1/f", "", "in-1-0")])
+def test_a_loop_that_stands_still_holds_nobody_back(desk: Desk) -> None:
+    loop = asyncio.new_event_loop()
+    desk.make(1)
+    desk.client.spawning.leave_after_turn(loop)
+    desk.spawn(2)
+    assert desk.submitted()[1] == [1, 2]
+    loop.close()
+
+
+@pytest.mark.parametrize("other", [("ap-1/g", "", ""), ("ap-1/f", "method", ""), ("ap-1/f", "", "in-1-0")])
 def test_only_what_is_alike_travels_together(desk: Desk, other: Lane) -> None:
     desk.spawn(1)
     desk.spawn(2, other)
@@ -199,7 +222,7 @@ def test_where_there_is_no_room_for_all_there_may_be_for_some(desk: Desk, kind: 
     made = [desk.spawn(value) for value in range(4)]
     desk.accept(desk.submitted()[0])
     group, _ = desk.submitted()
-    desk.client.spawning.give_up(LANE, made[2])
+    desk.client.spawning.give_up(made[2])
     assert desk.next() == m.Cancel(group.call, position=1)
     desk.refuse(group, kind)
     assert desk.next() == m.Cancel(group.call)
@@ -222,7 +245,7 @@ def test_a_connection_that_is_lost_is_lost_for_all(desk: Desk) -> None:
 
 def test_who_gives_up_before_it_has_left_never_leaves(desk: Desk) -> None:
     made = [desk.spawn(value) for value in range(3)]
-    desk.client.spawning.give_up(LANE, made[1])
+    desk.client.spawning.give_up(made[1])
     desk.accept(desk.submitted()[0])
     assert desk.submitted()[1] == [2]
 
@@ -230,12 +253,12 @@ def test_who_gives_up_before_it_has_left_never_leaves(desk: Desk) -> None:
 def test_who_gives_up_later_is_cancelled_and_the_others_are_not(desk: Desk) -> None:
     made = [desk.spawn(value) for value in range(4)]
     first, _ = desk.submitted()
-    desk.client.spawning.give_up(LANE, made[0])
+    desk.client.spawning.give_up(made[0])
     assert desk.next() == m.Cancel(first.call)
     desk.accept(first)
     group, _ = desk.submitted()
     assert desk.next() == m.Cancel(first.call)  # what came before it was accepted may have been in vain
     desk.accept(group)
     assert call_of(made[2])
-    desk.client.spawning.give_up(LANE, made[2])
+    desk.client.spawning.give_up(made[2])
     assert desk.next() == m.Cancel(group.call, position=1)

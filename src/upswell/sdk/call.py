@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import InvalidError, NotFoundError, OutputExpiredError
 from ..wire import messages as m
-from ..wire.ids import place_of
+from ..wire.ids import call_of_input, place_of
 from ..wire.payload import PackError
 from . import context
 from .client import ask, new_id, new_request
@@ -17,7 +17,6 @@ from .collection import Collection, collection_of
 from .dual import Dual, dual, run_async, run_sync
 from .inbox import Inbox
 from .outcomes import outcome_of
-from .spawning import Lane, Spawn
 from .submission import Submission, pack_arguments, pack_segment, unpicklable
 
 if TYPE_CHECKING:
@@ -236,18 +235,18 @@ async def remote(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 async def spawn(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FunctionCall[Any]:
     """Submit one input, with others that are submitted at the same time, and return when the server has taken it."""
-    packed = pack_arguments(function.name, args, kwargs)
-    client, function_id = function.connect()
-    lane, spawn = Lane(function_id, function.method, context.current_input_id() or ""), Spawn(packed)
-    client.spawning.add(lane, spawn)
+    packed, pool = pack_arguments(function.name, args, kwargs), function.pool
+    client, function_id = pool.connect()
+    spawn = client.spawning.add(packed, (function_id, function.method, context.current_input_id() or ""))
     try:
-        await spawn.accepted
+        await spawn
     except BaseException:
-        client.spawning.give_up(lane, spawn)
+        client.spawning.give_up(spawn)
         raise
     if (error := spawn.error) is not None:
         raise type(error)(*error.args)
-    return FunctionCall(spawn.call, 1, function.pool.is_kept, spawn.place)
+    place = spawn.place
+    return FunctionCall(call_of_input(*place), 1, pool.is_kept, place)
 
 
 async def spawn_many(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any]) -> FunctionCall[Any]:

@@ -1,16 +1,17 @@
-"""Single spawns on their way to the server. Those that are made while an earlier one of their function is not accepted
-yet travel together, as one call with an input for each, which costs little more than one of them would.
+"""Single spawns on their way to the server. Those that are made at once, or while an earlier one of their function is
+not accepted yet, travel together, as one call with an input for each, which costs little more than one of them would.
 
-A lone spawn leaves at once. Whoever comes before its answer leaves with that answer, in one group with all others who
-came. No thread of ours waits here: a group leaves with the first of its spawns, or with the reader that brings the
-answer to the one before; so nothing is sent while a lock of this module is held.
+In plain code a lone spawn leaves at once; on a loop all leave together that were made in one turn of it. Whoever comes
+while a group is on its way leaves with the answer to that. No thread of ours waits here: a group leaves with the first
+of its spawns, or with the reader that brings the answer to the one before; so nothing is sent while a lock of this
+module is held.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from ..errors import ConnectionError, ResourceExhaustedError
 from ..wire import messages as m
@@ -22,6 +23,8 @@ from .inbox import Inbox
 from .submission import Submission
 
 if TYPE_CHECKING:
+    import asyncio
+
     from .client import Client
 
 GROUP_INPUTS = 128  # whoever fetches one of a group is sent what the others have given
@@ -29,26 +32,23 @@ GROUP_BYTES = 256 << 10
 GATHERED_BYTES = 16 << 10  # a larger one travels alone
 
 
-class Lane(NamedTuple):
-    """What spawns have in common that travel together."""
-
-    function: str
-    method: str
-    parent: str  # the input that makes them
+Lane = tuple[str, str, str]  # what spawns have in common that travel together: function, method, input they are made by
 
 
-class Spawn:
-    """One of them. When `accepted` is set it has its `call`, or the `error` that it was refused with."""
+class Spawn(Wait):
+    """One of them. When it is `done` it has its `call`, or the `error` that it was refused with."""
 
-    __slots__ = ("accepted", "error", "given_up", "group", "packed", "position")
+    __slots__ = ("_spawning", "error", "given_up", "group", "lane", "packed", "position")
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: Packed, lane: Lane, spawning: Spawning) -> None:
+        super().__init__()
         self.packed = packed
-        self.accepted = Wait()
+        self.lane = lane
         self.error: Exception | None = None
         self.group: Group | None = None  # with which it has left
         self.position = -1  # in that, unless it is alone there
         self.given_up = False
+        self._spawning = spawning
 
     @property
     def call(self) -> str:
@@ -61,6 +61,18 @@ class Spawn:
         assert self.group is not None
         return self.group.name, self.position
 
+    def block(self) -> None:
+        """Wait in this thread, which makes no other."""
+        self._spawning.leave(self.lane)
+        super().block()
+
+    def wait(self) -> Awaitable[object]:
+        """What a task of the running loop awaits; other tasks may make more before the loop goes on."""
+        awaited = super().wait()
+        assert self._future is not None
+        self._spawning.leave_after_turn(self._future.get_loop())
+        return awaited
+
 
 class Spawning:
     """The spawns of one connection, in their lanes. At most one group of a lane is on its way."""
@@ -68,28 +80,50 @@ class Spawning:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._lock = threading.Lock()
-        self._following: dict[Lane, list[Spawn]] = {}  # of each lane with a group on its way, who comes after that
+        self._staying: dict[Lane, list[Spawn]] = {}  # those that have not left
+        self._travelling: set[Lane] = set()  # lanes with a group on its way, which the next follows
+        self._turn: asyncio.AbstractEventLoop | None = None  # after whose present turn all leave
 
-    def add(self, lane: Lane, spawn: Spawn) -> None:
-        """Let it leave, now or with the next group."""
-        if spawn.packed.block is not None or len(spawn.packed.data) > GATHERED_BYTES:
+    def add(self, packed: Packed, lane: Lane) -> Spawn:
+        """One more, which leaves when it is waited for, or with others."""
+        spawn = Spawn(packed, lane, self)
+        if packed.block is not None or len(packed.data) > GATHERED_BYTES:
             Group(self._client, lane, [spawn], lambda: None).leave()
-            return
+            return spawn
         with self._lock:
-            if (following := self._following.get(lane)) is not None:
-                following.append(spawn)
+            if (staying := self._staying.get(lane)) is not None:
+                staying.append(spawn)
+            else:
+                self._staying[lane] = [spawn]
+        return spawn
+
+    def leave(self, lane: Lane) -> None:
+        """Let those of the lane leave, now or after the group that is on its way."""
+        with self._lock:
+            if lane in self._travelling:
                 return
-            self._following[lane] = [spawn]
+            self._travelling.add(lane)
         self._go_on(lane)
 
-    def give_up(self, lane: Lane, spawn: Spawn) -> None:
+    def leave_after_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let all leave when everything that is due in this turn of the loop has been done."""
+        if self._turn is not loop:
+            self._turn = loop
+            loop.call_soon(self._leave_all)
+
+    def give_up(self, spawn: Spawn) -> None:
         """Nobody waits for it any more, and it is not to run."""
         with self._lock:
             spawn.given_up = True
             if (group := spawn.group) is None:
-                self._following[lane].remove(spawn)
+                self._staying[spawn.lane].remove(spawn)
         if group is not None:
             group.cancel(spawn)
+
+    def _leave_all(self) -> None:
+        self._turn = None
+        for lane in list(self._staying):
+            self.leave(lane)
 
     def _go_on(self, lane: Lane) -> None:
         """No group of the lane is on its way: let the next one leave."""
@@ -99,16 +133,19 @@ class Spawning:
     def _next(self, lane: Lane) -> Group | None:
         """The next group; where nobody has come the lane ends."""
         with self._lock:
-            following = self._following[lane]
+            staying = self._staying.get(lane, [])
             count = size = 0
-            while count < min(len(following), GROUP_INPUTS) and size < GROUP_BYTES:
-                size += len(following[count].packed.data)
+            while count < min(len(staying), GROUP_INPUTS) and size < GROUP_BYTES:
+                size += len(staying[count].packed.data)
                 count += 1
+            if count < len(staying):
+                self._staying[lane] = staying[count:]
+            else:
+                self._staying.pop(lane, None)
             if not count:
-                del self._following[lane]
+                self._travelling.discard(lane)
                 return None
-            self._following[lane] = following[count:]
-            return Group(self._client, lane, following[:count], lambda: self._go_on(lane))
+            return Group(self._client, lane, staying[:count], lambda: self._go_on(lane))
 
 
 class Group(Inbox):
@@ -120,7 +157,8 @@ class Group(Inbox):
         self._lane = lane
         self._spawns = spawns
         self._answered = [answered]  # until somebody takes it, to tell everybody what came of it
-        self._submission = Submission(self, self.name, lane.function, "spawn", method=lane.method, parent=lane.parent)
+        function, method, parent = lane
+        self._submission = Submission(self, self.name, function, "spawn", method=method, parent=parent)
         for position, spawn in enumerate(spawns):
             spawn.group, spawn.position = self, position if len(spawns) > 1 else -1
 
@@ -179,8 +217,9 @@ class Group(Inbox):
     def _end(self, error: Exception | None) -> None:
         self.close()
         self._submission.close()
-        for spawn in self._spawns:
+        spawns, self._spawns = self._spawns, []  # which refer to this group, and are not to wait for a collection
+        for spawn in spawns:
             spawn.error = error
             if spawn.given_up and not error:
                 self.cancel(spawn)  # in vain, if it was said before the server knew the call
-        set_all(spawn.accepted for spawn in self._spawns)
+        set_all(spawns)
