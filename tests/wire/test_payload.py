@@ -65,6 +65,23 @@ def test_plain_values_travel_together_and_others_singly() -> None:
     assert p.unpack(p.pack([]).data) == []
 
 
+def test_plain_values_travel_together_also_where_others_travel_by_value() -> None:
+    asked = []
+
+    def by_value() -> bool:
+        asked.append(True)
+        return True
+
+    assert (
+        p.pack([1, "two"], by_value=by_value).data[0]
+        == p.pack_inputs([(1,)], {}, by_value=by_value).data[0]
+        == TOGETHER
+    )
+    assert not asked
+    assert p.unpack(p.pack([1, Thing(1)], by_value=by_value).data) == [1, Thing(1)]
+    assert asked == [True]
+
+
 def test_what_is_too_deep_to_be_pickled_together_is_found_out_singly() -> None:
     deep: list[Any] = []
     for _ in range(100_000):

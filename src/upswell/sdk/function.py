@@ -40,7 +40,7 @@ class Function(Generic[P, R]):
         is_generator: bool,
         here: Callable[P, R] | None = None,
     ) -> None:
-        self._pool = pool
+        self._pool: Pool | None = pool  # none while it is a matter of asking
         self._is_generator = is_generator
         self._describe(pool.name, method, raw, here or raw)
 
@@ -69,6 +69,7 @@ class Function(Generic[P, R]):
     @property
     def pool(self) -> Pool:
         """The queue and the containers that its inputs go to."""
+        assert self._pool is not None
         return self._pool
 
     @property
@@ -78,7 +79,7 @@ class Function(Generic[P, R]):
 
     async def _resolved(self) -> Pool:
         """Its pool, where it is a matter of asking before the function is used."""
-        return self._pool
+        return self.pool
 
     @dual
     async def hydrate(self) -> Self:
@@ -136,7 +137,8 @@ class Function(Generic[P, R]):
 
     async def _spawn(self, *args: P.args, **kwargs: P.kwargs) -> FunctionCall[R]:
         """Start the function with these arguments and return at once; fetch the result from the `FunctionCall`."""
-        await self._resolved()
+        if self._pool is None:
+            await self._resolved()
         self._refuse_generator("spawn")
         return await sdk.call.spawn(self, args, kwargs)
 

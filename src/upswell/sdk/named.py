@@ -80,22 +80,22 @@ class NamedFunction(Function[P, R]):
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self._found: Pool | None = None
+        self._pool = None
         stand_in = names.stand_in(names.name)
         self._describe(names.name, "", stand_in, stand_in)
 
     @property
     def pool(self) -> Pool:
-        return self._found or run_sync(self._resolved())
+        return self._pool or run_sync(self._resolved())
 
     @property
     def is_generator(self) -> bool:
         return self.pool.interface.is_generator
 
     async def _resolved(self) -> Pool:
-        if self._found is None:
-            self._found = self._names.pool(await self._names.resolve("function"), self.raw, None)
-        return self._found
+        if self._pool is None:
+            self._pool = self._names.pool(await self._names.resolve("function"), self.raw, None)
+        return self._pool
 
     def __repr__(self) -> str:
         return f"Function.from_name({self._names.app!r}, {self._names.name!r})"

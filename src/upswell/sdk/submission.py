@@ -25,16 +25,16 @@ from .inbox import Inbox, Restarted
 def pack_segment(inputs: Sequence[Any], starred: bool, kwargs: dict[str, Any]) -> Packed:
     """Inputs of one positional argument each, or of a tuple of them (`starred`); `PackError` says which can't be."""
     if starred:
-        return pack_inputs(inputs, kwargs, by_value=is_by_value())
+        return pack_inputs(inputs, kwargs, by_value=is_by_value)
     if kwargs:
-        return pack_inputs([(one,) for one in inputs], kwargs, by_value=is_by_value())
-    return pack(inputs, shape=BARE, by_value=is_by_value())
+        return pack_inputs([(one,) for one in inputs], kwargs, by_value=is_by_value)
+    return pack(inputs, shape=BARE, by_value=is_by_value)
 
 
 def pack_arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
     """The one input of a call of the function `name`; `SerializationError` where that can't be pickled."""
     try:
-        return pack_inputs([args], kwargs, by_value=is_by_value())
+        return pack_inputs([args], kwargs, by_value=is_by_value)
     except PackError as error:
         raise SerializationError(f"an argument of {name} can't be sent: {error}") from None
 

@@ -21,13 +21,19 @@ R = TypeVar("R")
 
 
 class Verb:
-    """An attribute of every function that is made, for the function, by `make`."""
+    """An attribute of every function that is made, for the function, by `make`, when it is first used."""
 
     def __init__(self, make: Callable[[Any], Any]) -> None:
         self._make = make
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
     def _of(self, function: Any) -> Any:
-        return self if function is None else self._make(function)
+        if function is None:
+            return self
+        made = vars(function)[self._name] = self._make(function)  # where Python finds it from now on
+        return made
 
 
 class Outcome(Verb):

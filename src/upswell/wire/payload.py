@@ -11,7 +11,7 @@ from __future__ import annotations
 import copyreg
 import pickle
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from types import MethodDescriptorType
 from typing import Any, NamedTuple, cast
@@ -30,6 +30,8 @@ MAX_TEXT_CHARACTERS = 64 << 10  # of a message or a traceback
 
 TOGETHER, SINGLY, JOINED = 1, 2, 3
 VALUES, BARE, POSITIONAL, FULL = 0, 1, 2, 3  # outputs · inputs x for f(x) · args for f(*args) · (args, kwargs)
+
+ByValue = Callable[[], bool]
 
 _SCALARS = frozenset({int, float, str, bytes, bool, type(None)})
 _TOLD_BY_REPR = _SCALARS | {complex, tuple, list, dict}
@@ -91,20 +93,27 @@ class Inputs(msgspec.Struct):
         return (value, {}) if self.shape == POSITIONAL else value
 
 
-def pack(values: Values, *, shape: int = VALUES, by_value: bool = False) -> Packed:
+def never() -> bool:
+    """Nothing travels by value."""
+    return False
+
+
+def pack(values: Values, *, shape: int = VALUES, by_value: ByValue = never) -> Packed:
     """The values as bytes; `PackError` names the first that can't be pickled.
 
-    With `by_value`, functions and classes of `__main__` travel whole, for programs that can't be imported elsewhere.
+    Where `by_value` says so, functions and classes of `__main__` travel whole, for programs that can't be imported
+    elsewhere. It is asked only where a value is not plain.
     """
-    if not by_value and (data := _pack_together(values, shape)) is not None:
+    if (data := _pack_together(values, shape)) is not None:
         return Packed(data)
+    whole = by_value()
     large: list[pickle.PickleBuffer] = []
     pieces: list[bytes] = []
     counts: list[int] = []
     total = 0
     for index, value in enumerate(values):
         before = len(large)
-        pieces.append(_dump(value, index, large if shared.AVAILABLE else None, by_value))
+        pieces.append(_dump(value, index, large if shared.AVAILABLE else None, whole))
         counts.append(len(large) - before)
         total += len(pieces[-1]) + 12 + 8 * counts[-1]
         if total > MAX_PAYLOAD_BYTES - _TABLE.size:
@@ -117,10 +126,12 @@ def pack(values: Values, *, shape: int = VALUES, by_value: bool = False) -> Pack
     return Packed(b"".join((head, lengths, sizes, *pieces)), block)
 
 
-def pack_inputs(inputs: Sequence[tuple[Any, ...]], kwargs: dict[str, Any], *, by_value: bool = False) -> Packed:
+def pack_inputs(inputs: Sequence[tuple[Any, ...]], kwargs: dict[str, Any], *, by_value: ByValue = never) -> Packed:
     """Inputs as argument tuples, with keyword arguments common to all of them."""
     if kwargs:
         return pack([(args, kwargs) for args in inputs], shape=FULL, by_value=by_value)
+    if len(inputs) == 1 and len(inputs[0]) == 1:
+        return pack(inputs[0], shape=BARE, by_value=by_value)
     if all(len(args) == 1 for args in inputs):
         return pack([args[0] for args in inputs], shape=BARE, by_value=by_value)
     return pack(inputs, shape=POSITIONAL, by_value=by_value)
