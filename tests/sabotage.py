@@ -54,7 +54,12 @@ BUGS = [
     Bug("refused maps are forgotten", "core/queue.py", "self.refused[family][event.call] = event.count", "pass"),
     Bug("cancelled inputs go on waiting", "core/queue.py", "if held.call.cancelled:", "if False:"),
     Bug("delayed inputs survive their call", "core/queue.py", "if call.failures else []", "if False else []"),
-    Bug("what runs is not taken from what waits", "core/queue.py", "self.waiting -= len(taken)", "pass"),
+    Bug(
+        "what runs is not taken from what waits",
+        "core/queue.py",
+        "self.waiting -= stop - start\n        return",
+        "return",
+    ),
     Bug("the dead are blamed for all they held", "core/pool.py", "held, held.id in started,", "held, True,"),
     Bug(
         "a lent place counts as idle",
@@ -176,8 +181,12 @@ BUGS = [
         REJOINING,
     ),
     Bug(
-        "grants wait for the next turn", "core/plane.py", "            pool.grant(now, out)\n\n", "            pass\n\n"
+        "grants wait for the next turn",
+        "core/plane.py",
+        "            pool.grant(now, out)\n        if",
+        "            pass\n        if",
     ),
+    Bug("what waits is at leisure", "core/plane.py", "if not at_leisure or pool.is_pressing():", "if not at_leisure:"),
     Bug(
         "grants begin before all are back",
         "core/plane.py",

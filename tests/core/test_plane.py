@@ -5,8 +5,8 @@ import pytest
 from upswell.capacity import Capacity, Size
 from upswell.core import commands as c
 from upswell.core import events as e
-from upswell.core.plane import Plane
-from upswell.spec import FunctionSpec, Gpu, Resources
+from upswell.core.plane import AT_LEISURE_SECONDS, Plane
+from upswell.spec import DEFAULT_SCALEDOWN_SECONDS, AutoscalerSettings, FunctionSpec, Gpu, Resources
 
 
 def submitted(call: str, function: str = "f", count: int = 1) -> e.InputsSubmitted:
@@ -21,6 +21,10 @@ def running(inputs: int = 3) -> tuple[Plane, str, int]:
     answer = plane.handle(e.ContainerReady(start.container, 0.1), 0.1)
     (grant,) = [made for made in answer if isinstance(made, c.Grant)]
     return plane, start.container, grant.range
+
+
+def grants(commands: list[c.Command]) -> list[c.Grant]:
+    return [made for made in commands if isinstance(made, c.Grant)]
 
 
 def test_events_about_nobody_change_nothing() -> None:
@@ -71,6 +75,42 @@ def test_outcomes_and_grants_come_before_the_rest() -> None:
     assert any(isinstance(made, c.Start) for made in rest)  # three wait, and no container has room
     assert not any(isinstance(made, c.Start) for made in hurried)
     assert plane.settle(0.2) == []
+
+
+def test_what_is_not_pressing_is_settled_a_moment_later() -> None:
+    plane, container, number = running(inputs=1)
+    plane.handle(e.ResultsReceived(container, number, 0, 1, 0.0001, 0.0), 0.2)
+    granted = next(made for made in plane.take(submitted("b"), 0.3) if isinstance(made, c.Grant))
+    assert plane.deadline() == 0.3 + AT_LEISURE_SECONDS  # it has all that there is
+    plane.take(e.ResultsReceived(container, granted.range, 0, 1, 0.0001, 0.0), 0.3001)
+    assert plane.deadline() == 0.3 + AT_LEISURE_SECONDS
+    assert plane.wake(0.301) == [] and plane.deadline() == 0.3 + AT_LEISURE_SECONDS
+    plane.wake(0.3 + AT_LEISURE_SECONDS)
+    assert plane.deadline() == pytest.approx(0.3001 + DEFAULT_SCALEDOWN_SECONDS)  # of the last container
+
+
+def test_what_waits_is_pressing() -> None:
+    plane, container, number = running(inputs=1)
+    plane.handle(e.ResultsReceived(container, number, 0, 1, 0.1, 0.0), 0.2)
+    plane.take(submitted("b", count=2), 0.3)
+    assert plane.deadline() == 0.3
+
+
+def test_what_an_idle_container_can_take_over_is_pressing() -> None:
+    plane = Plane(cores=2.0)
+    plane.handle(e.FunctionDeclared("f", FunctionSpec(settings=AutoscalerSettings(min_containers=2))), 0.0)
+    for container in ("co-1", "co-2"):
+        plane.handle(e.ContainerReady(container, 0.1), 0.1)
+    made = plane.handle(submitted("a"), 0.1)
+    made = plane.handle(e.ResultsReceived(grants(made)[0].container, grants(made)[0].range, 0, 1, 0.01, 0.0), 0.2)
+    granted = grants(plane.handle(submitted("b", count=10), 0.3))
+    assert sum(one.stop - one.start for one in granted) == 10
+    plane.wake(0.34)
+    assert (plane.deadline() or 0.0) > 0.35
+    for one in granted:
+        if one.container == "co-1":
+            made = plane.take(e.ResultsReceived("co-1", one.range, one.start, one.stop - one.start, 0.01, 0.0), 0.35)
+    assert plane.deadline() == 0.35 and any(isinstance(made, c.TakeBack) for made in plane.wake(0.35))
 
 
 @pytest.mark.parametrize(

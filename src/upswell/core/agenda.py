@@ -36,6 +36,11 @@ class Agenda(Generic[Key]):
                 self._heap = list({e[2]: e for e in sorted(self._heap) if self._moments.get(e[2]) == e[0]}.values())
                 heapify(self._heap)
 
+    def put_by(self, key: Key, moment: float) -> None:
+        """Look at `key` at `moment` at the latest: where it is looked at earlier, that stays."""
+        if moment < self._moments.get(key, NEVER):
+            self.put(key, moment)
+
     def first(self) -> tuple[float, Key] | None:
         """The earliest moment and its key."""
         while self._heap:

@@ -146,8 +146,11 @@ class Containers:
     # -- whether they are stuck ------------------------------------------------------------------------
 
     def watch(self, container: Container) -> None:
-        """What it is watched for may have begun or ended. When it is merely heard, that is seen once it seems due."""
-        self._watch.put(container, watch.due_at(container))
+        """What it is watched for may have begun or ended. As inputs come and go in one that is ready, it is seen once
+        it seems due that it was heard, or is idle.
+        """
+        put = self._watch.put_by if container.state is State.READY else self._watch.put
+        put(container, watch.due_at(container))
 
     def overdue(self, now: float) -> Container | None:
         """One that takes too long to start or to exit, or is silent for longer than any input may take."""
@@ -160,7 +163,9 @@ class Containers:
         return None
 
     def due_at(self) -> float:
-        """When to look for one that is stuck."""
+        """When to look for one that is stuck; `NEVER` where none has anything to do."""
+        if not (self.running or self.unstarted or self.starting or self.leaving):
+            return NEVER
         first = self._watch.first()
         return first[0] if first else NEVER
 

@@ -41,15 +41,16 @@ class Matching:
         """Grant what waits to containers with room below their target, or with any: the fullest first, then the latest
         idle.
         """
-        if not self._queue.turns:
-            return
-        buckets = self._containers.buckets
-        for free in sorted(free for free in buckets if free > 0 or beyond_target):
-            bucket = buckets.get(free)
-            while bucket and self._is_due(now):
+        turns, buckets = self._queue.turns, self._containers.buckets
+        for free in sorted(buckets) if turns else ():
+            bucket = buckets.get(free) if free > 0 or beyond_target else None
+            while bucket and turns and self._is_due(now):
                 container = next(reversed(bucket.values()))
+                self._grant_next(container, now, out)
                 # A container filled here moves to another bucket, and is met again only by who may go beyond.
-                while self._is_due(now) and container.bucket is not None and (container.bucket > 0 or beyond_target):
+                while turns and (left := container.bucket) is not None and (left > 0 or beyond_target):
+                    if not self._is_due(now):
+                        return
                     self._grant_next(container, now, out)
 
     def grant_ahead(self, now: float, out: list[Command]) -> None:
@@ -112,9 +113,7 @@ class Matching:
         return batching.due_at(self._queue.waiting, self._queue.oldest_since(), self.spec.concurrency)
 
     def _is_due(self, now: float) -> bool:
-        """Whether something may be granted: an input waits, or enough of them do for a batch."""
-        if not self._queue.turns:
-            return False
+        """Whether what waits may be granted: for a batch, enough of it must."""
         return not self.spec.concurrency.batch_size or self._batch_due_at() <= now
 
     def _grant_next(self, container: Container, now: float, out: list[Command]) -> None:

@@ -69,6 +69,8 @@ class Node(msgspec.Struct):
 
     def holds(self, resources: Resources) -> bool:
         """Whether an empty node could hold one such container at all."""
+        if not (resources.cpu or resources.memory_mib or resources.gpus):
+            return True  # as it is of nearly every function
         return any(size.holds(self._counted(resources)) for size in self._sizes)
 
     def held(self) -> str:

@@ -1,9 +1,10 @@
 """The root of the core: events in, commands out.
 
 `handle(event, now)` and `wake(now)` return what the world should do; `deadline()` is the moment of the next `wake`.
-Who is in a hurry has `handle` in two parts: `take` says what can't wait, and after some events `settle` says the rest.
-Time never runs backwards between calls. Nothing here reads a clock, does I/O or draws a random number, so the same
-history always gives the same commands, in the server, in the simulator and under the property tests.
+Who is in a hurry calls `take` instead of `handle`: it says what can't wait, and `wake` the rest, at once where an input
+waits and else a moment later, for all events until then. Time never runs backwards between calls. Nothing here reads a
+clock, does I/O or draws a random number, so the same history always gives the same commands, in the server, in the
+simulator and under the property tests.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from .placement import Node
 from .pool import Pool
 from .queue import Queue
 from .snapshot import SavedCall
+
+AT_LEISURE_SECONDS = 0.002  # what follows from inputs that come and go may wait so long where nothing is pressing
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -86,7 +89,8 @@ class Plane:
         self._containers: dict[str, Pool] = {}  # starting, ready and ending
         self._owned: dict[str, dict[str, None]] = {}  # connection → its calls
         self._agenda: Agenda[Pool] = Agenda()  # when a pool wants to look again without an event
-        self._changed: dict[Pool, None] = {}  # pools that are to be reconciled by `settle`
+        self._changed: dict[Pool, None] = {}  # pools that are to be reconciled by `settle` ...
+        self._settles_at = NEVER  # ... which is due then
         self._recovers = False  # while something is recovered nothing is granted
         self._new_id = itertools.count(first_id).__next__
 
@@ -97,7 +101,7 @@ class Plane:
         return self.take(event, now) + self.settle(now)
 
     def take(self, event: e.Event, now: float) -> list[Command]:
-        """What can't wait: what `event` ends, and who gets what waits where there is room. `settle` must follow."""
+        """What can't wait: what `event` ends, and who gets what waits where there is room. The rest is for `wake`."""
         out: list[Command] = []
         self._handle(event, now, out)
         self._note(out)
@@ -106,7 +110,7 @@ class Plane:
     def settle(self, now: float) -> list[Command]:
         """The rest of what follows from the events since the last time: who starts and ends, and what moves."""
         out: list[Command] = []
-        changed, self._changed = self._changed, {}
+        changed, self._changed, self._settles_at = self._changed, {}, NEVER
         for pool in changed:
             self._reconcile(pool, now, out)
         self._note(out)
@@ -120,7 +124,7 @@ class Plane:
             case e.ResultsReceived():
                 if found := self._container(event.container):
                     found[0].results(found[1], event, now, out)
-                    self._grant(found[0], now, out)
+                    self._grant(found[0], now, out, at_leisure=True)
             case e.FailureReceived():
                 if found := self._container(event.container):
                     found[0].failure(found[1], event, event.kind, now, out)
@@ -222,7 +226,7 @@ class Plane:
         if call is not None and event.first == 0:
             pool.estimates.learn_call(now)
             self._know(pool, call)
-        self._grant(pool, now, out)
+        self._grant(pool, now, out, at_leisure=True)
         if call is not None and event.first == 0:
             pool.make_way(call, out)
 
@@ -279,24 +283,31 @@ class Plane:
     # -- time --------------------------------------------------------------------------------------
 
     def wake(self, now: float) -> list[Command]:
-        """What to do because time has passed."""
-        out: list[Command] = []
+        """What to do because time has passed, and the rest of what follows from events that were only taken."""
+        out = self.settle(now) if self._settles_at <= now else []
         while (first := self._agenda.first()) and first[0] <= now:
-            self._agenda.put(first[1], NEVER)
-            self._reconcile(first[1], now, out)
+            pool = first[1]
+            self._agenda.put(pool, NEVER)
+            pool.grant(now, out)
+            self._reconcile(pool, now, out)
         self._note(out)
         return out
 
     def deadline(self) -> float | None:
         """When `wake` wants to be called, or `None`: nothing happens by itself."""
         first = self._agenda.first()
-        return first[0] if first else None
+        moment = min(first[0], self._settles_at) if first else self._settles_at
+        return None if moment == NEVER else moment
 
-    def _grant(self, pool: Pool, now: float, out: list[Command]) -> None:
-        """The pool has changed: who has room gets what waits, and the rest is for `settle`."""
+    def _grant(self, pool: Pool, now: float, out: list[Command], *, at_leisure: bool = False) -> None:
+        """The pool has changed: who has room gets what waits, and the rest is for `settle`, `at_leisure` if it may."""
         self._changed[pool] = None
         if not self._recovers:
             pool.grant(now, out)
+        if not at_leisure or pool.is_pressing():
+            self._settles_at = now
+        elif self._settles_at == NEVER:
+            self._settles_at = now + AT_LEISURE_SECONDS
 
     def _reconcile(self, pool: Pool, now: float, out: list[Command]) -> None:
         self._agenda.put(pool, pool.reconcile(now, out))

@@ -1,7 +1,8 @@
 """One function's queue and containers, and what becomes of them.
 
-Whatever happens changes a few fields and is followed by one `reconcile`, which grants what waits to who has room, takes
-back what waits in the wrong place, and starts or drains containers as the autoscaler decides.
+Whatever happens changes a few fields and is followed by `grant`, which gives what waits to who has room, and sooner or
+later by one `reconcile`, which takes back what waits in the wrong place, and starts or drains containers as the
+autoscaler decides.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..spec import Limits, label_of
-from . import autoscaler, watch
+from . import autoscaler, dispatch, watch
 from .autoscaler import Estimates, Policy
 from .commands import CancelRange, Command, Drain, Forward, Kill, TakeBack
 from .containers import Containers
@@ -364,18 +365,29 @@ class Pool:
     # -- reconcile -----------------------------------------------------------------------------------
 
     def grant(self, now: float, out: list[Command]) -> None:
-        """The part of `reconcile` that can't wait: who has room gets what waits."""
+        """Who has room gets what waits."""
         if not self.removed:
             self.queue.release_delayed(now)
             self.scaling.shed(now, out)
             self._matching.grant(now, out)
 
+    def is_pressing(self) -> bool:
+        """Whether `reconcile` should follow at once: an input waits for it, or there may be something to fetch."""
+        queue, containers = self.queue, self.containers
+        return (
+            queue.waiting > 0
+            or bool(queue.delayed or containers.outdated)
+            or queue.has_refused
+            or dispatch.worth_taking_back(containers.unstarted, 0.0, self.estimates.service_seconds)
+        )
+
     def reconcile(self, now: float, out: list[Command]) -> float:
-        """Bring work and containers together. Returns the moment at which to look again without an event."""
+        """Bring work and containers together, where what can be granted was. Returns the moment at which to look again
+        without an event.
+        """
         if self.removed:
             return self._watch_over(now, out)
         queue, matching = self.queue, self._matching
-        self.grant(now, out)
         moments = [self.scaling.scale(now, out), self.scaling.complain(now, out)]
         if queue.waiting:
             # Others start, or none can or should be: what waits may go beyond the target.

@@ -132,7 +132,7 @@ class Queue:
         if not call.waiting:
             self.turns.append(call)
         (call.waiting.appendleft if front else call.waiting.append)(span)
-        self.waiting += len(span)
+        self.waiting += span.stop - span.start
         if self._arrivals is not None:
             (self._arrivals.appendleft if front else self._arrivals.append)(span)
 
@@ -155,14 +155,14 @@ class Queue:
         """The next inputs in turn, at most `size`, all of one segment. The caller must give them to a container."""
         call = self.turns.popleft()
         span = call.waiting[0]
-        taken = Span(call, span.segment, span.start, min(span.stop, span.start + size))
-        span.start = taken.stop
-        if not len(span):
+        start, stop = span.start, min(span.stop, span.start + size)
+        span.start = stop
+        if stop == span.stop:
             call.waiting.popleft()
         if call.waiting:
             self.turns.append(call)
-        self.waiting -= len(taken)
-        return taken
+        self.waiting -= stop - start
+        return Span(call, span.segment, start, stop)
 
     def reclaim(self, call: Call, segment: Segment, start: int, stop: int) -> int | None:
         """Take inputs out that a container has had all along: those from `start` on are settled up to the position that

@@ -86,7 +86,7 @@ class Scaling:
 
     def is_above_maximum(self) -> bool:
         """Whether there are more than may be, since max_containers was lowered."""
-        most = self.settings.ceiling
+        most = self.settings.max_containers
         return most is not None and self._containers.present > most
 
     def shed(self, now: float, out: list[Command]) -> None:

@@ -1,12 +1,13 @@
 """The only loop around the core: what can't wait is decided at every event, and what the core commands is performed in
-its order. The rest is decided in the next turn of the loop, once for all events of a turn, when the frames of this one
-are on their way.
+its order. The rest is decided when the core asks for it, in the next turn of the loop at the earliest, once for all
+events until then, when the frames of this turn are on their way.
 
 Nothing is decided here. A defect ends the process with its traceback; it never leaves a server that hangs.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import traceback
 from collections import deque
@@ -35,9 +36,8 @@ class Runtime:
         self._events: deque[e.Event] = deque()
         self._soon = soon
         self._busy = False
-        self._settles = False  # in the next turn
-        self._timer: Alarm | None = None
-        self._timer_at: float | None = None
+        self._timer: Alarm | None = None  # none where the core is woken in the next turn
+        self._wakes_at = math.inf
         self._perform: Perform = lambda command: None
 
     def begin(self, perform: Perform) -> None:
@@ -58,28 +58,16 @@ class Runtime:
         except Exception:
             give_up()
         self._busy = False
-        if not self._settles:
-            self._settles = True
-            self._soon(self._settle)
-
-    def _settle(self) -> None:
-        self._settles = False
-        self._decide(self.plane.settle)
+        self._arm()
 
     def _wake(self) -> None:
-        self._timer_at = None
-        self._decide(self.plane.wake)
-
-    def _decide(self, decide: Callable[[float], list[c.Command]]) -> None:
+        self._timer, self._wakes_at = None, math.inf
         self._busy = True
         try:
-            self._carry_out(decide(self.clock.time()))
+            self._carry_out(self.plane.wake(self.clock.time()))
         except Exception:
             give_up()
-        self._busy = False
-        if self._events:
-            self._run()
-        self._arm()
+        self._run()
 
     def _carry_out(self, commands: list[c.Command]) -> None:
         for command in commands:
@@ -99,12 +87,16 @@ class Runtime:
     def _arm(self) -> None:
         """One timer, for the moment the core asks for, or an earlier one: it is not moved for each later deadline."""
         moment = self.plane.deadline()
-        if moment is None or (self._timer_at is not None and self._timer_at <= moment):
+        if moment is None or moment >= self._wakes_at:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_at = moment
-        self._timer = self.clock.call_at(moment, self._wake)
+        self._wakes_at = moment
+        if moment <= self.clock.time():
+            self._timer = None
+            self._soon(self._wake)
+        else:
+            self._timer = self.clock.call_at(moment, self._wake)
 
 
 def give_up() -> NoReturn:

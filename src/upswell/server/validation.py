@@ -145,15 +145,15 @@ def check_container(message: m.Message, connection: Connection) -> None:
     match message:
         case m.Results():
             _check_whole("range", message.range, 0, 1 << 62)
-            _check_whole("start", message.start, 0, MAX_POSITION)
-            _check_whole("count", message.count, 1, MAX_SEGMENT_INPUTS)
+            _check_inputs(message.start, message.count)
             _check_seconds(message.seconds, message.cpu_seconds)
-            _check_buffers(message.buffers, connection)
+            if message.buffers is not None:
+                _check_buffers(message.buffers, connection)
         case m.Yielded():
             _check_whole("range", message.range, 0, 1 << 62)
-            _check_whole("first", message.first, 0, MAX_POSITION)
-            _check_whole("count", message.count, 1, MAX_SEGMENT_INPUTS)
-            _check_buffers(message.buffers, connection)
+            _check_inputs(message.first, message.count)
+            if message.buffers is not None:
+                _check_buffers(message.buffers, connection)
         case m.Failure():
             _check_whole("range", message.range, 0, 1 << 62)
             _check_whole("position", message.position, 0, MAX_POSITION)
@@ -186,27 +186,29 @@ def _check_submit(message: m.Submit, connection: Connection, dispatcher: Dispatc
     _check_id("function", message.function)
     if len(message.method) > MAX_ID_CHARACTERS:
         raise ProtocolError(f"{message.method[:40]!r} is no method")
-    _check_whole("first", message.first, 0, MAX_POSITION)
-    _check_whole("count", message.count, 1, MAX_SEGMENT_INPUTS)
-    _check_buffers(message.buffers, connection)
+    _check_inputs(message.first, message.count)
+    if message.buffers is not None:
+        _check_buffers(message.buffers, connection)
     if (caller := dispatcher.calls.get(call)) is not None:
         _check_more(message, caller, connection)
 
 
 def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> None:
     """A further segment must go on where the call is."""
-    call = message.call
-    # One that outlives its client may be gone on with by the client's next connection.
+    reason, stop = "", message.first + message.count
+    # One that outlives its client may be gone on with by the client's next connection ...
     free = caller.kept and (caller.connection is None or not caller.connection.is_open)
-    _require(free or caller.connection is connection, f"the call {call} belongs to another connection")
-    _require(
-        (caller.kind, caller.function, caller.method) == (message.kind, message.function, message.method),
-        f"the call {call} is a {caller.kind} of {caller.function}, not a {message.kind} of {message.function}",
-    )
-    stop = message.first + message.count
+    if not free and caller.connection is not connection:
+        reason = "belongs to another connection"
+    elif message.kind != caller.kind or message.function != caller.function or message.method != caller.method:
+        reason = f"is a {caller.kind} of {caller.function}, not a {message.kind} of {message.function}"
     # ... or the client may offer again what it has not heard of.
-    _require(caller.kept or message.first >= caller.accepted, f"the call {call} has its input {message.first} already")
-    _require(caller.total in (-1, stop) or stop < caller.total, f"the call {call} ended with {caller.total} inputs")
+    elif message.first < caller.accepted and not caller.kept:
+        reason = f"has its input {message.first} already"
+    elif stop > caller.total >= 0:
+        reason = f"ended with {caller.total} inputs"
+    if reason:
+        raise ProtocolError(f"the call {message.call} {reason}")
 
 
 def _check_restore(message: m.Restore, connection: Connection, dispatcher: Dispatcher) -> None:
@@ -219,7 +221,8 @@ def _check_restore(message: m.Restore, connection: Connection, dispatcher: Dispa
     _check_whole("first", message.first, 0, message.submitted)
     _check_whole("count", message.count, 0, MAX_SEGMENT_INPUTS)
     _check_whole("segments left", message.left, 0, MAP_WINDOW)
-    _check_buffers(message.buffers, connection)
+    if message.buffers is not None:
+        _check_buffers(message.buffers, connection)
     _require(stop <= message.submitted, f"the call {call} has {message.submitted} inputs, and none up to {stop}")
     _require(message.total in (-1, message.submitted), f"the call {call} has {message.submitted} inputs")
     _require(bool(message.count) or not message.left, f"a segment of {call} without inputs")
@@ -262,13 +265,21 @@ def _check_error(error: m.ErrorRecord) -> None:
     )
 
 
-def _check_buffers(buffers: m.Buffers | None, connection: Connection) -> None:
+def _check_buffers(buffers: m.Buffers, connection: Connection) -> None:
     """The block must be the peer's own, or it could have us open any other process's."""
-    if buffers is not None:
-        process = connection.peer_process()
-        _require(buffers.process == process, f"shared memory of process {buffers.process} from process {process}")
-        _check_whole("descriptor", buffers.descriptor, 0, 1 << 31)
-        _check_whole("size of shared memory", buffers.size, 0, MAX_BUFFER_BYTES)
+    process = connection.peer_process()
+    _require(buffers.process == process, f"shared memory of process {buffers.process} from process {process}")
+    _check_whole("descriptor", buffers.descriptor, 0, 1 << 31)
+    _check_whole("size of shared memory", buffers.size, 0, MAX_BUFFER_BYTES)
+
+
+def _check_inputs(first: int, count: int) -> None:
+    """Some inputs of a call, or values of a generator: `first .. first + count`."""
+    if not (0 <= first <= MAX_POSITION and 1 <= count <= MAX_SEGMENT_INPUTS):
+        raise ProtocolError(
+            f"the first input must be from 0 to {MAX_POSITION:,} and their count from 1 to {MAX_SEGMENT_INPUTS:,}, "
+            f"not {first:,} and {count:,}"
+        )
 
 
 def _check_id(what: str, value: str) -> None:

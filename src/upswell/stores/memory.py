@@ -49,8 +49,10 @@ class MemoryStore:
     # -- payloads ----------------------------------------------------------------------------------
 
     def put_inputs(self, call: str, first: int, kept: Kept) -> None:
-        self.drop_inputs(call, first)
-        self._inputs.setdefault(call, {})[first] = kept
+        segments = self._inputs.setdefault(call, {})
+        if (before := segments.get(first)) is not None:
+            before.close()
+        segments[first] = kept
 
     def inputs(self, call: str, first: int) -> Kept:
         return self._inputs[call][first]

@@ -37,23 +37,19 @@ class ProtocolError(Error):
 
 def encode(message: Message, payload: Bytes = b"") -> bytes:
     """The frame as one piece."""
-    return b"".join(_parts(message, payload))
+    return b"".join(encode_parts(message, payload))
 
 
 def encode_parts(message: Message, payload: Bytes = b"") -> list[Bytes]:
     """The frame in pieces: a large payload stands alone and is not copied."""
-    parts = _parts(message, payload)
-    return parts if len(payload) >= LARGE_PAYLOAD_BYTES else [b"".join(parts)]
-
-
-def _parts(message: Message, payload: Bytes) -> list[Bytes]:
     body = _encode(message)
     size, more = len(body), len(payload)
     if size > MAX_MESSAGE_BYTES:
         raise _too_large(type(message).__name__, size, MAX_MESSAGE_BYTES)
     if more > MAX_PAYLOAD_BYTES:
         raise _too_large(f"{type(message).__name__}'s payload", more, MAX_PAYLOAD_BYTES)
-    return [_HEADER.pack(4 + size + more, size), body, payload]
+    head = _HEADER.pack(4 + size + more, size)
+    return [head, body, payload] if more >= LARGE_PAYLOAD_BYTES else [b"".join((head, body, payload))]
 
 
 def _too_large(what: str, size: int, limit: int) -> ProtocolError:
