@@ -24,6 +24,8 @@ from ..spec import Limits
 Perform = Callable[[c.Command], None]
 Soon = Callable[[Callable[[], None]], object]
 
+ROUNDING_SECONDS = 0.0005  # uvloop rounds to milliseconds; woken too early we would be woken again, until it is time
+
 
 class Runtime:
     """Feeds the plane, and calls `perform` for each command. `soon` calls something in the next turn of the loop."""
@@ -96,7 +98,7 @@ class Runtime:
             self._timer = None
             self._soon(self._wake)
         else:
-            self._timer = self.clock.call_at(moment, self._wake)
+            self._timer = self.clock.call_at(moment + ROUNDING_SECONDS, self._wake)
 
 
 def give_up() -> NoReturn:
