@@ -94,11 +94,12 @@ class Lives(World):
         self, event: e.Event, rejoining: list[e.ContainerRejoined], before: Mapping[int, Held] = MappingProxyType({})
     ) -> None:
         self._event = event
-        answer = self.plane.handle(event, self.now)
+        answer = self.plane.take(event, self.now)
         given_up = {(one.container, one.range) for one in answer if isinstance(one, c.CancelRange)}
         for one in rejoining:
             self._note_rejoined(one, before, given_up, any(isinstance(kill, c.Kill) for kill in answer))
         self._obey(answer)
+        self.catch_up()
 
     def _perform(self, command: c.Command) -> None:
         match command:

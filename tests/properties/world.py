@@ -31,9 +31,8 @@ class World:
     def __init__(self) -> None:
         self.plane = self._new_plane()
         self.now = 0.0
-        self.history: list[tuple[e.Event | None, float, bool, list[c.Command]]] = []  # with whether it was settled, too
-        self.together = 0  # further events that happen before anything is settled
-        self._is_settled = True
+        self.history: list[tuple[e.Event | None, float, list[c.Command]]] = []  # `None`: it was woken
+        self.together = 0  # further events that happen before the plane is woken
         self.functions: dict[str, Declared] = {}
         self.calls: dict[str, Account] = {}
         self.containers: dict[str, Known] = {}  # those that have not exited
@@ -55,8 +54,10 @@ class World:
         self._event = event
         refusal = self._must_refuse(event) if isinstance(event, e.InputsSubmitted) else None
         self._note(event)
-        answer = self._answer(self.plane, event, self.now, not self.together)
-        self._obey(answer, not self.together)
+        answer = self.plane.take(event, self.now)
+        self._obey(answer)
+        if not self.together:
+            self.catch_up()
         self.together = max(0, self.together - 1)
         if isinstance(event, e.InputsSubmitted):  # law 7
             refused = any(isinstance(command, c.Refuse) for command in answer)
@@ -64,16 +65,11 @@ class World:
             assert (refused, taken) == (refusal, not refusal), (event, answer)
 
     def catch_up(self) -> None:
-        """What has happened together is settled."""
+        """What has happened together is settled, as far as the plane does not leave it for a moment later."""
         self.together = 0
-        if not self._is_settled:
+        moment = self.plane.deadline()
+        if moment is not None and moment <= self.now:
             self._wake()
-
-    @staticmethod
-    def _answer(plane: Plane, event: e.Event | None, now: float, settles: bool) -> list[c.Command]:
-        if event is None:
-            return plane.settle(now) + plane.wake(now)
-        return plane.handle(event, now) if settles else plane.take(event, now)
 
     def pass_time(self, until: float, late: bool = False) -> None:
         """The clock moves on, with a wake at each deadline, or `late` with a single one at the end."""
@@ -92,13 +88,15 @@ class World:
 
     def _wake(self) -> None:
         self._event = None
-        self._obey(self._answer(self.plane, None, self.now, True))
+        self._obey(self.plane.wake(self.now))
+        for pool in self.functions.values():
+            self._judge(pool)
 
     def replay(self) -> None:
         """Law 10: the same history, the same commands."""
         plane = self._new_plane()
-        for event, now, settles, answer in self.history:
-            assert self._answer(plane, event, now, settles) == answer
+        for event, now, answer in self.history:
+            assert (plane.wake(now) if event is None else plane.take(event, now)) == answer
 
     # -- what the core has been told -------------------------------------------------------------------
 
@@ -239,9 +237,8 @@ class World:
 
     # -- what the core asks for --------------------------------------------------------------------------
 
-    def _obey(self, answer: list[c.Command], settled: bool = True) -> None:
-        self.history.append((self._event, self.now, settled, answer))
-        self._is_settled = settled
+    def _obey(self, answer: list[c.Command]) -> None:
+        self.history.append((self._event, self.now, answer))
         for command in answer:
             self._perform(command)
         assert all(one.settled for one in self._arrived), "outputs came and were not delivered"
@@ -250,8 +247,6 @@ class World:
         assert self._forming is None, f"{self._forming}: the rest of its batch never came"
         assert not self._gave_way, f"one of {self._gave_way[0].name} went at the maximum, and no other started"
         self._arrived, self._struck = [], []
-        for pool in self.functions.values() if settled else ():
-            self._judge(pool)
 
     def _perform(self, command: c.Command) -> None:
         assert self._forming is None or isinstance(command, c.Grant), f"{command} in the middle of a batch"

@@ -57,9 +57,9 @@ class Timed:
         self.seconds = 0.0
         self.decisions = 0
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def take(self, event: Event, now: float) -> list[Command]:
         """As the plane does."""
-        return self._timed(lambda: self._plane.handle(event, now))
+        return self._timed(lambda: self._plane.take(event, now))
 
     def wake(self, now: float) -> list[Command]:
         """As the plane does."""

@@ -76,7 +76,7 @@ class RivalPlane:
         self._wakes: dict[str, float] = {}
         self._ids = itertools.count(1)
 
-    def handle(self, event: e.Event, now: float) -> list[c.Command]:
+    def take(self, event: e.Event, now: float) -> list[c.Command]:
         """What to do because something happened."""
         out: list[c.Command] = []
         match event:

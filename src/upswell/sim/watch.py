@@ -71,13 +71,14 @@ class Watch:
         self._calls: dict[str, tuple[Books, bytearray]] = {}
         self._containers: dict[str, Kept] = {}
         self._unwanted: set[tuple[str, int]] = set()  # inputs that were cancelled alone
-        self._touched: Books | None = None
+        self._touched: dict[Books, None] = {}  # pools that have changed since everything was settled
 
-    def saw(self, event: e.Event | None, commands: list[c.Command], now: float) -> None:
-        """One step of the plane: an event (`None`: it was woken) and its answer."""
+    def saw(self, event: e.Event | None, commands: list[c.Command], now: float, *, settled: bool = True) -> None:
+        """One step of the plane: an event (`None`: it was woken) and its answer; `settled` where that is all of it, and
+        no more is to come at the same moment.
+        """
         self._now = now
         self._steps.append((now, event, commands))
-        self._touched = None
         outcome = self._event(event)
         if isinstance(event, e.Recovered | e.ContainerRejoined):
             given_up = {(one.container, one.range) for one in commands if isinstance(one, c.CancelRange)}
@@ -86,7 +87,10 @@ class Watch:
                     self._rejoined(one, given_up)
         for command in commands:
             self._command(command, outcome)
-        self._look_for_room(self._touched)
+        if settled:
+            for books in self._touched:
+                self._look_for_room(books)
+            self._touched.clear()
 
     def settled_in(self, call: str) -> list[bool]:
         """Of each input of the call that was accepted, whether it is settled."""
@@ -103,9 +107,9 @@ class Watch:
         if deadline is not None:
             self._broken(f"the plane wants to be woken at {deadline} although nothing is left to do")
 
-    def _look_for_room(self, books: Books | None) -> None:
+    def _look_for_room(self, books: Books) -> None:
         """Nothing waits while a ready container has room."""
-        if books is not None and not books.removed and books.waiting and books.roomy:
+        if not books.removed and books.waiting and books.roomy:
             self._broken(f"{books.waiting} inputs wait while {min(books.roomy)} is ready and has room")
 
     # -- events --------------------------------------------------------------------------------------------
@@ -130,7 +134,7 @@ class Watch:
                     self._recount(kept)
             case e.ContainerExited(container=container):
                 if kept := self._containers.pop(container, None):
-                    self._touched = kept.books
+                    self._touched[kept.books] = None
                     kept.books.containers.pop(container, None)
                     kept.books.roomy.discard(container)
                     for span in kept.ranges.values():
@@ -154,7 +158,7 @@ class Watch:
             self._end(kept)
         if kept is None or span is None:
             return "", 0, 0
-        self._touched = kept.books
+        self._touched[kept.books] = None
         outcome = ("", 0, 0)
         match event:
             case e.ResultsReceived(start=start, count=count) if start == span.next and start + count <= span.stop:
@@ -268,7 +272,7 @@ class Watch:
         places.extend(bytes((WAITING,)) * count)
         books.waiting += count
         self.accepted += count
-        self._touched = books
+        self._touched[books] = None
 
     def _granted(self, command: c.Grant) -> None:
         kept = self._known(command.container, command)
@@ -292,7 +296,7 @@ class Watch:
         if kept.spec.single_use and kept.ranges:
             self._broken(f"{command} to a container of a single use")
         kept.ranges[command.range] = Span(command.call, command.start, command.stop)
-        self._touched = books
+        self._touched[books] = None
         self._recount(kept)
 
     def _started(self, container: str, function: str) -> None:
@@ -315,7 +319,7 @@ class Watch:
             books.waiting -= state == WAITING
             places[position] = SETTLED
         self.settled += count
-        self._touched = books
+        self._touched[books] = None
 
     # -- containers ----------------------------------------------------------------------------------------
 
@@ -343,7 +347,7 @@ class Watch:
             books.roomy.add(kept.id)
         else:
             books.roomy.discard(kept.id)
-        self._touched = books
+        self._touched[books] = None
 
     # -- verdicts ------------------------------------------------------------------------------------------
 

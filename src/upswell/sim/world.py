@@ -32,11 +32,11 @@ EXIT_SECONDS = 0.002
 class Controller(Protocol):
     """What decides: the product's Plane, or a rival's stand-in."""
 
-    def handle(self, event: e.Event, now: float) -> list[c.Command]:
-        """What to do because something happened."""
+    def take(self, event: e.Event, now: float) -> list[c.Command]:
+        """What to do at once because something happened."""
 
     def wake(self, now: float) -> list[c.Command]:
-        """What to do because time has passed."""
+        """What else to do because of that, or because time has passed."""
 
     def deadline(self) -> float | None:
         """When to be woken."""
@@ -175,7 +175,7 @@ class World:
             while self._happened:
                 event = self._happened.popleft()
                 self._keep(event)
-                self._obey(event, self.plane.handle(event, self.now))
+                self._obey(event, self.plane.take(event, self.now))
             self._busy = False
 
     def _keep(self, event: e.Event) -> None:
@@ -202,7 +202,8 @@ class World:
 
     def _obey(self, event: e.Event | None, commands: list[c.Command]) -> None:
         self.decisions += 1
-        self.watch.saw(event, commands, self.now)
+        deadline = self.plane.deadline()
+        self.watch.saw(event, commands, self.now, settled=deadline is None or deadline > self.now)
         outer, self._busy = self._busy, True
         for command in commands:
             self._perform(command)
