@@ -343,6 +343,25 @@ async def test_a_container_that_does_not_come_back_is_killed(here: Stage, tmp_pa
     assert here.engine.killed == [name]
 
 
+async def test_a_container_that_is_away_as_the_server_ends_comes_back_and_is_told(here: Stage, tmp_path: Path) -> None:
+    """Clients do not: for them the server is gone."""
+    _, name, container = await waiting_container(here, tmp_path)
+    client = await here.client_inside(name)
+    container.peer.close()
+    await here.until(lambda: any(one._transport is None for one in (here.server._sessions or {}).values()))
+    here.server.ended.set()
+    await here.until(lambda: here.server._services.dispatcher.stopping)
+    with socket.socket(socket.AF_UNIX) as neighbour, pytest.raises(OSError):
+        neighbour.connect(str(tmp_path / "server.sock"))
+    stranger = await here.stranger()
+    await stranger.send(m.Hello(m.PROTOCOL, "client", here.engine.tokens[name], os.getpid()))
+    assert await stranger.receive() is None, "nothing keeps it from looking for the next one"
+    assert (await container.come()).resumed
+    drain = await container.expect(m.Drain)
+    assert isinstance(drain, m.Drain) and not client.is_dismissed()
+    here.engine.end(name, 0)
+
+
 @pytest.mark.parametrize("is_away", [True, False])
 async def test_a_container_that_has_ended_is_not_waited_for(here: Stage, tmp_path: Path, is_away: bool) -> None:
     client, name, container = await waiting_container(here, tmp_path)

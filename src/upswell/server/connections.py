@@ -178,6 +178,11 @@ class Connection(asyncio.Protocol):
             log.log(logging.WARNING if self._peer else logging.INFO, "%s: closed, %s", self.name, error)
             self.close(str(error), denied=isinstance(error, DenialError))
 
+    def hang_up(self) -> None:
+        """Be gone without a word, as if there were no server: the peer may look for another."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def close(self, reason: str, *, denied: bool = False) -> None:
         """Say why (`denied`: the token is why), and close when what was written has left, or soon."""
         if self._transport is not None and self.is_open:

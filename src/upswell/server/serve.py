@@ -161,10 +161,11 @@ class Server:
             ready()
         await self.ended.wait()
         log.info("process %d was told to end, or its client has", os.getpid())
+        if self._home is not None:
+            listening.pop().close()  # the clients' door; by the others containers may come back, and end in good order
+            await self._retire()
         for one in listening:
             one.close()
-        if self._home is not None:
-            await self._retire()
         await self._engine.close()
         for session in (self._sessions or {}).values():
             session.stop_waiting()
@@ -220,6 +221,8 @@ class Server:
 
     def _greet_remote(self, connection: Connection, hello: m.Hello) -> Peer | None:
         assert self._front is not None
+        if self._is_too_late(connection, hello):
+            return None
         if identity := self._front.identify(connection, hello):
             if self._snapshot is None:
                 return self._welcome(connection, identity)
@@ -230,6 +233,8 @@ class Server:
 
     def _greet_container(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Containers, and clients inside them: both have the token that was made for the container."""
+        if self._is_too_late(connection, hello):
+            return None
         if hello.role == "container" and connection.going_on is not None:
             connection.welcome(self._address)
             return connection.going_on
@@ -253,6 +258,13 @@ class Server:
         dispatcher = self._services.dispatcher
         receipts = Receipts(connection, dispatcher.ledger, self._clock) if self._home is not None else None
         return ContainerPeer(connection, served, dispatcher, receipts)
+
+    def _is_too_late(self, connection: Connection, hello: m.Hello) -> bool:
+        """Whether it is a client that comes while the server ends: none is here for it, so it looks for the next."""
+        if hello.role == "client" and self.ended.is_set():
+            connection.hang_up()
+            return True
+        return False
 
     def _welcome_container(self, connection: Connection, hello: m.Hello) -> None:
         """Answer one that may come back over another stream; others know by what comes that they are welcome."""
