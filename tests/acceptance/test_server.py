@@ -5,6 +5,7 @@ import resource
 import signal
 import socket
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,42 @@ def test_a_full_disk_is_told_by_its_status(home: Home) -> None:
         resource.prlimit(status["process"], resource.RLIMIT_FSIZE, before)
         assert home.python("program.py").out == f"{1 << 20}\n"
         assert home.status()["trouble"] == ""
+
+
+BROKEN = """
+    import upswell
+
+    if not upswell.is_local():
+        import {missing}
+
+    app = upswell.App("mended")
+
+
+    @app.function()
+    def double(x):
+        return 2 * x
+
+
+    if __name__ == "__main__":
+        print(upswell.Function.from_name("mended", "double").remote(21))
+"""
+
+
+def test_who_waits_for_what_can_not_start_is_told_and_served_once_it_can(home: Home) -> None:
+    home.program.write(BROKEN.format(missing="nothing_of_that_name"))
+    with home.served():
+        home.upswell("deploy", "program.py")
+        waits = home.popen(sys.executable, "program.py")
+        assert waits.stderr is not None
+        told = waits.stderr.readline()  # after the third start
+        words = "ModuleNotFoundError: No module named 'nothing_of_that_name'"
+        assert told == f"no container of double can start, and its calls wait: builtins.{words}\n"
+        why = home.upswell("function", "autoscaler", "mended", "double", "--why").out
+        assert f"the last start failed (builtins.{words}), and the next one comes after 4 s" in why
+        home.program.write(BROKEN.format(missing="json"))
+        home.upswell("deploy", "program.py")
+        out, err = waits.communicate(timeout=SECONDS_TO_RUN)
+        assert (waits.returncode, out, err) == (0, "42\n", "")
 
 
 def test_the_log_is_followed(home: Home) -> None:

@@ -150,7 +150,9 @@ class FinishCall(msgspec.Struct, frozen=True, gc=False):
 
 
 class Complain(msgspec.Struct, frozen=True, gc=False):
-    """For some seconds there has been no room for as many containers as there must be: say so, once."""
+    """The function has not the containers that it must have: for some seconds there has been no room for them, or start
+    after start has failed. Say so, once.
+    """
 
     function: str
     reason: str

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ..spec import Limits, label_of
 from . import autoscaler, dispatch, watch
 from .autoscaler import Estimates, Policy
-from .commands import CancelRange, Command, Drain, Forward, Kill, TakeBack
+from .commands import CancelRange, Command, Complain, Drain, Forward, Kill, TakeBack
 from .containers import Containers
 from .events import (
     ChunksReceived,
@@ -186,12 +186,21 @@ class Pool:
             self._back_off(container, event.reason, now, out)
 
     def _back_off(self, container: Container, reason: str, now: float, out: list[Command]) -> None:
-        """A start failed: wait before the next one, and at last, where nobody else could serve them, fail who waits."""
+        """A start failed: wait before the next one, and at last, where nobody else could serve them, fail who waits, or
+        say it where a later version may serve them.
+        """
         if not self.scaling.failed(container, reason, now):
             return
         starts = self.scaling.starts
-        if self.ephemeral and starts.are_hopeless() and not self.containers.ready:
+        if not starts.are_hopeless() or self.containers.ready:
+            return
+        if self.ephemeral:
             self._fail_pending(f"{self.label} could not start a container: {starts.trouble}", out)
+        elif not starts.are_told:
+            starts.are_told = True
+            out.append(
+                Complain(self.function, f"no container of {self.label} can start, and its calls wait: {starts.trouble}")
+            )
 
     def _lose(
         self, container: Container, held: Range, started: bool, event: ContainerExited, now: float, out: list[Command]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from ..spec import FunctionSpec, SettingsUpdate
 from . import autoscaler
 from .agenda import NEVER
@@ -105,6 +107,7 @@ class Scaling:
         missing = self.decision.containers - containers.present
         if missing > 0:
             if self.starts.failures:
+                self._note_trouble()
                 if now < self.starts.blocked_until:
                     return self.starts.blocked_until
                 missing = int(not containers.starting)
@@ -121,6 +124,13 @@ class Scaling:
             containers.drain(longest_idle, f"idle for {patience:g} s: {self.decision.words}", now, out)
             missing += 1
         return NEVER
+
+    def _note_trouble(self) -> None:
+        """Where the decision does not say it itself, add why there are fewer than it wants."""
+        if not self._containers.outdated:
+            pause = autoscaler.backoff_seconds(self.starts.failures)
+            failed = f"the last start failed ({self.starts.trouble}), and the next one comes after {pause:g} s"
+            self.decision = replace(self.decision, words=f"{self.decision.words}; {failed}")
 
     @property
     def is_short_of_room(self) -> bool:

@@ -17,12 +17,14 @@ class Starts:
         self.blocked_until = 0.0  # no start before this
         self.complaint = ""  # what the last container that could not load user code said
         self.trouble = ""  # why the last start failed; "" while `failures` is 0
+        self.are_told = False  # somebody was told that none works
         self._failed_at = -NEVER
 
     def worked(self) -> None:
         """A container is ready."""
         self.have_worked = True
         self.failures, self.blocked_until, self.complaint, self.trouble = 0, 0.0, "", ""
+        self.are_told = False
 
     def failed(self, started_at: float, reason: str, now: float) -> None:
         """A container that was started at `started_at` is gone before it did anything."""

@@ -198,8 +198,11 @@ class Dispatcher:
         """Something keeps the function from what it must have: who uses it hears of it, and who looks at the log."""
         log.warning("%s: %s", function, reason)
         app = self.apps.get(app_of(function))
-        if app is not None and app.opener is not None:
-            app.opener.send(m.Log(app.id, self.functions[function].label, "", 2, f"{reason}\n"))
+        users = {caller.connection for caller in self.calls.values() if caller.function == function}
+        users.add(app.opener if app is not None else None)
+        for connection in users:
+            if connection is not None:
+                connection.send(m.Log(app_of(function), label_of(function), "", 2, f"{reason}\n"))
         self.say(reason, function=function)
 
     def _kill(self, container: str, reason: str) -> None:
