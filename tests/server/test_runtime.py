@@ -1,11 +1,24 @@
 """Time in the server, moved by hand: what is to happen later happens then, and not before."""
 
-from upswell.clock import ManualClock
+from collections.abc import Callable
+from typing import Any
+
+from upswell.clock import ManualAlarm, ManualClock
+from upswell.core import commands as c
+from upswell.core import events as e
 from upswell.core.watch import TIMEOUT_GRACE_SECONDS
-from upswell.spec import DEFAULT_SCALEDOWN_SECONDS, DEFAULT_TIMEOUT_SECONDS, AutoscalerSettings, Retries
+from upswell.server.runtime import Runtime
+from upswell.spec import (
+    DEFAULT_SCALEDOWN_SECONDS,
+    DEFAULT_TIMEOUT_SECONDS,
+    AutoscalerSettings,
+    FunctionSpec,
+    Limits,
+    Retries,
+)
 from upswell.wire import messages as m
 
-from .stage import Stage, record, stage
+from .stage import PlayedEngine, Stage, record, stage
 
 ERROR = m.ErrorRecord("user", "builtins.ValueError", "no", "")
 
@@ -67,6 +80,35 @@ async def test_retries_without_end() -> None:
         await container.send(m.Failure(assign.range, 0, 0.001, 0.001, ERROR))
         failed, _ = await here.client.expect(m.Failed)
         assert failed.error.attempts == 501
+
+
+class RoundingClock(ManualClock):
+    """Counts in milliseconds, and rings at the nearest one, as uvloop does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alarms = 0
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> ManualAlarm:
+        self.alarms += 1
+        assert self.alarms < 10, "it is asked for the same moment again and again"
+        return super().call_at(round(when, 3), callback, *args)
+
+
+def test_a_clock_that_rounds_is_not_asked_again_until_it_is_time() -> None:
+    clock, turns, commands = RoundingClock(), list[Callable[[], None]](), list[c.Command]()
+    runtime = Runtime(PlayedEngine(), Limits(), clock, turns.append)
+    runtime.begin(commands.append)
+    spec = FunctionSpec(retries=Retries(max_retries=1, initial_delay=0.0014))
+    runtime.happened(e.FunctionDeclared("f", spec))
+    runtime.happened(e.InputsSubmitted("fc-1", "f", "remote", 0, 1, True))
+    turns.pop()()
+    runtime.happened(e.ContainerReady("co-1", 0.01))
+    granted = [one for one in commands if isinstance(one, c.Grant)]
+    runtime.happened(e.FailureReceived("co-1", granted[0].range, 0, 0.001, 0.0, "user"))
+    turns.pop()()
+    clock.advance(0.003)
+    assert len([one for one in commands if isinstance(one, c.Grant)]) == 2
 
 
 def test_the_manual_clock() -> None:
