@@ -26,6 +26,8 @@ _making = threading.Lock()
 def get_client() -> Client:
     """The connection of this process; made now if there is none."""
     global _client
+    if (client := _client) is not None:
+        return client
     with _making:
         if _client is None:
             if context.server is not None and context.server_keeps_apps:

@@ -121,8 +121,11 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
         wait: Wait = coroutine.send(None)
         while True:
             try:
-                with _lent_place(wait):
+                if context.running.get() is None:  # as in most programs, where it would be a tenth of the time
                     wait.block()
+                else:
+                    with _lent_place(wait):
+                        wait.block()
             except BaseException as error:
                 wait = coroutine.throw(error)
             else:
@@ -137,7 +140,7 @@ async def run_async(coroutine: Coroutine[Any, Any, R]) -> R:
         wait: Wait = coroutine.send(None)
         while True:
             try:
-                if context.running.get() is None:  # as in most programs, where it would be a third of the time
+                if context.running.get() is None:  # likewise, a third of the time
                     await wait.wait()
                 else:
                     async with _lent_place(wait):

@@ -61,9 +61,10 @@ def values_of(inbox: Inbox, message: m.Outputs | m.Chunks, payload: memoryview) 
     """
     if (values := _unpacked(inbox, message, payload)) is None:
         return None
-    for position, value in enumerate(values, message.first):
-        if type(value) is Unreadable:
-            raise _unreadable(position, value)
+    if may_be_unreadable(payload):
+        for position, value in enumerate(values, message.first):
+            if type(value) is Unreadable:
+                raise _unreadable(position, value)
     return values
 
 

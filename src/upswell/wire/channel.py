@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectionError
-from .codec import Bytes, Decoder, Frame, ProtocolError, encode_parts, is_whole
+from .codec import Bytes, Decoder, Frame, ProtocolError, encode_parts
 from .messages import Message
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ class Channel:
                 peeked.extend(map(recv, (PEEK_BYTES,), (socket.MSG_DONTWAIT,)))
             first = peeked[0]
             if isinstance(first, bytes):
-                if self._decoder.unfinished or not is_whole(first):
+                if (frame := self._decoder.only(first)) is None:
                     return None
-                first = peeked[0] = self._decoder.feed(first)[0]
+                first = peeked[0] = frame
             return first
         except (OSError, ProtocolError):
             return None  # `receive` sees it, too

@@ -56,11 +56,6 @@ def _too_large(what: str, size: int, limit: int) -> ProtocolError:
     return ProtocolError(f"{what} has {size:,} bytes, and the limit is {limit:,}: send less at once")
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether these bytes, the first of which begins a frame, are just that frame."""
-    return len(data) > 8 and _LENGTH.unpack_from(data)[0] == len(data) - 4
-
-
 class Decoder:
     """Bytes of a stream in, whole frames out. Payloads stay valid after the next `feed`.
 
@@ -83,8 +78,16 @@ class Decoder:
         """Bytes of a frame that has not come whole yet."""
         return self._have
 
+    def only(self, data: Bytes) -> Frame | None:
+        """The frame that these bytes are, where they are just one, and nothing of another has come before."""
+        if self._have or len(data) <= 8 or _LENGTH.unpack_from(data)[0] != len(data) - 4:
+            return None
+        return self._frame(memoryview(data), 4, len(data))
+
     def feed(self, data: Bytes) -> list[Frame]:
         """Take what came, and return the frames it completes."""
+        if (frame := self.only(data)) is not None:
+            return [frame]
         if self._pieces:
             self._pieces.append(data)
             self._have += len(data)
