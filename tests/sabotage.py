@@ -306,6 +306,7 @@ BUGS = [
     Bug("a half line of a log spoils the next", "server/logfiles.py", "and _is_whole(files[-1])", "", LOOKING),
     Bug("a log has no limit", "server/logfiles.py", "if file.size >= FILE_BYTES:", "if not file.size:", LOOKING),
     Bug("what has arrived comes again", "wire/delivery.py", "self._confirmed = count", "pass", SESSIONS),
+    Bug("what is read again counts twice", "wire/delivery.py", "message is self._last or ", "", ("tests/wire",)),
     Bug(
         "what is said meanwhile is lost",
         "server/connections.py",

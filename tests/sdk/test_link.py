@@ -18,6 +18,7 @@ from upswell.sdk.inbox import Restarted
 from upswell.wire import messages as m
 from upswell.wire.channel import Channel
 from upswell.wire.codec import Frame
+from upswell.wire.delivery import CONFIRM_FRAMES
 from upswell.wire.payload import pack
 
 
@@ -70,10 +71,12 @@ class Watched(Channel):
 class Answerer:
     """A client, and a peer that answers whatever is said of a call."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_session: bool) -> None:
         ours, theirs = socket.socketpair()
         self.channel, self.peer = Watched(ours), Channel(theirs)
-        self.client = Client(self.channel)
+        self.sent = 0  # frames that a session counts
+        self.heard: list[int] = []  # how many of them the client said that it had, each time
+        self.client = Client(self.channel, server=Server("unix:@nowhere", "") if keeps_session else None)
         self._thread = threading.Thread(target=self._answer)
         self._thread.start()
 
@@ -81,7 +84,12 @@ class Answerer:
         while frames := self.peer.receive():
             for message, _ in frames:
                 match message:
+                    case m.Hello(session=session) if session:
+                        self.peer.send(m.Welcome(m.PROTOCOL, 1, "", True))
+                    case m.Received(count=count):
+                        self.heard.append(count)
                     case m.EndInputs(call=call, total=total):
+                        self.sent += 1
                         self.peer.send(m.Outputs(call, 0, 1), pack([total]).data)
                     case m.Cancel():  # interrupts the main thread once that reads, or is just about to
                         main = threading.main_thread().ident or 0
@@ -112,9 +120,9 @@ class Answerer:
         self.peer.close()
 
 
-@pytest.fixture
-def answerer() -> Iterator[Answerer]:
-    answerer = Answerer()
+@pytest.fixture(params=[False, True], ids=["private", "session"])
+def answerer(request: pytest.FixtureRequest) -> Iterator[Answerer]:
+    answerer = Answerer(keeps_session=request.param)
     yield answerer
     answerer.close()
 
@@ -128,6 +136,17 @@ def test_who_waits_alone_reads_for_itself(answerer: Answerer, capfd: pytest.Capt
         answerer.call(1)
     answerer.call(0, beside=True)
     assert "nobody's" in capfd.readouterr().out, "what is not the call's own is the reader's"
+
+
+def test_frames_of_a_session_are_counted_by_whoever_reads_them() -> None:
+    answerer = Answerer(keeps_session=True)
+    while answerer.channel.moved < 3 * CONFIRM_FRAMES:
+        answerer.call(1)
+    delivery = answerer.client._link._delivery
+    assert delivery is not None
+    assert delivery.received == answerer.sent
+    answerer.close()
+    assert answerer.heard == list(range(CONFIRM_FRAMES, answerer.sent + 1, CONFIRM_FRAMES))
 
 
 def test_who_waits_with_others_does_not(answerer: Answerer) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 from upswell.wire import messages as m
 from upswell.wire.channel import Channel
 from upswell.wire.codec import Frame, encode
+from upswell.wire.delivery import Delivery
 from upswell.wire.turns import Turns
 
-FRAME: Frame = (m.Bye("done"), memoryview(b"payload"))
+FRAME: Frame = (m.Uncollect("fc-1"), memoryview(b"payload"))
 LETS_IN = ("CALL", "JUMP_BACKWARD", "RESUME")  # instructions after which the interpreter lets an exception in
 
 
@@ -56,6 +57,7 @@ class Connection:
         self.channel = Channel(ours)
         self.turns = Turns()
         self.taken: deque[Frame] = deque()
+        self.delivery = Delivery()
         self.turns.take(lambda: False)
         self.turns.give()
 
@@ -63,6 +65,7 @@ class Connection:
         assert self.channel.wait_to_peek(60_000)
         if (frame := self.channel.peek()) is None:
             return False
+        self.delivery.take(*frame)
         self.channel.move(taken)
         return frame == FRAME
 
@@ -73,6 +76,8 @@ class Connection:
         def read() -> None:
             self.turns.take(lambda: False)
             while frames := self.channel.receive():
+                for frame in frames:
+                    self.delivery.take(*frame)
                 came.extend(frames)
 
         self.peer.shutdown(socket.SHUT_WR)
@@ -97,6 +102,7 @@ def test_an_interruption_at_any_moment_loses_nothing() -> None:
         except KeyboardInterrupt:
             pass
         assert [*connection.taken, *connection.steadily()] == [FRAME], f"interrupted at moment {moments}"
+        assert connection.delivery.received == 1, f"interrupted at moment {moments}"
         if interruption.left > 0:
             break
     assert moments > 20

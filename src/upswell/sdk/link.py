@@ -38,7 +38,7 @@ Route = Callable[[m.Message, memoryview], None]
 class Link:
     """Frames to and from the server. Any thread may send; one reads.
 
-    Where it is not known how to find the `server` again, the connection is the only one. Then a thread that waits for a
+    Where it is not known how to find the `server` again, the connection is the only one. A thread that waits for a
     call, and is the only one to wait, reads the outcome for itself.
     """
 
@@ -152,8 +152,8 @@ class Link:
         """Read in this thread the one frame that the inbox waits for; false where something else is to be read, or
         another thread reads: once this wait is over, that lets others.
         """
-        if self._delivery is not None or self._channel is None or not self._channel.may_peek:
-            return False  # frames are counted by the thread that reads
+        if (channel := self._channel) is None or not channel.may_peek:
+            return False
         if self._turns.pass_by(self._hand_over, inbox):
             return True
         self._successor = wait
@@ -167,7 +167,10 @@ class Link:
         frame = channel.peek() if turns.is_passing() else None
         if frame is None or not inbox.is_answered_by(frame[0]):
             return False
+        due = self._delivery.take(*frame) if self._delivery is not None else None
         channel.move(inbox.frames)
+        if due is not None:
+            self.send(due)
         return True
 
     def read_elsewhere(self) -> None:

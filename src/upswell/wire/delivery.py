@@ -29,6 +29,7 @@ class Delivery:
         self._confirmed = 0  # frames that arrived over there, which are those before them
         self._said = 0  # of `received`
         self._came = 0  # bytes since then
+        self._last: Message | None = None  # that was counted
 
     def send(self, message: Message, payload: Bytes) -> None:
         """Keep a frame that is sent."""
@@ -37,11 +38,16 @@ class Delivery:
             self.bytes += len(payload) + FRAME_BYTES
 
     def take(self, message: Message, payload: Bytes) -> Received | None:
-        """Count a frame that came. What is returned is to be said to the other side."""
-        if isinstance(message, UNCOUNTED):
+        """Count a frame that came. What is returned is to be said to the other side.
+
+        Who is interrupted, as by Ctrl-C, before it has moved the frame to its place may begin again: that counts once.
+        """
+        size = len(payload)
+        if message is self._last or isinstance(message, UNCOUNTED):
             return None
+        self._last = message  # the interpreter lets nothing in before the next two
         self.received += 1
-        self._came += len(payload)
+        self._came += size
         if self.received - self._said < CONFIRM_FRAMES and self._came < CONFIRM_BYTES:
             return None
         self._said, self._came = self.received, 0
