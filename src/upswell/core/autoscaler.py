@@ -18,7 +18,7 @@ import msgspec
 
 from ..spec import GATHER_SECONDS, AutoscalerSettings
 
-PROBE_SECONDS = 0.010  # after this, a running input's use of CPU says whether it computes or waits
+PROBE_SECONDS = 0.008  # a container's own beginnings are over after this; in as long again, inputs compute or wait
 LEAST_START_COST_SECONDS = 0.001  # what one more fork adds to the wait of all, on a machine with two cores
 LEAST_AIM_SECONDS = 0.010
 STARTS_AT_ONCE = 128  # more in parallel only slow each other
