@@ -105,7 +105,7 @@ def test_what_an_idle_container_can_take_over_is_pressing() -> None:
     made = plane.handle(e.ResultsReceived(grants(made)[0].container, grants(made)[0].range, 0, 1, 0.01, 0.0), 0.2)
     granted = grants(plane.handle(submitted("b", count=10), 0.3))
     assert sum(one.stop - one.start for one in granted) == 10
-    plane.wake(0.34)
+    plane.wake(0.349)
     assert (plane.deadline() or 0.0) > 0.35
     for one in granted:
         if one.container == "co-1":
