@@ -400,7 +400,10 @@ class Pool:
         moments = [self.scaling.scale(now, out), self.scaling.complain(now, out)]
         if queue.waiting:
             # Others start, or none can or should be: what waits may go beyond the target.
+            waited = queue.waiting
             matching.grant(now, out, beyond_target=True)
+            if queue.waiting < waited:
+                moments.append(now)  # what was decided was about inputs that run now
             if not self.scaling.is_above_maximum():
                 matching.grant_ahead(now, out)
         moments += (matching.take_back(now, out), self._watch_over(now, out))
