@@ -79,6 +79,7 @@ class Range(msgspec.Struct, eq=False):
     suspended: bool = False  # its input waits for a nested call or for its consumer, and lends its place
     wanted_back: bool = False  # its tail was asked for, or came: there is nothing more to fetch
     returned: bool = False  # its tail came: of what is left only the last input has not ended
+    is_ending: bool = False  # its container was told to end what is left of it, as nobody wants that
 
     def __len__(self) -> int:
         return self.stop - self.next

@@ -131,7 +131,7 @@ class Pool:
             until = stop
             out.append(CancelRange(container.id, held.id))
         else:
-            held.wanted_back = held.returned = False
+            held.wanted_back = held.returned = held.is_ending = False
             container.suspend(held, told.suspended)
             until = min(max(before, told.next), stop)
             if told.stop < stop:
@@ -354,7 +354,9 @@ class Pool:
         if unwanted and (alone or held.batch) and any(unwanted.values()):
             self.containers.kill(held.container, "cancelled", "an input that it ran was cancelled", out)
         elif unwanted and alone:
-            out.append(CancelRange(held.container.id, held.id))
+            if not held.is_ending:  # it answers with what has not begun, and it may be long until what has is ended
+                held.is_ending = True
+                out.append(CancelRange(held.container.id, held.id))
         elif unwanted and not (held.batch or held.wanted_back):
             held.wanted_back = True
             out.append(TakeBack(held.container.id, held.id))
