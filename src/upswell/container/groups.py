@@ -93,11 +93,11 @@ class Group:
         return True
 
     def _number(self, name: str) -> int:
-        text = _text(f"{self._path}/{name}").strip()
+        text = text_of(f"{self._path}/{name}")
         return int(text) if text.isdigit() else 0
 
     def _fields(self, name: str) -> dict[str, int]:
-        pairs = (line.split() for line in _text(f"{self._path}/{name}").splitlines())
+        pairs = (line.split() for line in text_of(f"{self._path}/{name}").splitlines())
         return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
 
@@ -144,7 +144,7 @@ def find_place(mounts: str, membership: str) -> Place | None:
         if unified:
             # A group that has processes can't hand memory on to groups below it, so the usual place is beside.
             for near in (own, os.path.dirname(own)) if own != folder else (own,):
-                if "memory" in _text(f"{near}/cgroup.subtree_control").split() and os.access(near, os.W_OK):
+                if "memory" in text_of(f"{near}/cgroup.subtree_control").split() and os.access(near, os.W_OK):
                     return Place(near, True)
     return None
 
@@ -174,6 +174,15 @@ def find_memberships(controller: str, mounts: str, membership: str) -> Iterator[
                 yield Membership(own, folder, unified)
 
 
+def text_of(path: str) -> str:
+    """What a file of the kernel's says; "" where it can't be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 def _below(folder: str, root: str, path: str) -> str | None:
     """The folder of the group `path`, where the group `root` is mounted on `folder`."""
     relative = os.path.relpath(path, root)
@@ -188,11 +197,3 @@ def _remove(path: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from ..container.groups import MEMBERSHIP, MOUNTS, Membership, find_memberships
+from ..container.groups import MEMBERSHIP, MOUNTS, Membership, find_memberships, text_of
 
 GUESSED_BYTES = 8 << 30  # of a machine that does not say
 NO_LIMIT_BYTES = 1 << 60  # groups of version 1 say a number where there is no limit
@@ -34,18 +34,18 @@ def memory() -> tuple[int, int]:
 def cpu_limit(group: str, unified: bool) -> float | None:
     """How many processors the group may use; `None` where that is not limited."""
     if unified:
-        quota, _, period = _text(f"{group}/cpu.max").partition(" ")
+        quota, _, period = text_of(f"{group}/cpu.max").partition(" ")
     else:
-        quota, period = _text(f"{group}/cpu.cfs_quota_us"), _text(f"{group}/cpu.cfs_period_us")
+        quota, period = text_of(f"{group}/cpu.cfs_quota_us"), text_of(f"{group}/cpu.cfs_period_us")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
 
 
 def memory_limit(group: str, unified: bool) -> tuple[int, int] | None:
     """Bytes that the group may still take, and may have in all; `None` where that is not limited."""
-    limit = _text(f"{group}/memory.max" if unified else f"{group}/memory.limit_in_bytes")
+    limit = text_of(f"{group}/memory.max" if unified else f"{group}/memory.limit_in_bytes")
     if not limit.isdigit() or int(limit) >= NO_LIMIT_BYTES:
         return None
-    used = _text(f"{group}/memory.current" if unified else f"{group}/memory.usage_in_bytes")
+    used = text_of(f"{group}/memory.current" if unified else f"{group}/memory.usage_in_bytes")
     if not used.isdigit():
         return None
     # Of files that were read nobody holds on to what is in memory.
@@ -71,7 +71,7 @@ def _groups(controller: str) -> list[tuple[str, bool]]:
 @cache
 def _texts() -> tuple[str, str]:
     """What the kernel says of groups; making the first of the two takes it long."""
-    return _text(MOUNTS), _text(MEMBERSHIP)
+    return text_of(MOUNTS), text_of(MEMBERSHIP)
 
 
 def _upwards(membership: Membership) -> list[str]:
@@ -91,11 +91,3 @@ def _field(path: str, field: str) -> int | None:
     except OSError:
         pass
     return None
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""

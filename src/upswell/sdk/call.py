@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import InvalidError, NotFoundError, OutputExpiredError
 from ..wire import messages as m
-from ..wire.ids import call_of_input, place_of
+from ..wire.ids import place_of
 from ..wire.payload import PackError
 from . import context
 from .client import ask, new_id, new_request
@@ -245,8 +245,7 @@ async def spawn(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         raise
     if (error := spawn.error) is not None:
         raise type(error)(*error.args)
-    place = spawn.place
-    return FunctionCall(call_of_input(*place), 1, pool.is_kept, place)
+    return FunctionCall(spawn.call, 1, pool.is_kept, spawn.place)
 
 
 async def spawn_many(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any]) -> FunctionCall[Any]:

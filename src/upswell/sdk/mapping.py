@@ -200,8 +200,7 @@ class Mapping:
         self._iterator = self._inputs.open(asynchronous, self._inbox)
 
     def _may_pull(self) -> bool:
-        assert self._submission is not None
-        if self._exhausted or self._prepared is not None or self._submission.is_refused:
+        if not self._wants_more():
             return False
         # Filled to the brim at first, refilled by segments and not by single inputs.
         room = self._room()
@@ -210,10 +209,11 @@ class Mapping:
         return ready and room >= (min(self._size(), self._window) if self._filled else 1)
 
     def _may_prepare(self) -> bool:
+        return self._is_brisk and not isinstance(self._iterator, Pump) and self._wants_more()
+
+    def _wants_more(self) -> bool:
         assert self._submission is not None
-        if self._exhausted or self._prepared is not None or self._submission.is_refused:
-            return False
-        return self._is_brisk and not isinstance(self._iterator, Pump)
+        return not (self._exhausted or self._prepared is not None or self._submission.is_refused)
 
     def _room(self) -> int:
         assert self._submission is not None
@@ -232,23 +232,25 @@ class Mapping:
 
     def _send_inputs(self) -> None:
         """Send segments while there is room; one only, where pulling its inputs took long."""
-        assert self._submission is not None
         self._take_time()
         while self._may_pull():
             began = perf_counter()
-            if segment := self._pack(self._pull(min(self._size(), self._room()), began)):
+            if segment := self._next_segment(self._room(), began):
                 self._send(*segment)
-            elif self._input_error is None:
-                self._submission.end()
             if perf_counter() - began > PULL_SECONDS:
                 return
 
     def _prepare(self) -> None:
         """Pull and pack the next segment before there is room for it."""
+        self._prepared = self._next_segment(self._window, perf_counter())
+
+    def _next_segment(self, room: int, began: float) -> tuple[Packed, int] | None:
+        """The next inputs, packed, and how many they are; where there are none any more, that is said."""
         assert self._submission is not None
-        self._prepared = self._pack(self._pull(min(self._size(), self._window), perf_counter()))
-        if self._prepared is None and self._input_error is None:
+        segment = self._pack(self._pull(min(self._size(), room), began))
+        if segment is None and self._input_error is None:
             self._submission.end()
+        return segment
 
     def _pull(self, size: int, began: float) -> list[Any]:
         """Up to `size` inputs; fewer from a slow iterator, or at its end."""
