@@ -187,6 +187,24 @@ async def test_only_what_would_be_another_container_is_replaced(home: Path) -> N
         assert here.engine.functions[await here.started(g)] == g
 
 
+async def test_what_has_ended_before_a_restart_may_be_offered_again(home: Path) -> None:
+    """As by a client that was not told that it was accepted: whoever collects it is told how many inputs it has."""
+    async with stage(home=home) as here:
+        await deploy(here.client, record("f"))
+        function = await served(here.client)
+        await spawn(here.client, "fc-1", function.id)
+        container = await here.container(await here.started(function.id))
+        assign, _ = await container.expect(m.Assign)
+        await container.send(m.Results(assign.range, 0, 1, 0.001, 0.001), payload=b"out")
+        await outcomes(here.client, "fc-1")
+    async with stage(home=home) as here:
+        await spawn(here.client, "fc-1", function.id)
+        await here.client.expect(m.Accepted)
+        ((output, _),) = await outcomes(here.client, "fc-1")
+        assert isinstance(output, m.Outputs)
+        assert (await here.client.expect(m.CallDescribed))[0].total == 1
+
+
 async def test_what_is_accepted_is_there_after_a_kill(home: Path) -> None:
     async with killed(home) as here:
         await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=1)))

@@ -94,6 +94,8 @@ class CallService:
             and known.submitted >= message.first + message.count
         ):
             caller.tell(m.Accepted(message.call, message.first, message.count))
+            if known.finished_at is not None and not caller.accepted:
+                del self._dispatcher.calls[message.call]  # ended in an earlier life of the server
             return
         refuse(message, caller, "exhausted" if isinstance(error, ConflictError) else "full", str(error))
         if not message.first and not caller.accepted:
