@@ -28,6 +28,7 @@ CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
 LOOKING = ("tests/server/test_listing.py", "tests/server/test_logs.py")
 SESSIONS = ("tests/wire/test_delivery.py", "tests/server/test_sessions.py")
 LEASES = ("tests/engines/test_leases.py", "tests/engines/test_link.py")
+STOPPED = ("tests/server/test_stopped_apps.py",)
 SECONDS = 300
 RETURNING = ("tests/conformance/test_rejoining.py",)
 SPARES = ("tests/conformance/test_spares.py",)
@@ -51,6 +52,17 @@ BUGS = [
     Bug("a killer is tried for ever", "core/queue.py", "losses >= MAX_ATTEMPTS_LOST", "losses > 10**9"),
     Bug("calls do not take turns", "core/queue.py", "call = self.turns.popleft()", "call = self.turns.pop()"),
     Bug("a limit is off by one", "core/queue.py", "pending + count > max", "pending + count >= max"),
+    Bug(
+        "who waits for room that never comes is not told", "core/pool.py", "self.queue.invite_all(out)", "pass", STOPPED
+    ),
+    Bug(
+        "inputs of a call that has ended go unanswered",
+        "server/calls.py",
+        "connection.send(self._too_late(message))",
+        "pass",
+        STOPPED,
+    ),
+    Bug("attempts of a map without end pile up", "core/queue.py", "call.forget_attempts(segment)", "pass"),
     Bug("refused maps are forgotten", "core/queue.py", "self.refused[family][event.call] = event.count", "pass"),
     Bug("cancelled inputs go on waiting", "core/queue.py", "if held.call.cancelled:", "if False:"),
     Bug("delayed inputs survive their call", "core/queue.py", "if call.failures else []", "if False else []"),

@@ -4,9 +4,9 @@ import pytest
 
 from upswell.core import commands as c
 from upswell.core import events as e
-from upswell.core.model import Call, Span
+from upswell.core.model import Call, Container, Range, Span, State
 from upswell.core.queue import Queue
-from upswell.spec import Limits
+from upswell.spec import FunctionSpec, Limits, Retries
 
 LIMITS = Limits(pending=10, total=20, spawned_pending=12)
 
@@ -76,6 +76,24 @@ def test_limits(there: list[tuple[str, int]], kind: str, count: int, refused: bo
         submit(queue, f"other {number}", inputs, other)
     (answer,) = submit(queue, "a", count, kind)
     assert isinstance(answer, c.Refuse if refused else c.Accept), answer
+
+
+def test_attempts_are_forgotten_with_their_segment() -> None:
+    queue, out = Queue("f", LIMITS), list[c.Command]()
+    queue.retries = Retries(max_retries=1, initial_delay=0.0)
+    container = Container("co-1", FunctionSpec(), State.READY, 0.0, 0.0)
+    for first in range(100):  # a map without end, each input of which fails once
+        submit(queue, "a", 1, first=first)
+        for number, fails in enumerate((True, False)):
+            span = queue.take(1)
+            held = Range(2 * first + number, container, span.call, span.segment, first, first + 1, first, 0.0)
+            if fails:
+                queue.fail_attempt(held, first, "user", "no", 0.0, out)
+                assert span.call.failures == {first: 1}
+                queue.release_delayed(0.0)
+            else:
+                queue.deliver(held, first, 1, out)
+    assert not queue.calls["a"].failures and not queue.calls["a"].segments
 
 
 def test_a_gap_is_refused() -> None:

@@ -55,9 +55,15 @@ class Call(msgspec.Struct, eq=False):
     waiting: deque[Span] = msgspec.field(default_factory=deque)  # no other place holds these inputs
     segments: dict[int, Segment] = {}  # by first position; only unsettled ones
     ranges: dict[int, Range] = {}  # those that containers hold
-    failures: dict[int, int] = {}  # position → attempts that failed, only where there are any
-    losses: dict[int, int] = {}  # position → containers that died under it
+    failures: dict[int, int] = {}  # position → attempts that failed, only where there are any; of unsettled segments
+    losses: dict[int, int] = {}  # position → containers that died under it, likewise
     unwanted: dict[int, bool] = {}  # cancelled inputs that ranges hold → whether their containers are to die with them
+
+    def forget_attempts(self, segment: Segment) -> None:
+        """No input of the segment is tried again."""
+        gone = range(segment.first, segment.first + segment.count)
+        self.failures = {position: count for position, count in self.failures.items() if position not in gone}
+        self.losses = {position: count for position, count in self.losses.items() if position not in gone}
 
 
 class Range(msgspec.Struct, eq=False):

@@ -71,6 +71,7 @@ class Pool:
     def remove(self, reason: str, now: float, out: list[Command]) -> None:
         """The function is gone: cancel its calls, end its containers."""
         self.removed = True
+        self.queue.invite_all(out)
         for call in list(self.queue.calls.values()):
             self.queue.cancel(call, out, reason)
         for container in list(self.containers.by_id.values()):

@@ -217,6 +217,12 @@ class Queue:
                 if unsettled:
                     break  # one at a time: what is here will make us look again
 
+    def invite_all(self, out: list[Command]) -> None:
+        """The function is about to go: who offers again hears that."""
+        for refused in self.refused.values():
+            out += map(Invite, refused)
+            refused.clear()
+
     # -- settled -----------------------------------------------------------------------------------
 
     def deliver(self, held: Range, start: int, count: int, out: list[Command]) -> None:
@@ -341,6 +347,8 @@ class Queue:
     def _forget_if_settled(self, call: Call, segment: Segment, out: list[Command]) -> None:
         if not segment.unsettled:
             del call.segments[segment.first]
+            if call.failures or call.losses:
+                call.forget_attempts(segment)
             out.append(ForgetSegment(call.id, segment.first, tuple(sorted(segment.holders))))
 
     def _finish_if_done(self, call: Call, out: list[Command]) -> None:

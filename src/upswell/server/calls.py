@@ -42,11 +42,15 @@ class CallService:
         if caller is None and message.first == 0:
             caller = self._open(connection, message)
         kept = adopt(connection, payload, message.buffers)
-        if caller is not None and caller.kept:
+        if caller is None:
+            kept.close()
+            connection.send(self._too_late(message))
+            return
+        if caller.kept:
             caller.connection = connection
             self._offer(message, caller, kept)
             return
-        if caller is not None and message.last:
+        if message.last:
             caller.total = message.first + message.count
         owner = connection.name if message.kind != "spawn" else ""
         dispatcher.happened(submitted(message, owner), kept)
@@ -62,6 +66,20 @@ class CallService:
         if record is not None and (message.kind == "spawn" or message.parent):
             dispatcher.graph.begun(message.call, record, message.method, message.parent)
         return caller
+
+    def _too_late(self, message: m.Submit) -> m.Message:
+        """The answer to further inputs of a call that is not here any more: it has them, or was ended before."""
+        if self._kept_with(message) is not None:
+            return m.Accepted(message.call, message.first, message.count)
+        words = f"the call {message.call} has ended, as its app was stopped or it was cancelled: call it again"
+        return refusal(message, "missing", words)
+
+    def _kept_with(self, message: m.Submit) -> s.CallRecord | None:
+        """The call, if these inputs of it are kept: a client that has lost its connection may offer them again."""
+        known = self._dispatcher.store.call(message.call)
+        if known is None or known.function != message.function or known.submitted < message.first + message.count:
+            return None
+        return known
 
     def _offer(self, message: m.Submit, caller: Caller, kept: Kept) -> None:
         """Have the inputs kept; only then do they exist."""
@@ -86,20 +104,15 @@ class CallService:
         self._dispatcher.ledger.offer(writes, answer)
 
     def _not_kept(self, message: m.Submit, caller: Caller, error: Error) -> None:
-        """The store has refused the inputs. A client that has lost its connection may offer what is kept already."""
-        known = self._dispatcher.store.call(message.call) if isinstance(error, ConflictError) else None
-        if (
-            known is not None
-            and known.function == message.function
-            and known.submitted >= message.first + message.count
-        ):
+        """The store has refused the inputs, as it has them already, or otherwise."""
+        if isinstance(error, ConflictError) and (known := self._kept_with(message)) is not None:
             caller.tell(m.Accepted(message.call, message.first, message.count))
             if known.finished_at is not None and not caller.accepted:
-                del self._dispatcher.calls[message.call]  # ended in an earlier life of the server
+                self._dispatcher.forget(message.call)  # ended in an earlier life of the server
             return
         refuse(message, caller, "exhausted" if isinstance(error, ConflictError) else "full", str(error))
         if not message.first and not caller.accepted:
-            self._dispatcher.calls.pop(message.call, None)
+            self._dispatcher.forget(message.call)
 
     def go_on(self, connection: Connection, message: m.Restore, payload: memoryview) -> None:
         """A segment of a map that an earlier life had. Once all of it is here, the map goes on."""
@@ -113,8 +126,7 @@ class CallService:
         if caller.arriving is None:
             kept.close()
             words = f"{call} was given up, as its client was away for too long: call it again"
-            error = m.ErrorRecord("lost", "", words)
-            connection.send(m.Refused(call, message.first, message.count, error))
+            connection.send(refusal(message, "lost", words))
             return
         if message.count:
             dispatcher.store.put_inputs(call, message.first, kept)
@@ -167,7 +179,7 @@ class CallService:
 
         caller = self._dispatcher.calls.get(message.call)
         if message.call in self._dispatcher.refused:  # the core does not know it, and will not
-            del self._dispatcher.refused[message.call], self._dispatcher.calls[message.call]
+            self._dispatcher.forget(message.call)
             answer(None)
         elif caller is not None and caller.kept:
             self._dispatcher.ledger.offer([write], answer)
@@ -237,13 +249,11 @@ class CallService:
     def client_left(self, connection: Connection) -> None:
         """The client is gone: what it owned ends; what outlives it goes on."""
         self._dispatcher.happened(e.OwnerLeft(connection.name))
-        refused = self._dispatcher.refused
-        for call in [call for call, caller in refused.items() if caller.connection is connection]:
-            del refused[call]  # the core never knew it
-            del self._dispatcher.calls[call]
-        for call in [call for call, caller in self._arriving.items() if caller.connection is connection]:
+        for call in [call for call, one in self._dispatcher.refused.items() if one.connection is connection]:
+            self._dispatcher.forget(call)  # the core never knew it
+        for call in [call for call, one in self._arriving.items() if one.connection is connection]:
             del self._arriving[call]  # nor this one
-            del self._dispatcher.calls[call]
+            self._dispatcher.forget(call)
             self._dispatcher.store.drop_call(call)
 
 
@@ -256,7 +266,12 @@ def submitted(message: m.Submit, owner: str) -> e.InputsSubmitted:
 
 def refuse(message: m.Submit, caller: Caller, kind: m.ErrorKind, reason: str) -> None:
     """Say that the inputs are not taken, and why."""
-    caller.tell(m.Refused(message.call, message.first, message.count, m.ErrorRecord(kind, "", reason)))
+    caller.tell(refusal(message, kind, reason))
+
+
+def refusal(message: m.Submit | m.Restore, kind: m.ErrorKind, reason: str) -> m.Refused:
+    """The answer to inputs that are not taken."""
+    return m.Refused(message.call, message.first, message.count, m.ErrorRecord(kind, "", reason))
 
 
 def adopt(connection: Connection, payload: memoryview, buffers: m.Buffers | None) -> Kept:

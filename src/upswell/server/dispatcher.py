@@ -136,6 +136,11 @@ class Dispatcher:
         self.functions.pop(function, None)
         self.happened(e.FunctionRemoved(function, reason))
 
+    def forget(self, call: str) -> None:
+        """Nobody will hear of the call any more."""
+        self.calls.pop(call, None)
+        self.refused.pop(call, None)
+
     def start_failed(self, served: Served, error: m.ErrorRecord, payload: memoryview) -> None:
         """A container could not load its function."""
         self._start_errors[served.record.id] = (error, Kept(payload))
@@ -293,7 +298,7 @@ class Dispatcher:
             caller.tell(refused)
         if not command.first and not caller.accepted:
             if command.missing or caller.kind == "remote":
-                del self.calls[command.call]
+                self.forget(command.call)
             else:
                 self.refused[command.call] = caller
 
@@ -446,7 +451,7 @@ class Dispatcher:
             for function in app.functions:
                 self.functions.pop(function, None)
             for call in [name for name, caller in self.calls.items() if caller.app == app.id and not caller.kept]:
-                del self.calls[call]
+                self.forget(call)
                 self.store.drop_call(call)
 
 

@@ -1,11 +1,12 @@
 """Which input called what: spawned calls, and all calls made for their inputs, with how each input ended.
 
 A record for people, not a part of any decision. Only the last `MAX_CALLS` are remembered, and of those only as many as
-have `MAX_REMEMBERED` inputs together.
+have `MAX_REMEMBERED` inputs together; of a call that has more by itself, the first.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from itertools import islice
 
@@ -16,7 +17,7 @@ from ..wire.ids import call_of_input, input_id
 from ..wire.messages import ErrorKind, GraphInput, InputState
 
 MAX_CALLS = 10_000
-MAX_REMEMBERED = 1_000_000  # a byte each
+MAX_REMEMBERED = 1_000_000  # five bytes each
 MAX_INPUTS = 10_000  # in one answer
 STATES: tuple[InputState, ...] = ("pending", "succeeded", "failed", "failed to start", "terminated", "timed out")
 BY_KIND: dict[ErrorKind, InputState] = {
@@ -35,7 +36,8 @@ class Node(msgspec.Struct, eq=False):
     module: str
     parent: str  # the input that made it
     states: bytearray = bytearray()  # an index into STATES for every input
-    containers: list[tuple[int, int, str]] = []  # who was granted which inputs, in order
+    holders: array[int] = msgspec.field(default_factory=lambda: array("I"))  # ... and the number of its container
+    containers: dict[str, int] = {}  # that were granted some, with a number from 1 on
 
 
 class CallGraph:
@@ -57,21 +59,25 @@ class CallGraph:
     def submitted(self, call: str, first: int, count: int) -> None:
         """Inputs of a call were taken."""
         if node := self._nodes.get(call):
-            before = len(node.states)
-            node.states.extend(bytes(first + count - before))
-            self._inputs += len(node.states) - before
+            more = max(0, min(first + count, MAX_REMEMBERED) - len(node.states))
+            node.states.extend(bytes(more))
+            node.holders.extend(array("I", (0,)) * more)
+            self._inputs += more
             self._forget_the_first()
 
     def granted(self, call: str, start: int, stop: int, container: str) -> None:
         """A container was given these inputs."""
         if node := self._nodes.get(call):
-            node.containers.append((start, stop, container))
+            number = node.containers.setdefault(container, len(node.containers) + 1)
+            known = min(stop, len(node.holders)) - start
+            node.holders[start : start + known] = array("I", (number,)) * known
 
     def settled(self, call: str, first: int, count: int, kind: ErrorKind | None) -> None:
         """Inputs have ended, with `kind` as failures."""
         if node := self._nodes.get(call):
             state: InputState = "succeeded" if kind is None else BY_KIND.get(kind, "failed")
-            node.states[first : first + count] = bytes([STATES.index(state)]) * count
+            known = min(first + count, len(node.states)) - first
+            node.states[first : first + known] = bytes([STATES.index(state)]) * known
 
     def inputs(self, call: str, position: int = -1) -> list[GraphInput] | None:
         """The inputs of the call, or the one at `position`, and all below them; `None` for a call that is not known."""
@@ -90,15 +96,13 @@ class CallGraph:
 
     def _inputs_of(self, call: str) -> Iterator[GraphInput]:
         node = self._nodes[call]
-        holders = [""] * len(node.states)
-        for start, stop, container in node.containers:
-            holders[start:stop] = [container] * (stop - start)
-        for position, state in enumerate(node.states):
+        containers = ["", *node.containers]
+        for position, (state, holder) in enumerate(zip(node.states, node.holders, strict=True)):
             name, known_as = input_id(call, position), call_of_input(call, position)
-            yield GraphInput(name, known_as, node.parent, holders[position], STATES[state], node.name, node.module)
+            yield GraphInput(name, known_as, node.parent, containers[holder], STATES[state], node.name, node.module)
 
     def _forget_the_first(self) -> None:
-        while len(self._nodes) > MAX_CALLS or (self._inputs > MAX_REMEMBERED and len(self._nodes) > 1):
+        while len(self._nodes) > MAX_CALLS or self._inputs > MAX_REMEMBERED:
             self._forget(next(iter(self._nodes)))
 
     def _forget(self, call: str) -> None:
