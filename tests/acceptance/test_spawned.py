@@ -94,6 +94,83 @@ def test_handles(program: Program) -> None:
     ]
 
 
+def test_inputs_that_are_waited_for(program: Program) -> None:
+    """Asynchronous iterables, where the call is awaited on its loop, and where it is not in a thread of upswell's."""
+    program.write("""
+        import asyncio, threading
+        import upswell
+
+        app = upswell.App("spawned")
+
+        @app.function()
+        def total(x, y=0, *, z=0):
+            return x + y + z
+
+        async def numbers(count):
+            where = threading.current_thread()
+            for number in range(count):
+                if number % 700 == 0:
+                    await asyncio.sleep(0.001)
+                assert threading.current_thread() is where
+                yield number
+            seen.append(where is threading.main_thread())
+
+        async def failing():
+            yield 1
+            raise LookupError("no more")
+
+        async def told(awaitable):
+            try:
+                return await awaitable
+            except Exception as error:
+                return f"{type(error).__name__}: {error}"
+
+        async def asynchronous():
+            call = await total.spawn_map.aio(numbers(2500), kwargs={"z": 5})
+            print(await call.num_inputs.aio(), await call.get.aio(index=2499))
+            call = await total.spawn_map.aio(numbers(3), [10, 20, 30, 40])
+            print([output async for output in call.iter()])
+            print([output async for output in total.starmap.aio(zip_of(numbers(3), 7))])
+            await total.for_each.aio(numbers(1001))
+            print(await told(total.spawn_map.aio(failing())))
+            print(await told(total.spawn_map.aio(number async for number in numbers(9) if 8 / (number - 4))))
+            print(seen)
+            seen.clear()
+            plain()  # which blocks the loop, and needs another
+
+        async def zip_of(numbers, other):
+            async for number in numbers:
+                yield number, other
+
+        def plain():
+            call = total.spawn_map(numbers(2000))
+            print(call.num_inputs(), call.get(index=1999))
+            total.for_each(numbers(1001), ignore_exceptions=True)
+            print(list(total.spawn_map(range(2), numbers(3)).iter()), seen)
+
+        seen = []
+
+        @app.local_entrypoint()
+        def main():
+            asyncio.run(asynchronous())
+            seen.clear()
+            plain()
+    """)
+    done = program.upswell("run", "program.py")
+    assert (done.status, done.err) == (0, "")
+    plain = ["2000 1999", "[0, 2] [False, False]"]
+    assert done.lines == [
+        "2500 2504",
+        "[10, 21, 32]",
+        "[7, 8, 9]",
+        "LookupError: no more",
+        "ZeroDivisionError: division by zero",
+        "[True, True, True, True]",
+        *plain,
+        *plain,
+    ]
+
+
 TOGETHER = """
     import asyncio, os, pathlib, signal, time
     import upswell

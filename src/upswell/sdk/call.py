@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -14,9 +15,10 @@ from . import context
 from .client import ask, new_id, new_request
 from .clients import client_of_call, keeper_is_another
 from .collection import Collection, collection_of
-from .dual import Dual, dual, run_async, run_sync
+from .dual import Dual, dual, on_a_loop, run_async, run_sync
 from .inbox import Inbox
 from .outcomes import outcome_of
+from .pump import Inputs, Pump
 from .submission import Submission, pack_arguments, pack_segment, unpicklable
 
 if TYPE_CHECKING:
@@ -248,18 +250,20 @@ async def spawn(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return FunctionCall(spawn.call, 1, pool.is_kept, spawn.place)
 
 
-async def spawn_many(function: Any, inputs: Any, starred: bool, kwargs: dict[str, Any]) -> FunctionCall[Any]:
+async def spawn_many(function: Any, inputs: Inputs, starred: bool, kwargs: dict[str, Any]) -> FunctionCall[Any]:
     """Submit all inputs and return when the server has taken them."""
+    asynchronous = await on_a_loop()
     client, function_id = function.connect()
     call = new_id("fc")
     inbox = client.open_inbox(call, renewable=True)
     submission = Submission(inbox, call, function_id, "spawn", method=function.method)
+    iterator: Iterator[Any] | Pump | None = None
     try:
-        iterator = map(tuple, inputs) if starred else iter(inputs)
-        pulled = list(islice(iterator, SPAWN_SEGMENT))
+        iterator = inputs.open(asynchronous, inbox)
+        pulled = await _pull(iterator, submission, inbox)
         while pulled:
             # The last segment says that it is, so that whoever has taken all of them knows that it has.
-            following = list(islice(iterator, SPAWN_SEGMENT)) if len(pulled) == SPAWN_SEGMENT else []
+            following = await _pull(iterator, submission, inbox) if len(pulled) == SPAWN_SEGMENT else []
             submission.send(pack_segment(pulled, starred, kwargs), len(pulled), not following)
             await _accepted(submission, inbox, SPAWN_UNACCEPTED if following else 1)
             pulled = following
@@ -270,9 +274,28 @@ async def spawn_many(function: Any, inputs: Any, starred: bool, kwargs: dict[str
         inbox.send(m.Cancel(call))
         raise
     finally:
+        if isinstance(iterator, Pump):
+            iterator.close()
         inbox.close()
         submission.close()
     return FunctionCall(call, submission.submitted, function.pool.is_kept)
+
+
+async def _pull(iterator: Iterator[Any] | Pump, submission: Submission, inbox: Inbox) -> list[Any]:
+    """The inputs of the next segment; fewer than it has room for, or none, at the end."""
+    if not isinstance(iterator, Pump):
+        return list(islice(iterator, SPAWN_SEGMENT))
+    pulled: list[Any] = []
+    ended = False
+    while not ended and (room := SPAWN_SEGMENT - len(pulled)):
+        has_items = partial(iterator.has_items_of, room)
+        while not has_items():
+            await inbox.sleep(unless=has_items)
+            for message, _ in inbox.take():
+                submission.answered(message)
+        more, ended = iterator.take(room)
+        pulled += more
+    return pulled
 
 
 async def _accepted(submission: Submission, inbox: Inbox, below: int) -> None:

@@ -153,6 +153,28 @@ async def run_async(coroutine: Coroutine[Any, Any, R]) -> R:
         return stop.value  # type: ignore[no-any-return]
 
 
+async def on_a_loop() -> bool:
+    """Whether a loop drives this coroutine, and not a thread that blocks."""
+    look = _Look(lends=False)
+    await look
+    return look.on_a_loop
+
+
+class _Look(Wait):
+    """Happens at once, and has seen who waits."""
+
+    __slots__ = ("on_a_loop",)
+
+    def block(self) -> None:
+        self.on_a_loop = False
+
+    def wait(self) -> Awaitable[object]:
+        import asyncio
+
+        self.on_a_loop = True
+        return asyncio.sleep(0)
+
+
 class _lent_place:
     """Inside a container, who waits lends its place to another input and takes it back before it goes on."""
 

@@ -10,7 +10,7 @@ from .. import sdk
 from ..errors import InvalidError
 from ..spec import AutoscalerSettings, require
 from . import verbs
-from .dual import Dual, dual
+from .dual import Dual, dual, on_a_loop
 from .environment import serializing
 from .kinds import is_asynchronous
 from .options import PoolOptions
@@ -149,10 +149,7 @@ class Function(Generic[P, R]):
         await self._resolved()
         self._refuse_generator("spawn_map")
         starred = len(_iterables(iterables, f"{self.name}.spawn_map")) > 1
-        if any(hasattr(iterable, "__aiter__") for iterable in iterables):
-            raise TypeError(f"{self.name}.spawn_map takes plain iterables: collect the asynchronous one first")
-        inputs = zip(*iterables, strict=False) if starred else iterables[0]
-        return await sdk.call.spawn_many(self, inputs, starred, kwargs or {})
+        return await sdk.call.spawn_many(self, sdk.pump.Inputs(iterables), starred, kwargs or {})
 
     @dual
     async def for_each(
@@ -160,9 +157,9 @@ class Function(Generic[P, R]):
     ) -> None:
         """Run the function once for each input, for its effects; with `ignore_exceptions` failures are passed over."""
         mapping = self.map.start("for_each", iterables, kwargs, False, ignore_exceptions, None)
-        asynchronous = any(hasattr(iterable, "__aiter__") for iterable in iterables)
+        asynchronous = await on_a_loop()
         try:
-            while await mapping.next_batch(asynchronous and _on_a_loop()) is not None:
+            while await mapping.next_batch(asynchronous) is not None:
                 pass
         finally:
             mapping.close()
@@ -295,13 +292,3 @@ def _iterables(given: tuple[Any, ...], where: str) -> tuple[Any, ...]:
         if not (hasattr(one, "__iter__") or hasattr(one, "__aiter__") or hasattr(one, "__getitem__")):
             raise TypeError(f"{where} takes iterables of inputs, and {one!r} is none: for one input there is .remote")
     return given
-
-
-def _on_a_loop() -> bool:
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -100,16 +100,23 @@ class Inbox:
         """Frames that come from now on are dropped."""
         self._client.close_inbox(self.name)
 
-    async def sleep(self, timeout: float | None = None, *, lends: bool = True) -> bool:
-        """Wait until there are frames or somebody calls `wake`; false when `timeout` seconds passed first."""
-        return await self._sleep(Wait(timeout, lends=lends, reader=self._client))
+    async def sleep(
+        self, timeout: float | None = None, *, lends: bool = True, unless: Callable[[], bool] | None = None
+    ) -> bool:
+        """Wait until there are frames or somebody calls `wake`; false when `timeout` seconds passed first.
 
-    async def _sleep(self, wait: Wait) -> bool:
+        Who wakes for another reason than frames must not come unnoticed just before: `unless` is looked at last.
+        """
+        return await self._sleep(Wait(timeout, lends=lends, reader=self._client), unless)
+
+    async def _sleep(self, wait: Wait, unless: Callable[[], bool] | None = None) -> bool:
         self._wait = wait
-        if not self.frames:
+        if self.frames or (unless is not None and unless()):
+            wait.done = True
+        else:
             await wait
         self._wait = None
-        return wait.done or bool(self.frames)
+        return wait.done
 
     def take(self) -> list[Frame]:
         """The frames that are there, `Restarted` before all others; raises what stands in their place: a lost

@@ -184,7 +184,7 @@ class Mapping:
     async def _sleep(self, inbox: Inbox) -> None:
         """Until there is something to look at."""
         if isinstance(self._iterator, Pump):
-            await inbox.sleep()
+            await inbox.sleep(unless=self._may_pull)
         else:
             await inbox.arrival()
 
