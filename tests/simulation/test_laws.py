@@ -4,6 +4,7 @@ import pytest
 
 from upswell.core import commands as c
 from upswell.core import events as e
+from upswell.sim import histories
 from upswell.sim.histories import play
 from upswell.sim.watch import Violation, Watch
 from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec
@@ -25,6 +26,14 @@ def test_the_same_seed_is_the_same_history() -> None:
     assert once.watch.last_steps() == again.watch.last_steps()
     assert (once.now, once.starts, once.decisions) == (again.now, again.starts, again.decisions)
     assert once.watch.last_steps() != play(12).watch.last_steps()
+
+
+def test_a_history_without_an_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histories, "MOST_DECISIONS", play(11).decisions)
+    play(11)
+    monkeypatch.setattr(histories, "MOST_DECISIONS", histories.MOST_DECISIONS - 1)
+    with pytest.raises(Violation, match="still no end"):
+        play(11)
 
 
 # -- the watch itself --------------------------------------------------------------------------------------

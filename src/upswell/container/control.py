@@ -169,6 +169,6 @@ def read_sprout(descriptor: int) -> Sprout:
 
 
 def _read(descriptor: int) -> bytes:
-    os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, "rb") as file:
+        file.seek(0)
         return file.read()

@@ -42,7 +42,8 @@ class Zygote:
         self._control = control_socket
         self._seed = seed
         self._root = os.getppid()
-        self._children: dict[int, Child] = {}
+        self._children: dict[int, Child] = {}  # by process
+        self._named: dict[str, Child] = {}  # the same, by container
         self._spare: Child | None = None  # a container that was not asked for yet
         self._grew_at = NEVER  # when a container was asked for last; that there may be some counts as one
         self._is_complete = False  # whether everything is imported that is not needed at once
@@ -129,9 +130,8 @@ class Zygote:
             case control.Expect(function=function):
                 self._expect(function)
             case control.End(container=container):
-                for child in self._children.values():
-                    if child.launch.container == container:
-                        kill_group(child.process)
+                if child := self._named.get(container):
+                    kill_group(child.process)
             case control.Inventory():
                 self._send_inventory()
             case control.Leave():
@@ -170,7 +170,7 @@ class Zygote:
             child.launch = launch
             if group:
                 child.name(launch, group, self._mother.body)
-        self._children[child.process] = child
+        self._children[child.process] = self._named[launch.container] = child
         return child
 
     def _attend(self, child: Child) -> None:
@@ -253,6 +253,7 @@ class Zygote:
                     self._discard_spare()
                     self._grew_at = NEVER  # the next one might not live either
                 continue  # or what the user's module had started as it was imported
+            self._named.pop(child.launch.container, None)
             for descriptor in list(child.pipes):
                 while self._read(child, descriptor):
                     pass

@@ -5,6 +5,7 @@ Who calls this holds the home's lock, so there is one successor at a time, and n
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,15 +51,26 @@ def take_over(path: Path) -> Legacy | None:
 
 
 def _receive_zygotes(legacy: Legacy) -> None:
-    while True:
-        flags = socket.MSG_CMSG_CLOEXEC
-        packet, descriptors, _, _ = socket.recv_fds(legacy.root, control.MAX_PACKET_BYTES, 2, flags)
-        if packet != control.ZYGOTE:
-            if packet != control.ALL:
-                raise ConnectionResetError("the root zygote is gone")
-            return
+    while (zygote := _receive_zygote(legacy.root)) is not None:
+        legacy.zygotes.append(zygote)
+
+
+def _receive_zygote(root: socket.socket) -> tuple[control.Seed, socket.socket] | None:
+    """The next one; `None` after the last. Of one that can't be taken no descriptor stays open."""
+    flags = socket.MSG_CMSG_CLOEXEC
+    packet, descriptors, _, _ = socket.recv_fds(root, control.MAX_PACKET_BYTES, 2, flags)
+    if packet == control.ZYGOTE and len(descriptors) == 2:
         its_control, parcel = descriptors
-        legacy.zygotes.append((control.read_seed(parcel), socket.socket(fileno=its_control)))
+        try:
+            return control.read_seed(parcel), socket.socket(fileno=its_control)
+        except BaseException:
+            os.close(its_control)
+            raise
+    for descriptor in descriptors:
+        os.close(descriptor)
+    if packet != control.ALL:
+        raise ConnectionResetError("the root zygote is gone")
+    return None
 
 
 def await_successor(root: socket.socket, path: Path, seconds: float) -> None:

@@ -29,6 +29,7 @@ TROUBLES = (
     "removed",
 )
 REST_SECONDS = 36_000.0  # by then everything has settled
+MOST_DECISIONS = 1_000_000  # a hundred times what a history takes
 
 
 def play(seed: int) -> World:
@@ -41,7 +42,7 @@ def play(seed: int) -> World:
     def plane(first_id: int) -> Plane:
         return Plane(limits, cores=machine.cores, memory_available=machine.memory_bytes, first_id=first_id)
 
-    world = World(plane(1), machine, random, faults=faults, successor=plane)
+    world = World(plane(1), machine, random, faults=faults, successor=plane, most_decisions=MOST_DECISIONS)
     functions = [f"fu-{number}" for number in range(random.choice((1, 1, 2, 3)))]
     for function in functions:
         world.declare(function, _draw_spec(random), _draw_behaviour(random))

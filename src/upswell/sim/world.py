@@ -95,11 +95,14 @@ class World:
         faults: Faults = NO_FAULTS,
         watch: Watch | None = None,
         successor: Callable[[int], Controller] | None = None,
+        most_decisions: float = math.inf,
     ) -> None:
+        """A history that takes more than `most_decisions` is taken for one without an end: `Violation`."""
         self.plane = plane
         self.successor = successor or _none_follows
         self.life = 0  # how many servers there were before this one
         self.highest_id = 0  # of a container, range or batch
+        self.most_decisions = most_decisions
         self.machine = machine
         self.random = random
         self.faults = faults
@@ -202,6 +205,8 @@ class World:
 
     def _obey(self, event: e.Event | None, commands: list[c.Command]) -> None:
         self.decisions += 1
+        if self.decisions > self.most_decisions:
+            raise Violation(f"at {self.now:.6f}, after {self.most_decisions:,} decisions, there is still no end")
         deadline = self.plane.deadline()
         self.watch.saw(event, commands, self.now, settled=deadline is None or deadline > self.now)
         outer, self._busy = self._busy, True
