@@ -237,6 +237,7 @@ def test_an_error_at_start_up_arrives_at_once(program: Program) -> None:
     assert (program.folder / "kept").read_text() == "start\n", "no other start was tried first"
     assert "in connect" in done.err and "LookupError: no database" in done.err
     assert "start" in done.err, "it says that it happened at start-up"
+    assert "importlib" not in done.err, "nor does it show how the program was imported"
 
 
 def test_what_cannot_be_pickled_is_named(program: Program) -> None:

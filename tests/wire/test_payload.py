@@ -4,7 +4,9 @@ import builtins
 import pickle
 import sys
 import threading
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy
@@ -355,6 +357,23 @@ def test_own_frames_are_left_out() -> None:
     except PackError as error:
         assert "in pack" in p.pack_exception(error)[0].traceback
         assert "in test_own_frames" not in p.pack_exception(error, own=__file__)[0].traceback
+
+
+def test_an_error_in_a_module_begins_there(tmp_path: Path) -> None:
+    """Nothing of how it was imported is shown; what the module itself calls is."""
+    file = tmp_path / "broken.py"
+    file.write_text("import json\njson.loads('?')\n")
+    loader = SourceFileLoader("broken", str(file))
+    with pytest.raises(ValueError) as raised:
+        loader.exec_module(ModuleType("broken"))
+    first, second, *_, last = p.pack_exception(raised.value, own=__file__)[0].traceback.splitlines()
+    assert (first, second) == ("Traceback (most recent call last):", f'  File "{file}", line 2, in <module>')
+    assert "JSONDecodeError" in last
+
+    file.write_text("1 +\n")
+    with pytest.raises(SyntaxError) as refused:
+        loader.exec_module(ModuleType("broken"))
+    assert p.pack_exception(refused.value, own=__file__)[0].traceback.startswith(f'  File "{file}", line 1\n')
 
 
 def test_no_buffers_of_a_process_that_is_gone() -> None:

@@ -27,6 +27,7 @@ from .messages import Buffers, ErrorRecord
 OUT_OF_BAND_BYTES = 64 << 10  # buffers from here on travel in shared memory
 MAX_EXCEPTION_BYTES = 16 << 20  # a larger pickle of an exception stays where it is; its text travels
 MAX_TEXT_CHARACTERS = 64 << 10  # of a message or a traceback
+IMPORT_MACHINERY = "<frozen importlib"  # the files of its frames
 
 TOGETHER, SINGLY, JOINED = 1, 2, 3
 VALUES, BARE, POSITIONAL, FULL = 0, 1, 2, 3  # outputs · inputs x for f(x) · args for f(*args) · (args, kwargs)
@@ -382,11 +383,14 @@ def _travels(value: Any) -> bool:
 
 
 def pack_exception(error: BaseException, *, own: str = "\0") -> tuple[ErrorRecord, bytes]:
-    """An exception as data, with its pickle where it has one. Leading frames of files under `own` are left out."""
+    """An exception as data, with its pickle where it has one.
+
+    Leading frames of files under `own` are left out, with those of the import of the user's code that lie in between.
+    """
     import traceback
 
     trace = error.__traceback__
-    while trace and trace.tb_frame.f_code.co_filename.startswith(own):
+    while trace and trace.tb_frame.f_code.co_filename.startswith((own, IMPORT_MACHINERY)):
         trace = trace.tb_next
     text = "".join(traceback.format_exception(type(error), error, trace))
     name = f"{type(error).__module__}.{type(error).__qualname__}"
