@@ -51,6 +51,31 @@ def test_a_server_that_is_killed_as_it_is_dialled_is_dialled_again(tmp_path: Pat
         peer.close()
 
 
+def test_a_server_that_is_waited_for_holds_nobody_up(tmp_path: Path) -> None:
+    """It is dialled by the reader, and hears what was said meanwhile; to who said it, this is its first life."""
+    client = Client(None, server=Server(f"unix:{tmp_path}/server.sock", ""))
+    inbox = client.open_inbox("fc-1", renewable=True)
+    client.send(m.CloseApp("ap-1"))
+    inbox.send(m.EndInputs("fc-1", 3))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "server.sock"))
+        listener.listen()
+        listener.settimeout(60)
+        stream, _ = listener.accept()
+    peer = Channel(stream)
+    assert isinstance(peer.receive()[0][0], m.Hello)
+    peer.send(m.Welcome(m.PROTOCOL, 1, "", True))
+    came: list[Frame] = []
+    while len(came) < 2:
+        came += peer.receive()
+    assert [message for message, _ in came] == [m.CloseApp("ap-1"), m.EndInputs("fc-1", 3)]
+    peer.send(m.Accepted("fc-1", 0, 3))
+    ((message, _),) = run_sync(inbox.receive())
+    assert message == m.Accepted("fc-1", 0, 3)
+    client.close()
+    peer.close()
+
+
 def test_a_private_server_that_died_at_once_is_not() -> None:
     channel = dead()
     with pytest.raises(OSError, match="Broken pipe"):

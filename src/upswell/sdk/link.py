@@ -12,6 +12,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ..errors import AuthError, ConnectionError, Error
 from ..home import Server
 from ..wire import messages as m
@@ -43,12 +45,11 @@ class Link:
     """
 
     def __init__(self, channel: Channel | None, server: Server | None) -> None:
-        """Without a `channel`, one is made to the server, with the patience that a lost one is worth."""
+        """Without a `channel`, whoever reads makes one to the server, with the patience that a lost one is worth."""
         self.lock = threading.RLock()  # held while something is sent, and while a life begins
         self.life = 1
         self.lost: Error | None = None  # why there is no connection any more, and will be none
         self._channel = channel
-        self._early: list[Frame] = []  # that came with the answer to a first `Hello`
         self._server = server
         self._session = os.urandom(16).hex() if server else ""
         self._delivery = begun_delivery() if server else None  # `None`: a connection that is lost is lost for good
@@ -61,8 +62,6 @@ class Link:
         self._turns = Turns()
         self._successor: Wait | None = None  # whose thread would have read for itself, had it been its turn
         if channel is None:
-            self._channel, welcome, self._early = self._dial_again(0.0)
-            self.welcomed(welcome)
             return
         try:
             channel.send(m.Hello(m.PROTOCOL, "client", server.token if server else "", os.getpid(), self._session))
@@ -112,11 +111,12 @@ class Link:
 
         As another life of the server begins, `restarted` is called, before anybody can send to it.
         """
-        assert self._channel is not None
         self._reader = threading.get_ident()
         self._turns.take(lambda: False)
-        channel, first = self._channel, self._early
+        first: list[Frame] = []
         try:
+            if (channel := self._channel) is None:
+                channel, first = self._meet()
             while True:
                 self._read(channel, first, route)
                 if self._delivery is None or self._dismissed or self._closing.is_set():
@@ -222,7 +222,14 @@ class Link:
         self._dismissed = True
         self.lost = farewell(bye)
 
-    # -- mending -----------------------------------------------------------------------------------
+    # -- dialling, and mending ---------------------------------------------------------------------
+
+    def _meet(self) -> tuple[Channel, list[Frame]]:
+        """The first connection: what was said so far leaves over it. The frames that came over it already."""
+        channel, welcome, frames = self._dial_again(0.0)
+        self._begin(channel, replace(welcome, resumed=True), lambda: None)
+        self.welcomed(welcome)
+        return channel, frames
 
     def _mend(self, broken: Channel, restarted: Callable[[], None]) -> tuple[Channel, list[Frame]]:
         """Another connection, with the frames that came over it so far; `ConnectionError` where there is none."""
