@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pickle import PickleBuffer
 
 import pytest
 
-from upswell.errors import ConnectionError, Error, InvalidError, NotFoundError, ResourceExhaustedError
+from upswell.errors import (
+    ConnectionError,
+    Error,
+    ExecutionError,
+    InvalidError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
 from upswell.sdk import spawning
 from upswell.sdk.client import Client
 from upswell.sdk.dual import run_async, run_sync
@@ -262,3 +271,95 @@ def test_who_gives_up_later_is_cancelled_and_the_others_are_not(desk: Desk) -> N
     assert call_of(made[2])
     desk.client.spawning.give_up(made[2])
     assert desk.next() == m.Cancel(group.call, position=1)
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+def interrupted(act: Callable[[], object], when: Callable[[], bool], in_handler: Callable[[], object]) -> Exception:
+    """What a signal handler meets that interrupts `act` in this thread, as soon as it is `when`."""
+    met: list[Exception] = []
+    main = threading.main_thread().ident or 0
+
+    def handle(*_: object) -> None:
+        try:
+            in_handler()
+        except Exception as error:
+            met.append(error)
+
+    def interrupt() -> None:
+        while not when():
+            os.sched_yield()
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    other = threading.Thread(target=interrupt)
+    other.start()
+    act()
+    other.join()
+    signal.signal(signal.SIGUSR1, before)
+    (error,) = met
+    return error
+
+
+def test_a_signal_handler_is_told_that_its_thread_is_sending(desk: Desk) -> None:
+    """It would wait for ever for the frame that it has interrupted; nor is that torn."""
+    refused = threading.Event()
+    large = bytes(8 << 20)  # more than a socket holds, so that who sends it waits for the peer
+    came: list[Frame] = []
+
+    def read() -> None:
+        refused.wait()
+        came.extend(desk.frame() for _ in range(2))
+
+    def handle() -> None:
+        lone = desk.make(1)
+        lone.block()
+        assert isinstance(lone.error, ExecutionError)
+        try:
+            desk.client.send(m.CloseApp("ap-2"))
+        finally:
+            refused.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    error = interrupted(lambda: desk.client.send(m.CloseApp("ap-1"), large), lambda: desk.peer.wait(0), handle)
+    assert isinstance(error, ExecutionError) and "another thread" in str(error)
+    desk.client.send(m.CloseApp("ap-3"))
+    reader.join()
+    assert [(message, len(payload)) for message, payload in came] == [
+        (m.CloseApp("ap-1"), len(large)),
+        (m.CloseApp("ap-3"), 0),
+    ]
+
+
+def test_nor_does_it_wait_for_a_spawn_that_would_follow_one_of_its_thread(desk: Desk) -> None:
+    refused = threading.Event()
+    spawning = desk.client.spawning
+
+    def handle() -> None:
+        try:
+            desk.make(2).block()
+        finally:
+            refused.set()
+
+    def read() -> None:
+        refused.wait()
+        assert desk.next() == m.CloseApp("ap-1")
+
+    first = desk.make(1)
+    sender = threading.Thread(target=desk.client.send, args=(m.CloseApp("ap-1"), bytes(8 << 20)))
+    reader = threading.Thread(target=read)
+    sender.start()
+    reader.start()
+    while not desk.peer.wait(0):
+        pass  # until the connection is taken
+    error = interrupted(lambda: spawning.leave(LANE), lambda: LANE in spawning._travelling, handle)
+    assert isinstance(error, ExecutionError)
+    sender.join()
+    reader.join()
+    submit, inputs = desk.submitted()
+    assert inputs[0] == 1
+    desk.accept(submit)
+    first.block()
+    assert first.done and first.error is None

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import builtins
 import itertools
-import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from ..wire import messages as m
+from ..wire import reentry
 from .client import Client, failure
 from .dual import Wait
 from .inbox import Inbox, Restarted
@@ -40,7 +40,7 @@ class Collection(Inbox):
         self._missing: Exception | None = None  # there is no such call, or not any more
         self._is_described = False  # what the server had at first is here
         self._waits: set[Wait] = set()
-        self._receiving = threading.Lock()
+        self._receiving = reentry.lock()
 
     @property
     def results(self) -> int:
@@ -85,7 +85,7 @@ class Collection(Inbox):
             wait.set()
 
     def _receive(self) -> None:
-        with self._receiving:
+        with reentry.unheld(self._receiving):
             for message, payload in self.take():
                 match message:
                     case m.CallDescribed(total=total):

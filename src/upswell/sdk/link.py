@@ -17,8 +17,10 @@ from msgspec.structs import replace
 from ..errors import AuthError, ConnectionError, Error
 from ..home import Server
 from ..wire import messages as m
+from ..wire import reentry
 from ..wire.channel import Channel, dial
 from ..wire.codec import Bytes, Frame, ProtocolError, encode_parts
+from ..wire.reentry import unheld
 from ..wire.turns import Turns
 from . import context, output
 
@@ -47,6 +49,7 @@ class Link:
     def __init__(self, channel: Channel | None, server: Server | None) -> None:
         """Without a `channel`, whoever reads makes one to the server, with the patience that a lost one is worth."""
         self.lock = threading.RLock()  # held while something is sent, and while a life begins
+        self._ordered = reentry.lock()  # held from when a frame of a session is sent until it is counted
         self.life = 1
         self.lost: Error | None = None  # why there is no connection any more, and will be none
         self._channel = channel
@@ -92,19 +95,22 @@ class Link:
         with self.lock:
             if self.lost is not None:
                 raise type(self.lost)(*self.lost.args)
-            if life not in (0, self.life):
-                return
-            if self._channel is None:
-                encode_parts(message, payload)  # what is too large for a frame is refused now
-                if isinstance(message, m.Release):
-                    self._released.append(message)
-            else:
-                try:
-                    self._channel.send(message, payload)
-                except OSError:
-                    pass  # the reader sees it, too
-            if self._delivery is not None:
-                self._delivery.send(message, payload)
+            if life in (0, self.life):
+                with unheld(self._ordered):
+                    self._send(message, payload)
+
+    def _send(self, message: m.Message, payload: Bytes) -> None:
+        if self._channel is None:
+            encode_parts(message, payload)  # what is too large for a frame is refused now
+            if isinstance(message, m.Release):
+                self._released.append(message)
+        else:
+            try:
+                self._channel.send(message, payload)
+            except OSError:
+                pass  # the reader sees it, too
+        if self._delivery is not None:
+            self._delivery.send(message, payload)
 
     def read(self, route: Route, restarted: Callable[[], None]) -> Error:
         """Hand frames to `route` until the connection is lost for good; returns why.

@@ -3,20 +3,21 @@ not accepted yet, travel together, as one call with an input for each, which cos
 
 In plain code a lone spawn leaves at once; on a loop all leave together that were made in one turn of it. Whoever comes
 while a group is on its way leaves with the answer to that. No thread of ours waits here: a group leaves with the first
-of its spawns, or with the reader that brings the answer to the one before; so nothing is sent while a lock of this
-module is held.
+of its spawns, or with the reader that brings the answer to the one before; so nothing is sent while the lock of what
+stays here is held.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from ..errors import ConnectionError, ResourceExhaustedError
 from ..wire import messages as m
+from ..wire import reentry
 from ..wire.ids import call_of_input
 from ..wire.payload import Packed, join
+from ..wire.reentry import unheld
 from .client import failure, new_id
 from .dual import Wait, set_all
 from .inbox import Inbox
@@ -79,9 +80,10 @@ class Spawning:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._lock = threading.Lock()
+        self._lock = reentry.lock()
         self._staying: dict[Lane, list[Spawn]] = {}  # those that have not left
         self._travelling: set[Lane] = set()  # lanes with a group on its way, which the next follows
+        self._leaving = reentry.lock()  # held by who lets others leave, which none does while a signal handler waits
         self._turn: asyncio.AbstractEventLoop | None = None  # after whose present turn all leave
 
     def add(self, packed: Packed, lane: Lane) -> Spawn:
@@ -90,7 +92,7 @@ class Spawning:
         if packed.block is not None or len(packed.data) > GATHERED_BYTES:
             Group(self._client, lane, [spawn], lambda: None).leave()
             return spawn
-        with self._lock:
+        with unheld(self._lock):
             if (staying := self._staying.get(lane)) is not None:
                 staying.append(spawn)
             else:
@@ -99,11 +101,12 @@ class Spawning:
 
     def leave(self, lane: Lane) -> None:
         """Let those of the lane leave, now or after the group that is on its way."""
-        with self._lock:
-            if lane in self._travelling:
-                return
-            self._travelling.add(lane)
-        self._go_on(lane)
+        with unheld(self._leaving):
+            with unheld(self._lock):
+                if lane in self._travelling:
+                    return
+                self._travelling.add(lane)
+            self._go_on(lane)
 
     def leave_after_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let all leave when everything that is due in this turn of the loop has been done."""
@@ -113,7 +116,7 @@ class Spawning:
 
     def give_up(self, spawn: Spawn) -> None:
         """Nobody waits for it any more, and it is not to run."""
-        with self._lock:
+        with unheld(self._lock):
             spawn.given_up = True
             if (group := spawn.group) is None:
                 self._staying[spawn.lane].remove(spawn)
@@ -132,7 +135,7 @@ class Spawning:
 
     def _next(self, lane: Lane) -> Group | None:
         """The next group; where nobody has come the lane ends."""
-        with self._lock:
+        with unheld(self._lock):
             staying = self._staying.get(lane, [])
             count = size = 0
             while count < min(len(staying), GROUP_INPUTS) and size < GROUP_BYTES:

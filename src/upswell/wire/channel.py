@@ -6,14 +6,15 @@ import mmap
 import os
 import select
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectionError
+from . import reentry
 from .codec import Bytes, Decoder, Frame, ProtocolError, encode_parts
 from .messages import Message
+from .reentry import unheld
 
 if TYPE_CHECKING:
     from .tls import TlsStream
@@ -65,7 +66,7 @@ class Channel:
         self._decoder = Decoder()
         # Not a bytearray, which would be cleared: pages that nothing was received into cost no memory, and no start.
         self._received = memoryview(mmap.mmap(-1, RECEIVE_BYTES, flags=mmap.MAP_PRIVATE))
-        self._sending = threading.Lock()
+        self._sending = reentry.lock()
         self._poller = select.poll()
         self._poller.register(stream.fileno(), select.POLLIN)
         self._is_readable = False  # as `wait` has seen; nothing was received since
@@ -76,14 +77,14 @@ class Channel:
         self._peeked: deque[bytes | Frame] = deque()  # received, and not taken by anybody
 
     def send(self, message: Message, payload: Bytes = b"") -> None:
-        """Write one whole frame; `OSError` when the connection is gone."""
+        """Write one whole frame; `OSError` when the connection is gone, `ExecutionError` in the midst of another."""
         parts = encode_parts(message, payload)
-        with self._sending:
+        with unheld(self._sending):
             self._write(parts)
 
     def send_bytes(self, frames: Bytes) -> None:
         """Write frames that are encoded already."""
-        with self._sending:
+        with unheld(self._sending):
             self._stream.sendall(frames)
 
     def _write(self, parts: list[Bytes]) -> None:

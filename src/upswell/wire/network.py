@@ -11,6 +11,7 @@ from .channel import Channel
 from .codec import Bytes, Frame, encode_parts
 from .messages import Message, Piece, Release
 from .passage import Arrivals, buffers_of, detached, pieces
+from .reentry import unheld
 
 if TYPE_CHECKING:
     from .tls import TlsStream
@@ -74,7 +75,7 @@ class RemoteChannel(Channel):
         elif (buffers := buffers_of(message)) is None:
             super().send(message, payload)
         else:
-            with self._sending:
+            with unheld(self._sending):
                 for piece in pieces(buffers):
                     self._write(encode_parts(Piece(), piece))
                 self._write(encode_parts(detached(message), payload))
