@@ -234,13 +234,19 @@ def test_handles_travel_into_containers(program: Program) -> None:
         def apply(function, model, call):
             return function.remote(3), model.predict.remote(1), call.get()
 
+        @app.function(serialized=True)
+        def call(method, x):
+            return method.remote(x)
+
         if __name__ == "__main__":
             square = Function.from_name("census", "square")
             model = Cls.from_name("census", "Model").with_options(timeout=20)(size=2)
             with app.run():
                 print(apply.remote(square, model, square.spawn(5)))
+                print(apply.remote(square.with_options(timeout=20), model, square.spawn(5)))
+                print(call.remote(model.predict, 1))
     """
-    assert python(program, text) == ["(9, ('plain', 21), 25)"]
+    assert python(program, text) == ["(9, ('plain', 21), 25)", "(9, ('plain', 21), 25)", "('plain', 21)"]
 
 
 def test_an_exception_has_the_lines_of_the_code(program: Program) -> None:

@@ -3,6 +3,8 @@
 import sys
 import textwrap
 
+import pytest
+
 from .processes import Program
 
 
@@ -192,6 +194,77 @@ def test_a_program_that_is_gone_on_with_at_the_prompt(program: Program) -> None:
     assert done.lines == [BY_VALUE_SAYS.rstrip(), "102"]
 
 
+HANDLES = """
+    import os
+    import upswell
+    from upswell import Secret
+
+    app = upswell.App()
+
+    @app.function()
+    def call(function, x):
+        return function.remote(x), function.name
+
+    @app.function(env={"A": "1", "B": "1"}, secrets=[Secret.from_dict({"S": "s"})])
+    def seen(x):
+        return x, os.environ["A"], os.environ["B"], os.environ["S"]
+
+    @app.function(env={"A": "1"})
+    def open_to_all(x):
+        return x, os.environ["A"], os.environ.get("B")
+
+    @app.cls(env={"A": "1"})
+    class Box:
+        label: str = upswell.parameter(default="box")
+
+        @upswell.method()
+        def say(self, x):
+            return x, self.label, os.environ["A"]
+
+    changed = seen.with_options(env={"B": "2"})
+    longer = seen.with_options(timeout=60)
+
+    @app.function()
+    def call_them(x):
+        return call.remote(changed, x)[0], changed.remote(x), longer.remote(x)
+
+    def told(action):
+        try:
+            return action()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+    if __name__ == "__main__":
+        with app.run():
+            print(call.remote(seen, 1), call_them.remote(2))
+            print(call.remote(longer, 1), call.remote(seen.with_concurrency(max_inputs=2), 1))
+            print(call.remote(open_to_all.with_options(env={"A": "3"}).with_options(timeout=50), 1))
+            print(call.remote(Box().say, 1), call.remote(Box.with_options(env={"A": "3"})(label="b").say, 1))
+            print(told(lambda: call.remote(seen.with_options(secrets=[Secret.from_dict({"S": "t"})]), 1)))
+"""
+
+
+@pytest.mark.parametrize("typed_in", [False, True])
+def test_handles_as_arguments_and_in_code(program: Program, typed_in: bool) -> None:
+    """With the options and variables that they have here, where those may travel: values of secrets may not.
+
+    What is typed in travels by value.
+    """
+    text = program.write(HANDLES).read_text()
+    done = program.run(sys.executable, "-", given=text) if typed_in else program.run(sys.executable, "program.py")
+    assert done.err == ""
+    *lines, refused = done.lines
+    assert lines == [
+        "((1, '1', '1', 's'), 'seen') ((2, '1', '2', 's'), (2, '1', '2', 's'), (2, '1', '1', 's'))",
+        "((1, '1', '1', 's'), 'seen') ((1, '1', '1', 's'), 'seen')",
+        "((1, '3', None), 'open_to_all')",
+        "((1, 'box', '1'), 'Box.say') ((1, 'b', '3'), 'Box.say')",
+    ]
+    assert refused.startswith("SerializationError: an argument of call can't be sent: ")
+    words = "Secret.from_dict([S]) can't be pickled: name it in secrets=[...] of the function that needs it"
+    assert refused.endswith(words)
+
+
 def test_a_function_as_an_argument(program: Program) -> None:
     program.write("""
         import upswell
@@ -212,8 +285,9 @@ def test_a_function_as_an_argument(program: Program) -> None:
         if __name__ == "__main__":
             with app.run():
                 print(apply.remote(double, 4), apply.remote(library.half, 4))
+                nameless, double = double, None
                 try:
-                    apply.remote(double.with_options(timeout=3), 4)
+                    apply.remote(nameless.with_options(timeout=3), 4)
                 except upswell.exception.SerializationError as error:
                     print(error)
     """)

@@ -114,10 +114,8 @@ class Obj:
         return Cls.of(cls).with_batching(max_batch_size=max_batch_size, wait_ms=wait_ms)
 
     def __reduce__(self) -> Any:
-        known, pool = Cls.of(type(self)), link_of(self).pool
-        declared, own = Cls.of(known.declared).pool.declaration, pool.declaration
-        variables = None if own.variables == declared.variables else own.variables
-        return restore, (known.declared, pool.spec, variables, pool.parameters)
+        pool = link_of(self).pool
+        return restore, (Cls.of(type(self)).declared, pool.spec, pool.own_variables, pool.parameters)
 
 
 # What a class gets, except where it has something of that name itself.
@@ -264,6 +262,7 @@ class Link:
                 method=method.name,
                 is_generator=method.is_generator,
                 here=here(instance, method.raw.__get__(instance)),
+                origin=instance,
             )
         return self._handles[method]
 
@@ -360,9 +359,8 @@ def restore(
 ) -> Any:
     """The object of those options and parameters as it was elsewhere, its variables those of its class if not given."""
     known = Cls.of(declared)
-    declaration = Declaration(spec, known.pool.declaration.variables if variables is None else variables)
     instance: object = object.__new__(declared)
-    known.place(instance, known.pool.derive(declaration, parameters, key), entered=key is not None)
+    known.place(instance, known.pool.restore(spec, variables, parameters, key), entered=key is not None)
     return instance
 
 

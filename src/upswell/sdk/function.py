@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeV
 
 from .. import sdk
 from ..errors import InvalidError
-from ..spec import AutoscalerSettings, require
+from ..spec import AutoscalerSettings, FunctionSpec, require
 from . import verbs
 from .dual import Dual, dual, on_a_loop
 from .environment import serializing
 from .kinds import is_asynchronous
 from .options import PoolOptions
 from .pool import Autoscaler, FunctionStats, Pool
+from .variables import Variables
 
 if TYPE_CHECKING:
     from .call import FunctionCall
@@ -39,9 +40,12 @@ class Function(Generic[P, R]):
         method: str = "",
         is_generator: bool,
         here: Callable[P, R] | None = None,
+        origin: object = None,
     ) -> None:
+        """`origin` is the object whose method it is, or the function of which it has other options."""
         self._pool: Pool | None = pool  # none while it is a matter of asking
         self._is_generator = is_generator
+        self._origin = origin
         self._describe(pool.name, method, raw, here or raw)
 
     def _describe(self, owner: str, method: str, raw: Callable[P, R], here: Callable[P, R]) -> None:
@@ -115,8 +119,15 @@ class Function(Generic[P, R]):
         return f"Function({self.name!r}{', running' if self.pool.is_running else ''})"
 
     def __reduce__(self) -> Any:
-        """By value it takes its code and pool along; else it is what its module has under its name."""
-        if not self.method and (serializing.get() or self.pool.serialized):
+        """By value it takes its code and pool along; else it is what its module has under its name.
+
+        A method travels as the object does, and what has other options as the function and these.
+        """
+        if self.method:
+            return getattr, (self._origin, self.method)
+        if self._origin is not None:
+            return _changed, (self._origin, self.pool.spec, self.pool.own_variables, self.pool.key)
+        if serializing.get() or self.pool.serialized:
             # The code first: what it names, this handle perhaps, needs the pool as a whole.
             return _by_value, (self.raw, self.pool, self.is_generator)
         if getattr(sys.modules.get(self.__module__), self.__qualname__, None) is self:
@@ -204,7 +215,8 @@ class Function(Generic[P, R]):
         return self._on(pool.with_batching(where, max_batch_size, wait_ms))
 
     def _on(self, pool: Pool) -> Function[P, R]:
-        return Function(pool, self.raw, is_generator=self.is_generator, here=self._here)
+        origin = self._origin or self
+        return Function(pool, self.raw, is_generator=self.is_generator, here=self._here, origin=origin)
 
     def _whole_pool(self, verb: str) -> Pool:
         if self.method:
@@ -225,6 +237,10 @@ class Function(Generic[P, R]):
 
 def _by_value(raw: Callable[..., Any], pool: Pool, is_generator: bool) -> Function[..., Any]:
     return Function(pool, raw, is_generator=is_generator)
+
+
+def _changed(function: Function[P, R], spec: FunctionSpec, variables: Variables | None, key: str) -> Function[P, R]:
+    return function._on(function.pool.restore(spec, variables, key=key))
 
 
 class Map(Generic[R]):

@@ -80,7 +80,7 @@ class NamedFunction(Function[P, R]):
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self._pool = None
+        self._pool = self._origin = None
         stand_in = names.stand_in(names.name)
         self._describe(names.name, "", stand_in, stand_in)
 
@@ -148,8 +148,7 @@ def _reduce_object(self: object) -> Any:
     known, pool = Cls.of(type(self)), link_of(self).pool
     declared = Cls.of(known.declared)
     assert isinstance(declared, NamedClass)
-    variables = None if pool.declaration.variables == Variables() else pool.declaration.variables
-    return _restore_object, (declared._names, pool.spec, variables, pool.parameters)
+    return _restore_object, (declared._names, pool.spec, pool.own_variables, pool.parameters)
 
 
 def _restore_object(

@@ -13,11 +13,12 @@ import msgspec
 from msgspec.structs import replace
 
 from ..errors import InvalidError
-from ..spec import AutoscalerSettings, FunctionRecord, Interface, SettingsUpdate
+from ..spec import AutoscalerSettings, FunctionRecord, FunctionSpec, Interface, SettingsUpdate
 from .clients import get_client, get_keeper
 from .dual import Dual
 from .environment import environment_of, is_typed_in, serialize
 from .options import Declaration, batching_of, concurrency_of
+from .variables import Variables
 
 if TYPE_CHECKING:
     from ..wire.messages import Statistics
@@ -116,6 +117,25 @@ class Pool:
         if key == plain.name or pool._content == plain._content:
             return plain
         return plain._derived.setdefault(pool._content, pool)
+
+    @property
+    def own_variables(self) -> Variables | None:
+        """Its variables, where they are others than those of the plain pool, whose secrets need not travel."""
+        own, plain = self.declaration.variables, self._plain.declaration.variables
+        return None if own == plain else own._replace(secrets=own.secrets[len(plain.secrets) :])
+
+    def restore(
+        self,
+        spec: FunctionSpec,
+        variables: Variables | None,
+        parameters: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> Pool:
+        """The pool of the same code that was described so elsewhere, by what `own_variables` has said."""
+        plain = self._plain.declaration.variables
+        if variables is not None:
+            plain = variables._replace(secrets=(*plain.secrets, *variables.secrets))
+        return self.derive(Declaration(spec, plain), parameters, key)
 
     def with_options(self, where: str, options: Mapping[str, Any]) -> Pool:
         """The pool with these options in place of what it has."""
@@ -217,12 +237,11 @@ class Pool:
     def __getstate__(self) -> dict[str, Any]:
         """What travels by value carries its pool along, which is of the app of the container that it comes to."""
         plain = None if self._plain is self else self._plain
-        if plain is not None and self.declaration.variables != plain.declaration.variables:
-            raise TypeError(f"{self.name} with variables of its own can't travel: use with_options where it is called")
         return {
             "name": self.name,
             "code": self.code,
-            "declaration": Declaration(self.spec),  # variables stay here: some may be secret
+            # Variables that the server has with the plain pool stay here.
+            "declaration": Declaration(self.spec, self.own_variables or Variables()),
             "parameters": self.parameters,
             "plain": plain,
             "key": self.key,

@@ -77,11 +77,11 @@ class AppService:
         app, record = self._dispatcher.apps.get(message.app), message.function
         if app is None or app.closing or record.id in app.functions:
             return
+        if (plain := app.functions.get(f"{app.id}/{record.name}")) is not None:
+            record = derived(plain, record)  # a container that calls it does not have all of the variables
         if app.record is not None:
-            plain = app.functions.get(f"{app.id}/{record.name}")
             if plain is None:
                 return
-            record = derived(plain, record)
             self._dispatcher.ledger.decided(s.PutDerived(record))
         self._dispatcher.declare(app, record)
 
