@@ -87,3 +87,11 @@ def test_a_question_is_not_drawn_over(program: Program, terminal: Tmux) -> None:
     assert any(line.startswith("who? ") and "running" not in line for line in terminal.screen())
     terminal.press("C-c")
     assert until(lambda: "status=130" in terminal.screen()), terminal.screen()
+
+
+def test_help_for_the_options_of_the_program(program: Program, terminal: Tmux) -> None:
+    program.write(PROGRAM.replace("def main()", "def main(pots: int = 2)"))
+    terminal.type(*UPSWELL, "run", "program.py", "--help")
+    assert until(lambda: "status=0" in terminal.screen()), terminal.screen()
+    assert terminal.screen()[0] == "Usage: upswell run program.py [OPTIONS]"
+    assert any("--pots INTEGER" in line for line in terminal.screen())

@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 
+import click
 import pytest
 
 from upswell.cli.screen import Screen
@@ -112,6 +113,17 @@ def test_who_kept_the_stream_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     kept.write("later\n")
     kept.flush()
     assert terminal.shown()[-2:] == ["later", ""]
+
+
+def test_bytes_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by any stream of text: click looks so whether it is one."""
+    terminal = make_terminal(monkeypatch)
+    screen = Screen(Frames())
+    with pytest.raises(TypeError, match="must be str, not bytes"):
+        sys.stdout.write(b"")  # type: ignore[arg-type]
+    click.echo("by click")
+    screen.close()
+    assert terminal.shown() == ["by click", ""]
 
 
 def test_a_stream_that_is_no_terminal_is_untouched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,8 @@ class _Above:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        if not isinstance(text, str):  # which click tries, to see what kind of stream this is
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._screen.write(self._stream, text)
         return len(text)
 
