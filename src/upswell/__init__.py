@@ -2,6 +2,7 @@
 
 from . import _cold_start as _cold_start  # isort: skip - before all others, and what they import
 
+import sys
 from typing import TYPE_CHECKING
 
 from . import exception
@@ -78,8 +79,10 @@ def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         from .sdk.absent import why_absent
 
-        reason = why_absent(name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + f": {reason}" * bool(reason))
+        words = f"module {__name__!r} has no attribute {name!r}"
+        if reason := why_absent(name):
+            raise AttributeError(f"{words}: {reason}")
+        raise AttributeError(words, name=name, obj=sys.modules[__name__])  # Python says what may have been meant
     found: object = getattr(_cold_start.load(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = found
     return found

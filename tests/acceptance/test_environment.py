@@ -1,5 +1,7 @@
 """What containers find in their environment, and what is said of options that do not build or mount anything."""
 
+import sys
+
 import pytest
 
 from .processes import Program
@@ -186,11 +188,13 @@ def test_an_import_that_fails_for_an_image_fails_the_functions_that_use_it(progr
             try:
                 using.remote(1)
             except ModuleNotFoundError as error:
-                print(error, *error.__notes__)
+                print(error, *error.__notes__, sep="\\n")
     """)
     done = program.upswell("run", "program.py")
     assert done.status == 0, done.err
     assert done.lines == [
         "1",
-        "No module named 'no_such_module' This happened as a container started, before any input ran.",
+        "No module named 'no_such_module'",
+        f"An image is recorded, not built: what it is to have is to be installed in {sys.prefix}.",
+        "This happened as a container started, before any input ran.",
     ]

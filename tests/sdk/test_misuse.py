@@ -55,6 +55,7 @@ REFUSED = [
     ("upswell.gpu.A100(count=2)", AttributeError, ["'gpu'", "gpu='A10G'"]),
     ("upswell.Sandbox.create()", AttributeError, ["'Sandbox'", "a function of an app"]),
     ("upswell.Ap", AttributeError, ["has no attribute 'Ap'"]),
+    ("upswell.build", AttributeError, ["no image builds", "upswell.enter()"]),
     # -- local entrypoints
     ("@app.local_entrypoint\ndef main(): ...", InvalidError, ["@app.local_entrypoint needs parentheses"]),
     ("@app.local_entrypoint()\nclass C: ...", TypeError, ["@app.local_entrypoint", "functions", "C"]),
@@ -309,6 +310,9 @@ MISUSED = [
     ("function.map()", TypeError, ["function.map", "at least one iterable"]),
     ("function.starmap()", TypeError, ["function.starmap", "at least one iterable"]),
     ("function.for_each()", TypeError, ["function.for_each", "at least one iterable"]),
+    ("function.map([3], y=4)", TypeError, ["function.map", "'y'", "kwargs={'y': ...}"]),
+    ("function.map([3], return_exception=True)", TypeError, ["function.map", "did you mean return_exceptions?"]),
+    ("function.starmap([(3,)], ordered=False)", TypeError, ["function.starmap", "'ordered'", "kwargs="]),
     ("function.spawn_map()", TypeError, ["function.spawn_map", "at least one iterable"]),
     ("function.map(3)", TypeError, ["function.map", "iterables", "3", ".remote"]),
     ("function.spawn_map(3)", TypeError, ["function.spawn_map", "iterables", "3"]),

@@ -23,6 +23,7 @@ _ABSENT = {
     ),
     "classes of GPUs: write gpu='A10G', 'A10G:2' or 'any'": "gpu",
     "stubs: it is upswell.App": "Stub",
+    "image builds: what a container needs before its first input is made in a method under @upswell.enter()": "build",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, ParamSpec, Self, TypeVar, Unpack
 
 from .. import sdk
 from ..errors import InvalidError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+MAP_OPTIONS = ("order_outputs", "return_exceptions", "wrap_returned_exceptions")
 
 
 class Function(Generic[P, R]):
@@ -259,6 +261,7 @@ class Map(Generic[R]):
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: bool | None = None,
+        **unknown: Never,
     ) -> Mapped[R]:
         """Run the function once for each input, on as many containers as that deserves.
 
@@ -268,6 +271,8 @@ class Map(Generic[R]):
         with `wrap_returned_exceptions` inside a `UserCodeException`. Lazy: nothing runs before it is iterated.
         """
         verb = "starmap" if self._starred else "map"
+        for name in unknown:
+            raise TypeError(_misplaced(f"{self._function.name}.{verb}", name))
         return sdk.mapping.Mapped(
             self.start(verb, iterables, kwargs, order_outputs, return_exceptions, wrap_returned_exceptions)
         )
@@ -308,3 +313,12 @@ def _iterables(given: tuple[Any, ...], where: str) -> tuple[Any, ...]:
         if not (hasattr(one, "__iter__") or hasattr(one, "__aiter__") or hasattr(one, "__getitem__")):
             raise TypeError(f"{where} takes iterables of inputs, and {one!r} is none: for one input there is .remote")
     return given
+
+
+def _misplaced(where: str, name: str) -> str:
+    """What is said of a keyword that no map has: it is misspelled, or meant for the function."""
+    from difflib import get_close_matches  # by few programs, and late
+
+    if close := get_close_matches(name, MAP_OPTIONS, 1):
+        return f"{where} has no parameter {name!r}: did you mean {close[0]}?"
+    return f"{where} has no parameter {name!r}: what is for the function at each input goes as kwargs={{{name!r}: ...}}"

@@ -7,6 +7,7 @@ The bodies of the methods below check their arguments, and the decorators record
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -92,6 +93,7 @@ class Image:
         try:
             yield
         except ImportError as error:
+            error.add_note(f"An image is recorded, not built: what it is to have is to be installed in {sys.prefix}.")
             self._failures.append(error)
 
     def local_files(self) -> Iterator[tuple[str, str, str]]:
