@@ -105,6 +105,26 @@ CONCURRENT = """
     def alone(x):
         return os.getpid()
 
+    @app.function(max_containers=1, memory=200)
+    @upswell.concurrent(max_inputs=200)
+    async def hold(name, folder):
+        \"\"\"All are there before the first is cancelled, and `stays` goes on.\"\"\"
+        pathlib.Path(folder, f"{name}-{time.time_ns()}").touch()
+        while not (name == "stays" and os.path.exists(folder + "/go")):
+            await asyncio.sleep(0.05)
+        return name
+
+    @app.local_entrypoint()
+    def cancelled(folder: str):
+        os.makedirs(folder)
+        many, stays = hold.spawn_map(range(150), kwargs={"folder": folder}), hold.spawn("stays", folder)
+        while len(os.listdir(folder)) < 151:
+            time.sleep(0.05)
+        many.cancel()
+        time.sleep(0.5)
+        pathlib.Path(folder, "go").touch()
+        print(stays.get(), len(os.listdir(folder)))
+
     @app.local_entrypoint()
     def thousand():
         print(len(set(gather.map(range(1000)))))
@@ -203,3 +223,7 @@ def test_nested_calls_lend_their_places(program: Program) -> None:
 
 def test_single_use_containers_run_one_input(program: Program) -> None:
     assert out(program, "once") == ["6"]
+
+
+def test_many_inputs_of_a_small_container_are_cancelled_at_once(program: Program) -> None:
+    assert out(program, "cancelled", "--folder", "kept") == ["stays 152"]

@@ -15,6 +15,7 @@ from ..errors import NotFoundError
 from ..spec import FunctionRecord
 from ..wire.messages import ErrorRecord, Holding
 from .batches import Gathering
+from .later import Later
 from .link import Link
 from .outbox import Outbox, as_failure
 from .service import Service
@@ -43,6 +44,7 @@ class Executor:
             from .tasks import Tasks
 
             self._tasks = Tasks(record, self.held, self.outbox, service.loop)
+        self._later = Later()
         self._ending = threading.Lock()  # taken by whoever ends the process, and never released
 
     @property
@@ -130,7 +132,7 @@ class Executor:
         if work.stream is not None and self._side(work) is self._threads:
             # It is closed where it yields next, which may be soon; otherwise like any other.
             work.stream.close()
-            self._later(YIELD_SECONDS, self._interrupt_if_held, work)
+            self._later.call(YIELD_SECONDS, self._interrupt_if_held, work)
         else:
             self.interrupt(work, CANCELLED)
 
@@ -144,7 +146,7 @@ class Executor:
             self.outbox.give_back(work)  # so that nothing begins behind it
         side = self._side(lead)
         side.interrupt(lead)
-        self._later(YIELD_SECONDS if side is self._threads else CLEAN_UP_SECONDS, self._give_up, lead)
+        self._later.call(YIELD_SECONDS if side is self._threads else CLEAN_UP_SECONDS, self._give_up, lead)
 
     def _cancel_in_batch(self, work: Work) -> None:
         """The others go on; only a batch that nobody wants at all is ended."""
@@ -170,12 +172,6 @@ class Executor:
             while work.sent < work.stop:
                 self.outbox.send_failure(work, *as_failure(error))
             self.outbox.end(work)
-
-    @staticmethod
-    def _later(seconds: float, act: Callable[[Work], None], work: Work) -> None:
-        timer = threading.Timer(seconds, act, (work,))
-        timer.daemon = True
-        timer.start()
 
     # -- the end -----------------------------------------------------------------------------------
 
