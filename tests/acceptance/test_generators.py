@@ -109,6 +109,18 @@ GENERATORS = """
         print(list(values))
 
     @app.local_entrypoint()
+    def never_begun():
+        import numpy
+
+        def descriptors():
+            return len(os.listdir("/proc/self/fd"))
+
+        before = descriptors()
+        for _ in range(5):
+            count.remote_gen(numpy.zeros(100_000))
+        print(descriptors() - before)
+
+    @app.local_entrypoint()
     async def asynchronous():
         print([x async for x in count.remote_gen.aio(5)], [x async for x in count_async.remote_gen.aio(5)])
 
@@ -262,3 +274,7 @@ def test_a_generator_has_a_time_limit_that_its_consumer_does_not_use_up(program:
 
 def test_generators_that_consume_generators_in_one_container(program: Program) -> None:
     assert out(program, "nested") == ["True"]
+
+
+def test_a_generator_that_is_never_begun_keeps_nothing(program: Program) -> None:
+    assert out(program, "never_begun") == ["0"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from upswell.errors import InternalFailure, InvalidError
 from upswell.home import Server
 from upswell.sdk.client import Client
 from upswell.sdk.dual import run_sync
@@ -81,6 +82,31 @@ def test_a_private_server_that_died_at_once_is_not() -> None:
     with pytest.raises(OSError, match="Broken pipe"):
         Client(channel)
     channel.close()
+
+
+def test_patience_that_is_no_number_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = dead()
+    for said in ("soon", "-1", "nan"):
+        monkeypatch.setenv("UPSWELL_RECONNECT_SECONDS", said)
+        with pytest.raises(InvalidError, match=f"UPSWELL_RECONNECT_SECONDS must be .* not '{said}'"):
+            Client(channel, server=Server("unix:@nowhere"))
+    channel.close()
+
+
+def test_a_defect_of_who_reads_is_told_to_who_waits() -> None:
+    ours, theirs = socket.socketpair()
+    client, peer = Client(Channel(ours)), Channel(theirs)
+
+    def fail(progress: m.Progress) -> None:
+        raise LookupError("of who watches")
+
+    client.watch("ap-1", fail)
+    inbox = client.open_inbox("fc-1")
+    peer.send(m.Progress("ap-1", []))
+    with pytest.raises(InternalFailure, match="LookupError: of who watches"):
+        run_sync(inbox.receive())
+    client.close()
+    peer.close()
 
 
 class Watched(Channel):

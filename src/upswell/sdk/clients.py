@@ -110,17 +110,25 @@ def close_keeper() -> None:
 
 def join_client() -> Client:
     """The connection of this process, which stays until as many have left it as have joined."""
-    client = get_client()
-    client.users += 1
-    return client
+    while True:
+        client = get_client()
+        with _making:
+            if client is _client:  # else the last of those who had joined it has left meanwhile
+                client.users += 1
+                return client
 
 
 def leave_client() -> None:
     """One who joined does not need the connection any more; with the last it ends, and a private server with it."""
-    if _client is not None:
-        _client.users -= 1
-        if not _client.users and context.server is None:  # a container's inputs share one, whoever joined it
-            close_client()
+    global _client, _keeper
+    with _making:
+        if (client := _client) is None:
+            return
+        client.users -= 1
+        if client.users or context.server is not None:  # a container's inputs share one, whoever joined it
+            return
+        _client, _keeper = None, None if _keeper is client else _keeper
+    client.close()
 
 
 _kept: Client | None = None
@@ -135,16 +143,6 @@ def keep_client() -> Client:
             atexit.register(leave_client)
         _kept = join_client()
     return client
-
-
-def close_client() -> None:
-    """End the connection of this process, and with it a private server."""
-    global _client, _keeper
-    with _making:
-        client, _client = _client, None
-        _keeper = None if _keeper is client else _keeper
-    if client is not None:
-        client.close()
 
 
 def _after_fork() -> None:

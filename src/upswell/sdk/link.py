@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ..errors import AuthError, ConnectionError, Error
+from ..errors import AuthError, ConnectionError, Error, InternalFailure, InvalidError
 from ..home import Server
 from ..wire import messages as m
 from ..wire import reentry
@@ -54,6 +54,7 @@ class Link:
         self.lost: Error | None = None  # why there is no connection any more, and will be none
         self._channel = channel
         self._server = server
+        self._patience = _patience() if server else 0.0  # in seconds
         self._session = os.urandom(16).hex() if server else ""
         self._delivery = begun_delivery() if server else None  # `None`: a connection that is lost is lost for good
         self._released: list[m.Release] = []  # while the connection was broken
@@ -132,6 +133,9 @@ class Link:
             self.lost = self.lost or error
         except (OSError, ProtocolError) as error:
             self.lost = self.lost or ConnectionError(f"the connection to the server was lost: {error}")
+        except Exception as error:  # a defect, and nobody is to wait for ever because of it
+            self.lost = InternalFailure(f"nothing is read any more, after {type(error).__name__}: {error}")
+            self.lost.__cause__ = error
         with self.lock:
             self.lost = self.lost or lost_connection()
         self._ended.set()
@@ -253,8 +257,7 @@ class Link:
 
     def _dial_again(self, pause: float) -> tuple[Channel, m.Welcome, list[Frame]]:
         """Try, with growing pauses, for as long as it is worth it."""
-        patience = float(os.environ.get("UPSWELL_RECONNECT_SECONDS") or RECONNECT_SECONDS)
-        began, said = monotonic(), False
+        patience, began, said = self._patience, monotonic(), False
         while not self._closing.wait(max(0.0, min(pause, began + patience - monotonic()))):
             try:
                 found = self._try(min(TRY_SECONDS, max(pause, began + patience - monotonic())))
@@ -324,6 +327,18 @@ class Link:
                 self.life += 1
                 self._delivery = begun_delivery() if welcome.keeps_session else None
                 restarted()
+
+
+def _patience() -> float:
+    """For how many seconds a lost connection is tried again; `InvalidError` where the environment says no number."""
+    said = os.environ.get("UPSWELL_RECONNECT_SECONDS") or RECONNECT_SECONDS
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:  # nor is NaN
+        raise InvalidError(f"UPSWELL_RECONNECT_SECONDS must be a number of seconds from 0 on, not {said!r}")
+    return seconds
 
 
 def begun_delivery() -> Delivery:

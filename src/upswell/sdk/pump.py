@@ -6,6 +6,7 @@ which holds what they yield until the map takes it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
@@ -81,6 +82,7 @@ class Pump:
 
 
 _background: asyncio.AbstractEventLoop | None = None
+_making = threading.Lock()
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
@@ -88,10 +90,18 @@ def background_loop() -> asyncio.AbstractEventLoop:
     import asyncio
 
     global _background
-    if _background is None:
-        _background = asyncio.new_event_loop()
-        threading.Thread(target=_background.run_forever, name="upswell-loop", daemon=True).start()
-    return _background
+    with _making:
+        if _background is None:
+            _background = asyncio.new_event_loop()
+            threading.Thread(target=_background.run_forever, name="upswell-loop", daemon=True).start()
+            os.register_at_fork(after_in_child=_forget_loop)
+        return _background
+
+
+def _forget_loop() -> None:
+    """In a forked child: the thread that runs the loop is the parent's alone."""
+    global _background, _making
+    _background, _making = None, threading.Lock()
 
 
 class Inputs:

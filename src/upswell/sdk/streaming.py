@@ -75,6 +75,7 @@ class Streaming:
     """One call of a generator as it runs."""
 
     def __init__(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._inbox: Inbox | None = None  # once it has begun
         self._client, function_id = function.connect()
         self._packed = pack_arguments(function.name, args, kwargs)
         self._submit = m.Submit(
@@ -87,7 +88,6 @@ class Streaming:
             current_input_id() or "",
             method=function.method,
         )
-        self._inbox: Inbox | None = None  # once it has begun
         self._frames: deque[Frame] = deque()
         self._ended = False
         self._taken = self._taken_bytes = 0  # handed out, and consumed when more is asked for
@@ -144,6 +144,11 @@ class Streaming:
                 self._inbox.send(m.Cancel(self._submit.call))
             except ConnectionError:
                 pass
+
+    def __del__(self) -> None:
+        # Python closes no generator that was never begun, and so nobody has closed this.
+        if self._inbox is None and hasattr(self, "_packed"):
+            self._packed.close()
 
     def _report(self) -> None:
         """Tell how much was consumed, now and then, so that the generator goes on."""
