@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from .errors import InvalidError, NotFoundError
+from .errors import InvalidError, NotFoundError, StoreError
 from .spec import MAX_TIMEOUT_SECONDS, code_digest, require
 from .wire.codec import Bytes, ProtocolError
 
@@ -51,16 +51,23 @@ class CodeStore:
             one.mkdir(MODE_FOLDER, parents=True, exist_ok=True)
 
     def put(self, digest: str, content: Bytes) -> None:
-        """Keep a file; `ProtocolError` where the digest is not that of the content."""
+        """Keep a file. `ProtocolError` where the digest is not that of the content, `StoreError` where there is no room
+        for it.
+        """
         if sha256(content).hexdigest() != digest:
             raise ProtocolError(f"{len(content):,} bytes came as the file {digest[:64]!r}, which they are not")
         if self._has(digest, wanted=True):
             return
-        descriptor, name = tempfile.mkstemp(dir=self._unfinished)
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(descriptor, MODE_FILE)
-        os.rename(name, self._files / digest)
+        with self._explained():
+            descriptor, name = tempfile.mkstemp(dir=self._unfinished)
+            try:
+                with open(descriptor, "wb") as file:
+                    file.write(content)
+                    os.fchmod(descriptor, MODE_FILE)
+                os.rename(name, self._files / digest)
+            except OSError:
+                os.unlink(name)
+                raise
 
     def missing(self, digests: Iterable[str]) -> list[str]:
         """Those of which the file is not here, in their order and once."""
@@ -70,7 +77,7 @@ class CodeStore:
         """The digest of the tree of these paths and digests, which is there when this returns.
 
         Raises `InvalidError` for a path that leads out of it or is there twice, `NotFoundError` for a file that is not
-        here.
+        here, `StoreError` where there is no room.
         """
         check_files(files)
         if lacking := self.missing(digest for _, digest in files):
@@ -81,17 +88,18 @@ class CodeStore:
             os.utime(self.path(digest))
             return digest
         self.put(digest, msgspec.json.encode(files))
-        tree = Path(tempfile.mkdtemp(dir=self._unfinished))
-        for path, content in files:
-            place = tree / path
-            place.parent.mkdir(MODE_FOLDER, parents=True, exist_ok=True)
-            os.link(self._files / content, place)
-        try:
-            tree.rename(self.path(digest))
-        except OSError:
-            if not self.path(digest).is_dir():
-                raise
-            shutil.rmtree(tree)  # another thread was faster
+        with self._explained():
+            tree = Path(tempfile.mkdtemp(dir=self._unfinished))
+            try:
+                for path, content in files:
+                    place = tree / path
+                    place.parent.mkdir(MODE_FOLDER, parents=True, exist_ok=True)
+                    os.link(self._files / content, place)
+                tree.rename(self.path(digest))
+            except OSError:
+                shutil.rmtree(tree, ignore_errors=True)
+                if not self.path(digest).is_dir():  # else another thread was faster
+                    raise
         return digest
 
     def has_tree(self, files: Sequence[tuple[str, str]]) -> bool:
@@ -136,6 +144,15 @@ class CodeStore:
             found = file.stat()
             if found.st_nlink == 1 and _is_old(found) and not self.path(file.name).is_dir():
                 file.unlink()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say in our words that there is no room."""
+        try:
+            yield
+        except OSError as error:
+            where = f"the code can't be kept in {self._files.parent}"
+            raise StoreError(f"{where}: {error.strerror or error}: make room there, and try again") from error
 
     def _listed(self, tree: str) -> list[tuple[str, str]]:
         try:

@@ -1,6 +1,7 @@
 """Files and trees of code as a server keeps them: whole, as their digests say, and nowhere but in their folder."""
 
 import os
+import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from upswell.code import KEPT_SECONDS, CodeStore
-from upswell.errors import InvalidError, NotFoundError
+from upswell.errors import InvalidError, NotFoundError, StoreError
 from upswell.spec import code_digest
 from upswell.wire.codec import ProtocolError
 
@@ -38,6 +39,22 @@ def test_a_tree_is_made_of_its_files(code: CodeStore) -> None:
     assert {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()} == files
     assert all(not path.stat().st_mode & 0o222 for path in tree.rglob("*") if path.is_file()), "files are read-only"
     assert code.make_tree(pairs) == name, "once more is the same"
+
+
+def test_where_there_is_no_room_nothing_is_left(code: CodeStore, tmp_path: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    content, unfinished = bytes(1 << 20), tmp_path / "code" / "unfinished"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, hard))
+    try:
+        with pytest.raises(StoreError, match=r"code can't be kept in .*: File too large: make room"):
+            code.put(digest(content), content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert not list(unfinished.iterdir())
+    pairs = put(code, {"app.py": content})
+    unfinished.rmdir()
+    with pytest.raises(StoreError, match="make room"):
+        code.make_tree([*pairs, ("more.py", pairs[0][1])])
 
 
 def test_the_digest_is_of_paths_and_contents(code: CodeStore) -> None:

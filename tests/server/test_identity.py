@@ -283,6 +283,28 @@ async def test_who_comes_while_the_file_of_tokens_is_damaged_is_sent_away(
     await here.remote(good)
 
 
+async def test_while_the_file_of_tokens_can_not_be_read_nobody_is_let_in_or_sent_away(
+    here: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert here.front is not None
+    good = token(here, "client")
+    client = await here.remote(good)
+    (tmp_path / FILE).rename(tmp_path / "away")
+    (tmp_path / FILE).mkdir()
+    here.clock.advance(front.LOOK_SECONDS + 0.1)
+    assert "tokens.json can't be read" in caplog.text
+    stranger = await here.remote(None)
+    await stranger.send(m.Hello(m.PROTOCOL, "client", good, PID))
+    assert "token is not valid here" in await stranger.dismissed()
+    await client.send(m.DescribeServer(1))
+    await client.expect(m.ServerDescribed)
+    (tmp_path / FILE).rmdir()
+    (tmp_path / "away").rename(tmp_path / FILE)
+    here.front.tokens.revoke(good.partition(".")[0])
+    here.clock.advance(front.LOOK_SECONDS + 0.1)
+    assert "token is not valid here any more" in await client.dismissed(), "it goes on looking"
+
+
 async def test_a_token_opens_also_where_its_use_can_not_be_noted(
     here: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from upswell.server import listing
 from upswell.spec import AutoscalerSettings, Cron, Period
+from upswell.stores.sqlite import SqliteStore
 from upswell.wire import messages as m
 
 from .stage import Peer, Stage, record, stage
@@ -184,3 +185,13 @@ async def test_too_many_listings(here: Stage) -> None:
     await peer.send(*(m.List(number, m.ListFunctions()) for number in range(listing.WAITING_AT_MOST + 1)))
     assert "listings are under way" in await peer.dismissed()
     assert len((await listed(here.client, m.ListFunctions("ap-1")))[0]) == 2
+
+
+async def test_who_lists_what_can_not_be_read_is_told_and_others_are_answered(here: Stage) -> None:
+    assert isinstance(here.server._store, SqliteStore)
+    here.server._store._reader.close()  # as good as a disk that fails
+    unlucky, other = await here.neighbour(), await here.neighbour()
+    await unlucky.send(m.List(1, m.ListApps()))
+    assert "upswell.db can't be used" in await unlucky.dismissed()
+    (row,), _ = await listed(other, m.ListContainers())
+    assert isinstance(row, m.ContainerInfo)

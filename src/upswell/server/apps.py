@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from .. import store as s
 from ..core import events as e
-from ..errors import Error, NotFoundError
+from ..errors import Error, NotFoundError, StoreError
 from ..spec import FunctionRecord, SettingsUpdate, app_of, check_name, require
 from ..store import AppRecord, Version
 from ..wire import messages as m
@@ -131,7 +131,10 @@ class AppService:
 
     def put_file(self, digest: str, content: memoryview) -> None:
         """Take a file."""
-        self._where_apps_are_kept().put(digest, content)
+        try:
+            self._where_apps_are_kept().put(digest, content)
+        except StoreError as error:
+            raise ProtocolError(str(error)) from None
 
     def sweep_code(self) -> Iterator[None]:
         """Let go, step by step, of code that no app that is served and no container has: it is in the store too."""
@@ -161,7 +164,7 @@ class AppService:
             for record in functions:
                 require(record.environment.code in ("", tree), f"the code of {record.name} is not what was sent")
         except Error as error:
-            refuse(connection, request, "invalid", error)
+            refuse(connection, request, "full" if isinstance(error, StoreError) else "invalid", error)
             return
         number = self._latest_version(app_id) + 1
         served = self._served_version(known)

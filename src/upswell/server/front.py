@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ..clock import Clock
-from ..errors import InvalidError
+from ..errors import Error, InvalidError, StoreError
 from ..home import Serving
 from ..wire import messages as m
 from ..wire.network import is_loopback, keep_alive, split_address
@@ -62,7 +62,7 @@ class Front:
         now = time.time()
         try:
             token = self.tokens.check(hello.token, now) if hello.role == "client" else None
-        except InvalidError as error:
+        except Error as error:
             log.error("%s", error)
             return None
         if token is None:
@@ -87,9 +87,9 @@ class Front:
     def _is_good(self, token: str, now: float) -> bool:
         try:
             return self.tokens.is_good(token, now)
-        except InvalidError as error:
+        except Error as error:
             log.error("%s", error)
-            return False
+            return isinstance(error, StoreError)  # as it was the last time: it is looked at again in a moment
 
 
 def _context(serving: Serving) -> ssl.SSLContext | None:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from ..clock import Clock
 from ..core.plane import Plane
 from ..engine import Engine
+from ..errors import Error
 from ..spec import Cron, Period, app_of, label_of
 from ..store import CallRecord
 from ..wire import messages as m
@@ -72,7 +73,12 @@ class Listings:
         until = time.perf_counter() + TURN_SECONDS
         while self._waiting:
             listing = self._waiting[0]
-            if not listing.connection.is_open or self._advance(listing, until):
+            try:
+                is_over = not listing.connection.is_open or self._advance(listing, until)
+            except Error as error:  # what is kept can't be read; others need not wait for that
+                listing.connection.refuse(ProtocolError(str(error)))
+                is_over = True
+            if is_over:
                 self._waiting.popleft()
             if time.perf_counter() >= until:
                 break

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from ..errors import InvalidError, NotFoundError
+from ..errors import InvalidError, NotFoundError, StoreError
 
 FILE = "tokens.json"
 SECRET_BYTES = 32
@@ -107,6 +107,8 @@ class TokenFile:
                 tokens = msgspec.json.decode(self._path.read_bytes(), type=list[Token])
             except msgspec.MsgspecError as error:
                 raise InvalidError(f"{self._path} is not valid: {error}: move it away, and make new tokens") from None
+            except OSError as error:
+                raise StoreError(f"{self._path} can't be read: {error.strerror}: it says who may come in") from None
             self._seen, self._tokens = state, {token.id: token for token in tokens}
         return self._tokens
 

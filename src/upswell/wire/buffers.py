@@ -19,7 +19,6 @@ from .messages import Buffers
 
 AVAILABLE = sys.platform == "linux" and hasattr(os, "memfd_create")
 ALIGNMENT = 64
-MAX_PIECES = 1000  # buffers a system call writes at once (IOV_MAX is 1,024)
 
 
 class BlockGone(ConnectionError):

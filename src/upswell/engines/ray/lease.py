@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ...code import CodeStore
 from ...engine import ContainerExit, ContainerOutput, Reported
-from ...errors import InvalidError
+from ...errors import Error
 from ...spec import FunctionRecord
 from ...wire.codec import ProtocolError
 from ...wire.network import split_address
@@ -220,7 +220,7 @@ class Lease:
                 self._session.send(r.Fetch(tree, lacking))
                 return
             self._code.make(tree)
-        except (InvalidError, OSError) as error:
+        except (Error, OSError) as error:
             print(f"upswell: the code {tree[:12]} can't be kept on this node: {error}", file=sys.stderr)
             self._absent.add(tree)
         self._fetched(tree)
