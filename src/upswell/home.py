@@ -14,6 +14,7 @@ import msgspec
 from .errors import InvalidError
 from .spec import Limits
 
+PACKAGE = os.path.dirname(os.path.abspath(__file__))  # upswell itself, which every server has
 SOCKET, LOCK, LOG = "server.sock", "lock", "server.log"
 DATABASE = "upswell.db"
 CONFIGURATION = "config.toml"

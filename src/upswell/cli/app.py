@@ -9,7 +9,7 @@ from ..sdk.listing import list_apps, list_versions, roll_back, stop_app
 from ..wire.messages import AppInfo, VersionInfo
 from . import logs, naming
 from .connection import Action, connected
-from .tables import Column, count, moment, show_listing, tell
+from .tables import Column, as_json, count, moment, show_listing, tell
 
 COLUMNS: tuple[Column[AppInfo], ...] = (
     Column("NAME", lambda app: app.name or "(unnamed)"),
@@ -27,8 +27,6 @@ VERSIONS: tuple[Column[VersionInfo], ...] = (
     Column("DEPLOYED", lambda one: moment(one.deployed_at)),
     Column("SERVED", lambda one: "yes" if one.is_served else ""),
 )
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print records for programs.")
 
 
 @click.group(short_help="List, stop and look into apps.")

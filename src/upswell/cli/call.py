@@ -17,9 +17,8 @@ from ..wire import messages as m
 from ..wire.ids import place_of
 from ..wire.messages import CallInfo
 from . import naming
-from .app import as_json
 from .connection import Action, connected
-from .tables import Column, count, moment, show_listing, tell
+from .tables import Column, as_json, count, moment, show_listing, tell
 
 LIMIT = 50
 

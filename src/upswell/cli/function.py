@@ -13,9 +13,8 @@ from ..sdk.pool import FunctionStats
 from ..spec import AutoscalerSettings, SettingsUpdate
 from ..wire.messages import FunctionInfo
 from . import naming
-from .app import as_json
 from .connection import Action, connected
-from .tables import NOTHING, Column, count, moment, print_json, show_listing
+from .tables import NOTHING, Column, as_json, count, moment, print_json, show_listing
 
 DEFAULT = "default"
 

@@ -68,7 +68,8 @@ def as_arguments(options: Mapping[str, str | None]) -> tuple[str, ...]:
 def serve(**options: str | None) -> None:
     """Become the server."""
     where = home.directory()
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [os.path.dirname(home.PACKAGE), os.environ.get("PYTHONPATH")])
+    )
     # A fresh interpreter: the first thing that a server does is to fork, and this one has imported a command line.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "upswell.server", "--home", where, *as_arguments(options)])

@@ -16,7 +16,7 @@ import click
 from .. import home
 from ..errors import ConnectionError, Error
 from .serve import as_arguments, home_option, serving_options
-from .tables import tell
+from .tables import as_json, tell
 
 if TYPE_CHECKING:
     from ..server.tokens import Token
@@ -44,7 +44,7 @@ def in_one_line() -> Iterator[None]:
 
 @server.command(short_help="Start it in the background.")
 @serving_options
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def start(as_json: bool, **options: str | None) -> None:
     """Start the server of UPSWELL_HOME in the background, unless it runs, and wait until it answers."""
     from ..sdk import home_server
@@ -59,7 +59,7 @@ def start(as_json: bool, **options: str | None) -> None:
 
 @server.command(short_help="End it; containers may clean up.")
 @home_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def stop(as_json: bool) -> None:
     """End the server of UPSWELL_HOME. Containers run their exit hooks; calls that are kept go on at the next start."""
     from ..sdk import home_server
@@ -73,7 +73,7 @@ def stop(as_json: bool) -> None:
 
 @server.command(short_help="Whether it runs, where, and what it has.")
 @home_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def status(as_json: bool) -> int:
     """Say whether the server that programs use runs, and what it has. Exit status 3 where none does."""
     import json
@@ -178,7 +178,7 @@ def create(scope: str, days: float | None, name: str) -> None:
 
 @token.command("list", short_help="Those that there are.")
 @home_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def list_tokens(as_json: bool) -> None:
     """List the tokens, without what is secret of them."""
     import json

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import click
+
 from ..sdk.listing import Listing
 
 R = TypeVar("R")
@@ -21,6 +23,8 @@ GAP = "  "
 UNBOUNDED = 1 << 30  # the width of what is no terminal
 NOTHING = "-"
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print records for programs.")
 
 
 @dataclass(frozen=True, slots=True)

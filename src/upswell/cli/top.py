@@ -38,8 +38,7 @@ def top(app_name: str | None, as_json: bool) -> Action:
 
     def act() -> int:
         with connected() as client:
-            app = naming.find_app(client, app_name).id if app_name else ""
-            watch = Watch(client, app)
+            watch = Watch(client, naming.app_id(client, app_name))
             if as_json:
                 print_json(watch.look())
                 return 0
@@ -67,8 +66,9 @@ class Watch:
     def look(self) -> list[FunctionInfo]:
         """The functions now, the busiest first."""
         rows, now = run_sync(list_functions(self._client, self._app, active=True)).rows, time.monotonic()
+        self.rates = {row.id: self.rates.get(row.id) or Rate() for row in rows}
         for row in rows:
-            self.rates.setdefault(row.id, Rate()).add(row.succeeded + row.failed, now)
+            self.rates[row.id].add(row.succeeded + row.failed, now)
         return sorted(rows, key=lambda row: (-row.running, -row.backlog, row.app_name, row.name))
 
 

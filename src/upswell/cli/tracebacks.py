@@ -11,8 +11,9 @@ import sys
 import traceback
 
 from ..errors import InternalFailure
+from ..home import PACKAGE
 
-OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+OURS = PACKAGE + os.sep
 MACHINERY = ("<frozen ", os.path.dirname(os.path.abspath(os.__file__)) + os.sep + "importlib")
 
 

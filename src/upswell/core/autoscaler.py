@@ -5,9 +5,9 @@ is what other autoscalers guess: how long a start takes, how long an input takes
 
 The rule for a backlog of W seconds of work. With n containers it takes W / n, plus the time to start them, which is
 about n times the cost of one start, since starts share the processors: n = sqrt(W / cost) is the best n, and clearing
-the backlog within T = sqrt(W * cost) the aim. No aim below a small multiple of the time a start takes can be met, so T
-is at least that. Inputs longer than T deserve a container each. Before any is started, what present and starting
-containers will have served by then is taken off (look-ahead).
+the backlog within T = sqrt(W * cost) the aim. No aim below the time a start takes can be met, so T is at least that.
+Inputs longer than T deserve a container each. Before any is started, what present and starting containers will have
+served by then is taken off (look-ahead).
 """
 
 from __future__ import annotations

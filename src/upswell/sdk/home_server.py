@@ -157,7 +157,7 @@ def ask(server: home.Server, message: m.Message, kind: type[Answer], seconds: fl
 
 def _spawn(directory: str, log: str, more: dict[str, str], options: tuple[str, ...]) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name not in NOT_THE_SERVERS}
-    environment["PYTHONPATH"] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    environment["PYTHONPATH"] = os.path.dirname(home.PACKAGE)
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         return subprocess.Popen(

@@ -19,11 +19,11 @@ from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from msgspec.structs import replace
 
 from ..errors import ConflictError, InvalidError
+from ..home import PACKAGE
 from ..spec import MAX_CODE_BYTES, MAX_CODE_FILES, Environment, code_digest
 
 IMPORTABLE = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
 NAMED_OFFENDERS = 3  # of a tree that is too large
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # upswell itself, which every server has
 INSTALLED_FOLDERS = {"site-packages", "dist-packages"}
 
 Content = str | bytes  # a path on this machine, or a text that is in no file

@@ -82,10 +82,10 @@ def controller(policy: str, machine: Machine) -> Controller:
     return Plane(Limits(), cores=machine.cores, memory_available=machine.memory_bytes, policy=rules)
 
 
-def simulate(policy: str, workload: Workload, seed: int, machine: Machine = MACHINE) -> World:
+def simulate(policy: str, workload: Workload, seed: int) -> World:
     """Run the workload under the policy until it is over and everything idle has stopped."""
-    plane = Timed(controller(policy, machine))
-    world = World(plane, machine, Random(seed))
+    plane = Timed(controller(policy, MACHINE))
+    world = World(plane, MACHINE, Random(seed))
     arrivals = workload.arrivals(Random(f"{workload.name} {seed}"))
     for function in dict.fromkeys(arrival.function for arrival in arrivals):
         world.declare(function, workload.spec, workload.behaviour)

@@ -93,7 +93,6 @@ class World:
         random: Random,
         *,
         faults: Faults = NO_FAULTS,
-        watch: Watch | None = None,
         successor: Callable[[int], Controller] | None = None,
         most_decisions: float = math.inf,
     ) -> None:
@@ -106,7 +105,7 @@ class World:
         self.machine = machine
         self.random = random
         self.faults = faults
-        self.watch = watch or Watch()
+        self.watch = Watch()
         self.processors = Processors(machine.cores)
         self.now = 0.0
         self.behaviours: dict[str, Behaviour] = {}
