@@ -13,9 +13,10 @@ import pytest
 from msgspec.structs import replace
 
 from upswell import code
-from upswell.server import runtime, serve
+from upswell.server import calls, runtime, serve
 from upswell.server.connections import GRACE_SECONDS
 from upswell.spec import AutoscalerSettings, FunctionRecord, Limits, Period, SettingsUpdate, code_digest
+from upswell.stores.sqlite import SqliteStore
 from upswell.wire import messages as m
 
 from .stage import PATIENCE_SECONDS, Peer, Stage, record, stage
@@ -443,3 +444,47 @@ async def test_a_cancellation_that_is_answered_holds(home: Path) -> None:
     async with stage(home=home) as here:
         failed, _ = (await outcomes(here.client, "fc-1"))[0]
         assert isinstance(failed, m.Failed) and failed.error.kind == "cancelled"
+
+
+async def finished(here: Stage) -> None:
+    """A call that is over."""
+    await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=1)))
+    function = await served(here.client)
+    await spawn(here.client, "fc-1", function.id)
+    container = await here.container(await here.started(function.id))
+    assign, _ = await container.expect(m.Assign)
+    await container.send(m.Results(assign.range, 0, 1, 0.001, 0.001), payload=b"result")
+    ((_, result),) = await outcomes(here.client, "fc-1")
+    assert result == b"result"
+
+
+def fail_to_read(here: Stage) -> None:
+    """From now on as with a disk that fails."""
+    assert isinstance(here.server._store, SqliteStore)
+    here.server._store._reader.close()
+
+
+async def test_who_asks_for_what_can_not_be_read_is_told(home: Path) -> None:
+    async with stage(home=home) as here:
+        await finished(here)
+        peer, other = await neighbour(home), await neighbour(home)
+        here.peers += [peer, other]
+        fail_to_read(here)
+        await peer.send(m.Collect("fc-1", 0, -1))
+        assert "upswell.db can't be used" in await peer.dismissed()
+        await other.send(m.DescribeServer(1))
+        await other.expect(m.ServerDescribed)
+
+
+async def test_who_still_collects_what_can_not_be_read_any_more_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(home=home) as here:
+        await finished(here)
+        monkeypatch.setattr(calls, "COLLECTED_BYTES", 0)  # so that it waits for the collector
+        await here.client.send(m.Collect("fc-1", 0, -1), m.DescribeServer(1))
+        await here.client.expect(m.ServerDescribed)
+        monkeypatch.undo()
+        fail_to_read(here)
+        here.clock.advance(calls.LOOK_AGAIN_SECONDS)
+        assert "upswell.db can't be used" in await here.client.dismissed()

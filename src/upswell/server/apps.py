@@ -131,10 +131,7 @@ class AppService:
 
     def put_file(self, digest: str, content: memoryview) -> None:
         """Take a file."""
-        try:
-            self._where_apps_are_kept().put(digest, content)
-        except StoreError as error:
-            raise ProtocolError(str(error)) from None
+        self._where_apps_are_kept().put(digest, content)
 
     def sweep_code(self) -> Iterator[None]:
         """Let go, step by step, of code that no app that is served and no container has: it is in the store too."""

@@ -13,7 +13,7 @@ from .. import store as s
 from ..clock import Clock
 from ..core import events as e
 from ..core.snapshot import SavedCall, SavedSegment
-from ..errors import ConflictError, ConnectionError, Error, ResourceExhaustedError
+from ..errors import ConflictError, ConnectionError, Error, ResourceExhaustedError, StoreError
 from ..store import Kept, Outcome
 from ..wire import messages as m
 from ..wire.buffers import Block
@@ -222,11 +222,17 @@ class CallService:
             caller.collectors = [*others, connection]
         self._send_outcomes(connection, call, self._dispatcher.store.outcomes(call, message.first, stop))
 
+    def _send_more(self, connection: Connection, call: str, outcomes: Iterator[Outcome]) -> None:
+        try:
+            self._send_outcomes(connection, call, outcomes)
+        except StoreError as error:
+            connection.refuse(ProtocolError(str(error)))
+
     def _send_outcomes(self, connection: Connection, call: str, outcomes: Iterator[Outcome]) -> None:
         """As many as the collector has room for, and the others as it reads. At last, what there is in all."""
         while connection.is_open:
             if connection.unread >= COLLECTED_BYTES:
-                self._clock.call_later(LOOK_AGAIN_SECONDS, self._send_outcomes, connection, call, outcomes)
+                self._clock.call_later(LOOK_AGAIN_SECONDS, self._send_more, connection, call, outcomes)
                 return
             if (outcome := next(outcomes, None)) is None:
                 connection.send(m.CallDescribed(call, self._total(call)))

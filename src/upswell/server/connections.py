@@ -17,6 +17,7 @@ from hmac import compare_digest
 from typing import Protocol, cast
 
 from ..clock import Alarm, Clock
+from ..errors import StoreError
 from ..store import Kept
 from ..wire import messages as m
 from ..wire.codec import Bytes, Decoder, Frame, ProtocolError, encode_parts
@@ -233,7 +234,10 @@ class Connection(asyncio.Protocol):
             if self._delivery is not None and (due := self._delivery.take(seen, payload)) is not None:
                 self._write(due)
             if type(seen) not in ABOUT_THE_STREAM or not self._heard(seen):
-                self._peer.receive(seen, payload)
+                try:
+                    self._peer.receive(seen, payload)
+                except StoreError as error:  # what is kept can't be read: the peer is told, and need not come back
+                    raise ProtocolError(str(error)) from None
 
     def _heard(self, message: m.Message) -> bool:
         """Take what is said of the stream itself; whether it is nobody else's business."""
