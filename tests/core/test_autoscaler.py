@@ -3,7 +3,16 @@
 import pytest
 from msgspec.structs import replace
 
-from upswell.core.autoscaler import Decision, Estimates, Load, backoff_seconds, decide, patience_seconds
+from upswell.core.autoscaler import (
+    RULES,
+    Decision,
+    Estimates,
+    Load,
+    Policy,
+    backoff_seconds,
+    decide,
+    patience_seconds,
+)
 from upswell.spec import AutoscalerSettings
 
 NOTHING = Load(
@@ -34,8 +43,11 @@ def known(service_seconds: float, cpu_share: float | None = None, startup_second
     [
         ({}, Estimates(), {}, 0, "idle"),
         ({}, Estimates(), {"min_containers": 3, "buffer_containers": 2}, 3, "idle"),
+        ({}, Estimates(), {"buffer_containers": 2}, 0, "idle"),
+        ({"running": 7, "ready": 9}, known(1.0), {}, 7, "running"),
         ({"waiting": 100}, Estimates(), {}, 4, "probe"),  # a container for each core finds out
         ({"waiting": 2}, Estimates(), {}, 2, "probe"),
+        ({"waiting": 96, "running": 4, "ready": 4, "running_seconds": 0.02}, Estimates(), {}, 4, "probe"),
         (
             {"waiting": 90, "running": 10, "ready": 10, "running_seconds": 0.1},
             Estimates(cpu_share=0.0),
@@ -70,6 +82,31 @@ def known(service_seconds: float, cpu_share: float | None = None, startup_second
             51,
             "long inputs",
         ),  # age counts
+        # What is there or starting already, and will have served the queue before another start is over, suffices.
+        ({"waiting": 2, "running": 3, "ready": 3}, known(0.5, startup_seconds=15.0), {}, 3, "look-ahead"),
+        (
+            {"waiting": 2, "running": 3, "ready": 3, "starting": 2},
+            known(60.0, startup_seconds=1.0),
+            {},
+            5,
+            "look-ahead",
+        ),
+        ({"waiting": 20, "running": 3, "ready": 3}, known(60.0, startup_seconds=1.0), {}, 23, "long inputs"),
+        # Calls that will have come by then count too.
+        (
+            {"waiting": 2, "running": 3, "ready": 3, "calls_per_second": 20.0},
+            known(0.5, startup_seconds=15.0),
+            {},
+            16,
+            "headroom",
+        ),
+        # Where starts are slow, random crowds must find their containers; where they are quick, they need not.
+        ({"running": 2, "ready": 9, "calls_per_second": 4.0}, known(1.0, startup_seconds=15.0), {}, 8, "headroom"),
+        ({"running": 4, "ready": 9, "calls_per_second": 4.0}, known(1.0), {}, 4, "running"),
+        # ... and a rate seen for a moment says little about inputs that run for minutes.
+        ({"running": 90, "ready": 99, "calls_per_second": 1.0}, known(150.0, startup_seconds=0.5), {}, 90, "running"),
+        ({"waiting": 1000}, known(1.0, cpu_share=1.0), {}, 4, "processors"),
+        ({"waiting": 1000}, known(1.0, cpu_share=0.25), {}, 16, "processors"),
         ({"waiting": 100}, known(1.0), {"max_containers": 10}, 10, "max_containers"),
         ({"waiting": 1}, known(1.0), {"min_containers": 5}, 5, "min_containers"),
         ({"waiting": 1}, known(1.0), {"buffer_containers": 2}, 3, "long inputs"),
@@ -120,6 +157,21 @@ def test_its_words(load: dict[str, float], estimates: Estimates, settings: dict[
     assert decision(replace(NOTHING, **load), estimates, **settings).words == words
 
 
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "patience"])
+def test_each_rule_can_be_left_out_and_matters(rule: str) -> None:
+    """The simulator asks what a rule is worth; leaving it out changes some decision."""
+    loads = [
+        (replace(NOTHING, waiting=2000), known(0.05)),
+        (replace(NOTHING, waiting=100), Estimates()),
+        (replace(NOTHING, waiting=2, running=3, ready=3), known(0.5, startup_seconds=15.0)),
+        (replace(NOTHING, running=2, ready=9, calls_per_second=4.0), known(1.0, startup_seconds=15.0)),
+        (replace(NOTHING, waiting=1000), known(1.0, cpu_share=1.0)),
+        (replace(NOTHING, waiting=100, memory_available=120 << 20), known(1.0)),
+    ]
+    settings, without = AutoscalerSettings(), Policy(without=frozenset({rule}))
+    assert any(decide(*pair, settings) != decide(*pair, settings, without) for pair in loads)
+
+
 @pytest.mark.parametrize(
     ("startup_seconds", "window", "last", "patience"),
     [
@@ -132,7 +184,9 @@ def test_its_words(load: dict[str, float], estimates: Estimates, settings: dict[
 )
 def test_how_long_a_surplus_container_idles(startup_seconds: float, window: int, last: bool, patience: float) -> None:
     settings = AutoscalerSettings(scaledown_window=window)
-    assert patience_seconds(Estimates(startup_seconds=startup_seconds), settings, last) == patience
+    estimates = Estimates(startup_seconds=startup_seconds)
+    assert patience_seconds(estimates, settings, last) == patience
+    assert patience_seconds(estimates, settings, last, Policy(without=frozenset({"patience"}))) == window
 
 
 def test_back_off() -> None:
@@ -151,3 +205,20 @@ def test_estimates_follow_a_change() -> None:
         0.25, running=8, cores=2.0
     )  # the processors are full, so this says nothing of what it would use
     assert estimates.cpu_share == 1.0
+
+
+def test_the_rate_of_calls_fades() -> None:
+    estimates = Estimates()
+    for tenth in range(600):
+        estimates.learn_call(tenth / 10)
+    assert estimates.calls_per_second(60.0) == pytest.approx(10.0, rel=0.1)
+    assert estimates.calls_per_second(160.0) < 0.01
+
+
+def test_starts_in_parallel_do_not_hide_what_one_takes() -> None:
+    estimates = Estimates()
+    estimates.learn_startup(0.1, 0)
+    for _ in range(100):
+        estimates.learn_startup(0.1 + 100 * 0.02, 100)
+    assert estimates.startup_seconds == pytest.approx(0.1, rel=0.5)
+    assert estimates.start_cost_seconds == pytest.approx(0.02, rel=0.2)

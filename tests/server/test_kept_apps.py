@@ -1,8 +1,6 @@
 """Apps and calls that outlive their client and their server, over the wire, with containers that the test plays."""
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,22 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from upswell import code
-from upswell.server import calls, runtime, serve
+from upswell.server import calls, serve
 from upswell.server.connections import GRACE_SECONDS
 from upswell.spec import AutoscalerSettings, FunctionRecord, Limits, Period, SettingsUpdate, code_digest
 from upswell.stores.sqlite import SqliteStore
 from upswell.wire import messages as m
 
 from .stage import PATIENCE_SECONDS, Peer, Stage, record, stage
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def fail() -> None:
-        raise
-
-    monkeypatch.setattr(runtime, "give_up", fail)
-    return tmp_path
 
 
 async def deploy(peer: Peer, *functions: FunctionRecord, name: str = "census", **more: object) -> m.Deployed:
@@ -315,8 +304,7 @@ async def test_a_stopped_app_is_gone_and_its_results_are_not(home: Path) -> None
 
 async def test_a_detached_app_ends_with_its_last_call(home: Path) -> None:
     async with stage(home=home) as here:
-        other = await neighbour(home)
-        here.peers.append(other)
+        other = await here.neighbour()
         deployed = await deploy(other, record("f"), detached=True)
         await spawn(other, "fc-1", f"{deployed.app}/f")
         await other.expect(m.Accepted)
@@ -423,16 +411,6 @@ async def test_code_that_is_not_served_goes_and_is_there_again_when_it_is(
         assert (trees[0] / "main.py").read_bytes() == b"print(1)", "the store has it"
 
 
-async def neighbour(home: Path) -> Peer:
-    """Another client, at the socket in the home."""
-    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    stream.connect(str(home / "server.sock"))
-    peer = Peer(stream)
-    await peer.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))
-    await peer.expect(m.Welcome)
-    return peer
-
-
 async def test_a_cancellation_that_is_answered_holds(home: Path) -> None:
     async with killed(home) as here:
         await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=1)))
@@ -467,8 +445,7 @@ def fail_to_read(here: Stage) -> None:
 async def test_who_asks_for_what_can_not_be_read_is_told(home: Path) -> None:
     async with stage(home=home) as here:
         await finished(here)
-        peer, other = await neighbour(home), await neighbour(home)
-        here.peers += [peer, other]
+        peer, other = await here.neighbour(), await here.neighbour()
         fail_to_read(here)
         await peer.send(m.Collect("fc-1", 0, -1))
         assert "upswell.db can't be used" in await peer.dismissed()

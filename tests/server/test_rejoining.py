@@ -7,22 +7,12 @@ from pathlib import Path
 import pytest
 
 from upswell.engine import ContainerFound, ContainerOutput
-from upswell.server import runtime
 from upswell.server.receipts import SAY_SECONDS
 from upswell.server.rejoining import CALLERS_SECONDS, LOOK_SECONDS, LOST_SECONDS, RETURN_SECONDS
 from upswell.spec import AutoscalerSettings, Retries
 from upswell.wire import messages as m
 
 from .stage import Peer, Stage, record, stage
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def fail() -> None:
-        raise
-
-    monkeypatch.setattr(runtime, "give_up", fail)
-    return tmp_path
 
 
 async def first_life(home: Path, inputs: int = 3) -> tuple[ContainerFound, m.Assign]:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from upswell.server import runtime
 from upswell.spec import AutoscalerSettings, Limits
 from upswell.wire import messages as m
 
@@ -12,15 +11,6 @@ from .stage import Peer, Stage, record, stage
 
 LIMITS = Limits(pending=10, total=20)
 ONE = record("f", settings=AutoscalerSettings(max_containers=1))
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def fail() -> None:
-        raise
-
-    monkeypatch.setattr(runtime, "give_up", fail)
-    return tmp_path
 
 
 async def deployed(here: Stage) -> str:
