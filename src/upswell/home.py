@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .errors import InvalidError
-from .spec import Limits
+from .spec import Limits, check_text
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))  # upswell itself, which every server has
 SOCKET, LOCK, LOG = "server.sock", "lock", "server.log"
@@ -71,7 +71,10 @@ def directory() -> str:
 
 
 def make(home: str) -> None:
-    """Make the home where it is missing; `InvalidError` where it could be written by others, or by its user not."""
+    """Make the home where it is missing; `InvalidError` where it could be written by others, or by its user not, or is
+    no text.
+    """
+    check_text(home)
     try:
         os.makedirs(home, mode=0o700, exist_ok=True)
     except OSError as error:

@@ -5,6 +5,7 @@ are. Nothing here acts.
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -45,6 +46,18 @@ def check_name(kind: str, name: object) -> str:
             f"{kind} name {name!r} is not valid: use 1 to {MAX_NAME_CHARACTERS} letters, digits, '-', '_' and '.'"
         )
     return name
+
+
+def check_text(text: str) -> str:
+    """A path or an argument, if it can be sent and kept; `InvalidError` where Python could not read its bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        raise InvalidError(
+            f"{text!a} is no text in {encoding}: rename it, or have Python use UTF-8 (PYTHONUTF8=1)"
+        ) from None
+    return text
 
 
 def _whole(name: str, value: object, least: int) -> None:

@@ -241,6 +241,20 @@ def test_a_syntax_error_is_shown_where_it_is(program: Program) -> None:
     assert "Traceback" not in done.err
 
 
+def test_names_that_python_can_not_read_are_refused_with_what_helps(program: Program) -> None:
+    """Paths and arguments travel as text, which a Python that is kept from UTF-8 does not make of them."""
+    program.write("import upswell\napp = upswell.App()\n@app.function()\ndef f(): ...\n", "größe/program.py")
+    program.variables.update(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    refused = program.run("sh", "-c", 'cd gr* && exec "$@"', "sh", *UPSWELL, "run", "program.py::f")
+    assert (refused.status, refused.out) == (1, "")
+    assert "is no text in ascii: rename it, or have Python use UTF-8 (PYTHONUTF8=1)" in refused.err
+    assert "Traceback" not in refused.err
+    program.variables["UPSWELL_HOME"] = "größe"
+    refused = program.upswell("server", "start")
+    assert (refused.status, refused.out) == (1, "")
+    assert "is no text in ascii: rename it, or have Python use UTF-8 (PYTHONUTF8=1)" in refused.err
+
+
 @pytest.mark.parametrize("where", ["import", "entrypoint"])
 def test_the_users_exception_with_the_users_frames(program: Program, where: str) -> None:
     calls = {"import": "fail()", "entrypoint": "@app.local_entrypoint()\ndef main():\n    fail()"}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from ..errors import InvalidError
-from ..spec import Environment
+from ..spec import Environment, check_text
 
 _declared: dict[str, tuple[Literal["script", "module", "text"], str]] = {}
 _entered: Environment | None = None
@@ -112,12 +112,12 @@ def _environment(
     here = working_directory()
     return Environment(
         kind=kind,
-        origin=origin,
+        origin=check_text(origin),
         module=module,
         main=main,
-        sys_path=tuple(os.path.abspath(entry) if entry else here for entry in sys.path),
-        directory=here,
-        arguments=tuple(sys.argv),
+        sys_path=tuple(check_text(os.path.abspath(entry)) if entry else here for entry in sys.path),
+        directory=check_text(here),
+        arguments=tuple(map(check_text, sys.argv)),
         variables=tuple(sorted(variables.items())),
     )
 
