@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -366,6 +367,10 @@ async def test_a_block_comes_and_goes_in_pieces(here: Stage) -> None:
     block.close()
 
 
+@pytest.mark.skipif(
+    (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2),
+    reason="the loop of this asyncio holds whatever it is given (CVE-2024-12254); that of a server does not",
+)
 async def test_a_slow_reader_of_a_block_is_waited_for(here: Stage) -> None:
     """The block stays where it is: only as much of it as the socket takes is ever copied."""
     client = await here.remote(token(here, "client"))
