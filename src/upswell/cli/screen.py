@@ -1,8 +1,9 @@
 """A terminal with a few live lines at its foot, above which everything else is printed.
 
-While the screen is live, `sys.stdout` and `sys.stderr` are wrapped where they are a terminal: their text is held for
-at most one refresh (or until flushed) and put out together with the live lines, so neither tears the other, and a
-program that prints a lot is not slowed down. Knows nothing of what the lines say.
+While the screen is live, `sys.stdout` and `sys.stderr` are wrapped where they are a terminal: lines are held for at
+most one refresh (or until flushed) and put out together with the live lines, so neither tears the other, and a program
+that prints a lot is not slowed down. What is no whole line yet waits until it is one, or flushed: another thread may
+print a line meanwhile. Knows nothing of what the lines say.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Screen:
         self._lock = threading.RLock()  # re-entrant: a signal handler may print
         self._held: list[tuple[TextIO, str]] = []
         self._held_characters = 0
+        self._unfinished: dict[tuple[int, TextIO], str] = {}  # by thread: the line that it has begun
         self._lines = ""  # as they are to be drawn
         self._drawn = 0  # how many of them stand on the terminal, just above the cursor
         self._at_line_start = True
@@ -49,6 +51,7 @@ class Screen:
         self._thread.join()
         with self._lock:
             self._lines = ""
+            self._finish(list(self._unfinished))
             self._put_out()
             self._live = False
         if builtins.input == self._ask:
@@ -63,22 +66,40 @@ class Screen:
             if not self._live:
                 stream.write(text)
                 return
-            self._held.append((stream, text))
-            self._held_characters += len(text)
-            if self._held_characters > MAX_HELD_CHARACTERS:
-                self._put_out()
+            here = (threading.get_ident(), stream)
+            text = self._unfinished.pop(here, "") + text
+            is_unbuffered = getattr(stream, "write_through", False)  # by PYTHONUNBUFFERED: nothing waits for its end
+            end = len(text) if is_unbuffered or len(text) > MAX_HELD_CHARACTERS else text.rfind("\n") + 1
+            if end < len(text):
+                self._unfinished[here] = text[end:]
+            if end:
+                self._hold(stream, text[:end])
 
     def flush(self, stream: TextIO) -> None:
         """Print what is held now."""
         with self._lock:
             if self._live:
+                self._finish([(threading.get_ident(), stream)])
                 self._put_out()
             stream.flush()
+
+    def _hold(self, stream: TextIO, text: str) -> None:
+        self._held.append((stream, text))
+        self._held_characters += len(text)
+        if self._held_characters > MAX_HELD_CHARACTERS:
+            self._put_out()
+
+    def _finish(self, lines: list[tuple[int, TextIO]]) -> None:
+        """No more of these lines is waited for."""
+        for thread, stream in lines:
+            if text := self._unfinished.pop((thread, stream), ""):
+                self._hold(stream, text)
 
     def _ask(self, prompt: object = "", /) -> str:
         """`input`, which writes its prompt past `sys.stdout`: the lines are away until there is an answer."""
         with self._lock:
             self._asking += 1
+            self._finish([here for here in self._unfinished if here[0] == threading.get_ident()])
             self._put_out()
         try:
             return self._input(prompt)
