@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from upswell.code import CodeStore
 from upswell.container.lines import LONGEST_LINE_BYTES
 from upswell.engine import Engine
+from upswell.engines import local
 from upswell.engines.devices import Devices
 from upswell.engines.local import LocalEngine
 from upswell.engines.ray.engine import Cluster, RayEngine
@@ -277,6 +278,26 @@ async def test_a_line_of_ten_megabytes_comes_in_pieces(home: Home) -> None:
     assert max(len(one.text) for one in home.written) <= LONGEST_LINE_BYTES
 
 
+async def test_no_signal_cuts_short_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")  # as in many images; a fresh interpreter would have no buffers then
+    code = """
+        @app.function()
+        def flood(x):
+            signal.signal(signal.SIGALRM, lambda *_: None)
+            signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+            sys.stdout.write("x" * (4 << 20))
+            sys.stdout.flush()
+            os._exit(0)
+    """
+    home = Home(SpawnEngine(), tmp_path)
+    await home.open()
+    name, container = await home.started(home.function("flood", code))
+    container.begin()
+    await home.exit_of(name)
+    assert len(home.text(name, 1)) == (4 << 20) + 1
+    await home.close()
+
+
 # -- ends ------------------------------------------------------------------------------------------
 
 
@@ -433,6 +454,23 @@ async def test_close_ends_everything(home: Home) -> None:
     started = await container.run("")
     await soon(home.engine.close())
     assert {one.container for one in home.exits} == {name, second}
+    assert not any(psutil.pid_exists(process) for process in started)
+    home.engine.close = _nothing  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("home", ["local"], indirect=True)
+async def test_who_ends_what_containers_have_started_is_waited_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine is busy, for longer than containers are: killed at its work, it would leave some of that."""
+    monkeypatch.setattr(local, "CLOSE_SECONDS", 0.05)
+    _, container = await home.started(home.function("breed", CHILDREN))
+    started = await container.run("")
+    _, root = psutil.Process(container.process).parents()[:2]
+    root.suspend()
+    closing = asyncio.create_task(home.engine.close())
+    await asyncio.wait({closing}, timeout=0.3)
+    assert not closing.done()
+    root.resume()
+    await soon(closing)
     assert not any(psutil.pid_exists(process) for process in started)
     home.engine.close = _nothing  # type: ignore[method-assign]
 

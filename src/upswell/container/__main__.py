@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 
 from . import control
+from .birth import open_streams
 from .loader import load_environment
 from .runtime import run_container
 
@@ -14,9 +14,7 @@ from .runtime import run_container
 def main() -> None:
     """Be the container that the parcel at the given descriptor describes."""
     sprout = control.read_sprout(int(sys.argv[1]))
-    for stream in (sys.stdout, sys.stderr):
-        assert isinstance(stream, io.TextIOWrapper)
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    open_streams()
     out, err, nothing = os.dup(1), os.dup(2), os.open(os.devnull, os.O_WRONLY)
     # As with zygotes: the client has imported the module too, and shown what that prints.
     os.dup2(nothing, 1)

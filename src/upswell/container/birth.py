@@ -108,6 +108,17 @@ def bear(mother: Mother, name: control.Name | None, *, spare: bool = False) -> C
     return Child(process, {out_read: 1, err_read: 2}, ours, mother.body)
 
 
+def open_streams() -> None:
+    """Python's own streams, whatever the descriptors under them will be: in a zygote made once, so that no container
+    has to.
+
+    With a buffer, also where the environment wants none: without one Python loses what a signal has cut short.
+    """
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+
+
 def _await_name(naming: socket.socket | None) -> control.Name:
     assert naming is not None
     packet = naming.recv(control.MAX_PACKET_BYTES)

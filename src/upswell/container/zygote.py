@@ -21,7 +21,7 @@ from ..errors import InvalidError
 from ..sdk.app import App
 from ..spec import FunctionRecord
 from . import control
-from .birth import Child, Mother, bear
+from .birth import Child, Mother, bear, open_streams
 from .groups import Group
 from .lineage import Guardian, adopt_orphans, kill_group
 from .loader import load_environment
@@ -57,7 +57,7 @@ class Zygote:
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
         os.close(nothing)
-        _open_streams()
+        open_streams()
         adopt_orphans()
         failed = None if self._seed.fresh else self._prepare()
         self._send(control.Awake())
@@ -274,10 +274,3 @@ class Zygote:
             self._control.send(control.encode(packet))
         except OSError:
             os._exit(0)
-
-
-def _open_streams() -> None:
-    """Python's own streams, whatever the descriptors under them will be: made once, so that no container has to."""
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115

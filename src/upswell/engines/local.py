@@ -37,7 +37,8 @@ if not hasattr(os, "fork"):
     raise InvalidError(f"the local engine forks processes, which {sys.platform} can't: use Linux, or macOS")
 
 RESERVE_BYTES, RESERVE_SHARE = 1 << 30, 0.1  # memory of the machine that is left alone: the lesser of the two
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 2.0  # for containers that were killed
+ROOT_SECONDS = 10.0  # ... and for the root to end what they have started: where it is killed at that, some lives on
 UNUSED_SECONDS = 300.0  # after which a zygote without containers ends, where a server keeps apps: it imports again
 PACKETS_AT_ONCE = 8  # of one zygote in a turn of the loop: a container may write faster than anybody reads
 REJOIN_SECONDS = 60.0  # so long what a killed server has started goes on, and looks for the next one
@@ -205,7 +206,7 @@ class LocalEngine:
         import asyncio
 
         self._root.setblocking(False)
-        deadline, ended = self._loop.time() + CLOSE_SECONDS, False
+        deadline, ended = self._loop.time() + ROOT_SECONDS, False
         try:
             self._root.send(control.END)
             while not ended:
