@@ -5,6 +5,7 @@ Tests run side by side on machines that have other things to do, so no property 
 
 import os
 import signal
+import tempfile
 import uuid
 from collections.abc import Iterator
 
@@ -17,6 +18,10 @@ settings.load_profile("upswell")
 
 # A shell has what it runs in the background ignore Ctrl-C, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Sockets lie in the folders of tests, and the path of one has 107 characters at most.
+if len(tempfile.gettempdir()) > len("/var/tmp"):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/tmp")
 
 MARK = "UPSWELL_TEST_RUN"
 GRACE_SECONDS = 30.0  # for processes that are already on their way out

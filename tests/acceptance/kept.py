@@ -9,6 +9,7 @@ import sys
 import textwrap
 import uuid
 from collections.abc import Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,8 @@ class KeptServer:
             family = containers[chance.choice(sorted(containers))]
             victim = dict(zip(("container", "zygote", "root"), family, strict=False)).get(kind)
             if victim is not None and victim.pid != os.getpid() and victim in self.processes():
-                victim.kill()
+                with suppress(psutil.NoSuchProcess):  # it has ended with the one before
+                    victim.kill()
 
     async def start_again_if_killed(self, client: Peer) -> Peer:
         """A client of the server that runs, or else of the next one."""

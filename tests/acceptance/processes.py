@@ -21,6 +21,7 @@ import psutil
 MARK = "UPSWELL_TEST_PROGRAM"
 SECONDS_TO_LEAVE = 30.0  # in which everything must be gone after the program has ended, however it ended
 SECONDS_TO_RUN = 60.0  # what should happen soon has happened by then, whatever else the machine has to do
+NOT_INHERITED = ("COLUMNS", "LINES", "PYTHONUNBUFFERED")
 UPSWELL = [sys.executable, "-P", "-m", "upswell"]  # as the installed script: the folder is not on its import path
 
 
@@ -54,11 +55,12 @@ class Program:
     def environment(self) -> dict[str, str]:
         """What the program's processes get; temporary files go where they are looked for.
 
-        A terminal's size is asked of the terminal, whatever the one that the tests run in has.
+        A terminal's size is asked of the terminal, whatever the one that the tests run in has; and what is printed is
+        written line by line, so that no line of a container comes into one of the program's.
         """
         temporary = self.folder / "temporary"
         temporary.mkdir(exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         ours = {MARK: self.mark, "TMPDIR": str(temporary), "UPSWELL_HOME": str(self.home)}
         return {**inherited, **ours, **self.variables}
 

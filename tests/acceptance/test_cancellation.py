@@ -69,7 +69,7 @@ CANCELLATION = """
     @app.function(retries=upswell.Retries(max_retries=3, initial_delay=0.2, backoff_coefficient=2.0))
     def often(folder):
         tries = len(os.listdir(folder))
-        note(folder, f"{tries} {time.time()}")
+        note(folder, f"{tries} {time.monotonic()}")
         raise LookupError(f"try {tries}")
 
     def until(condition):

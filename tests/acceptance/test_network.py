@@ -226,7 +226,7 @@ def test_tls_and_plain_tcp_are_told_apart(home: Home, remote: dict[str, str]) ->
     assert (run.status, run.out) == (1, "") and run.err.endswith(words)
     status = home.upswell("server", "status", **{**remote, "UPSWELL_SERVER": plain})
     assert (status.status, status.out) == (3, words)
-    other = Home(home.program, home.path / "plain")
+    other = Home(home.program, home.program.folder / "plain")
     with other.served("--listen", "127.0.0.1:0") as there:
         secured = there["addresses"][1].replace("tcp:", "tls:")
         told = other.upswell("server", "status", UPSWELL_SERVER=secured, UPSWELL_CA=remote["UPSWELL_CA"])

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -285,8 +286,11 @@ def test_a_flood_holds_nobody_up(kitchen: Kitchen) -> None:
         assert kitchen.records("call", "list", "-n", "1")[0]["state"] == "running"
     kitchen.go.touch()
     assert call.get() >= 100
-    kept = [path.stat().st_size for path in (kitchen.program.home / "logs" / kitchen.id).iterdir()]
-    assert sum(kept) < 50 << 20
+    kept = 0
+    for path in (kitchen.program.home / "logs" / kitchen.id).iterdir():
+        with suppress(FileNotFoundError):  # what is still on its way takes the oldest one's place
+            kept += path.stat().st_size
+    assert 0 < kept < 50 << 20
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")

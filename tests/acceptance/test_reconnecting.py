@@ -80,12 +80,17 @@ def home(program: Program, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 def started(program: Program, text: str) -> Popen[str]:
     """Start the text as a program and wait for its first line."""
     process = program.start([sys.executable, "-P", str(program.write(text))])
+    await_line(process, "started")
+    return process
+
+
+def await_line(process: Popen[str], expected: str) -> None:
+    """Wait for the program's next line, and read no more than that."""
     assert process.stdout is not None
     line = b""
     while not line.endswith(b"\n") and (byte := os.read(process.stdout.fileno(), 1)):
         line += byte  # by `readline` more would be read, which `communicate` does not look for
-    assert line == b"started\n", process.communicate(timeout=SECONDS_TO_RUN)[1]
-    return process
+    assert line.decode() == f"{expected}\n", process.communicate(timeout=SECONDS_TO_RUN)[1]
 
 
 def ended(process: Popen[str]) -> tuple[int, str, str]:
@@ -287,8 +292,7 @@ def test_a_spawn_map_and_its_results(program: Program, home: Home) -> None:
     home.kill()
     (home.path / "go").touch()
     home.start()
-    assert process.stdout is not None
-    assert process.stdout.readline() == "spawned\n", process.communicate(timeout=SECONDS_TO_RUN)[1]
+    await_line(process, "spawned")
     home.kill()
     home.start()
     status, out, err = ended(process)

@@ -19,6 +19,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -155,8 +156,8 @@ class Campaign:
             try:
                 if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
-            except psutil.Error:
-                pass
+            except (psutil.Error, OSError):
+                continue  # gone meanwhile
         return found
 
     # -- the end -----------------------------------------------------------------------------------
@@ -194,8 +195,9 @@ class Campaign:
         while (left := self._marked()) and time.monotonic() < deadline:
             time.sleep(0.05)
         for process in left:
-            self._wrong.append(f"left behind: {process.pid} {' '.join(process.cmdline())[:100]}")
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                self._wrong.append(f"left behind: {process.pid} {' '.join(process.cmdline())[:100]}")
+                process.kill()
 
     def _look_at_fires(self) -> None:
         """The schedule's calls are about a period apart, unless it has begun anew."""

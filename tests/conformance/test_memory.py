@@ -1,5 +1,6 @@
 """The limit of a container's memory, by control group where one can be made and within the process otherwise."""
 
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -179,7 +180,7 @@ def test_a_group_of_version_2(tmp_path: Path) -> None:
 def test_what_others_left_behind_is_removed() -> None:
     place = where_groups_go()
     assert place is not None
-    left = Path(place.folder) / f"{groups.PREFIX}-{1 << 30}-co-1"
+    left = Path(place.folder) / f"{groups.PREFIX}-{1 << 30}-co-{uuid.uuid4().hex}"
     left.mkdir()
     where_groups_go.cache_clear()
     assert where_groups_go() == place

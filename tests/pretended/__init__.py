@@ -2,9 +2,9 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,8 @@ HERE = Path(__file__).resolve().parent
 def make_certificate(folder: Path) -> Path:
     """Of this machine under two of its addresses, in the folder, and the key with it."""
     names = "subjectAltName=IP:127.0.0.1,IP:127.0.0.2"
-    words = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext {names}"
+    key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
+    words = f"openssl req -x509 {key} -nodes -days 2 -subj /CN=test -addext {names}"
     files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")]
     subprocess.run([*words.split(), *files], check=True, capture_output=True)
     return folder
@@ -79,11 +80,15 @@ class PretendedCluster:
     def kill_node(self, node: str) -> None:
         """End all there at once. Ray goes on to believe that it lives, as it would for a while."""
         self._listening.pop(node).close()
-        doomed = self.processes(node)
+        doomed: set[psutil.Process] = set()
+        while more := set(self.processes(node)) - doomed:  # what they start until they stand still, too
+            doomed |= more
+            for process in more:
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
         for process in doomed:
-            process.suspend()
-        for process in doomed:
-            os.kill(process.pid, signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def close(self) -> None:
         """No node listens any more."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from upswell.server.logfiles import LogFiles, encode
 from upswell.spec import AutoscalerSettings, FunctionRecord, Period
 from upswell.wire import messages as m
 
-from .stage import Peer, Stage, record, stage
+from .stage import PATIENCE_SECONDS, Peer, Stage, record, stage
 
 
 def line(text: str, function: str = "f", container: str = "co-1") -> bytes:
@@ -217,12 +218,20 @@ async def test_who_does_not_read_holds_nobody_up(tmp_path: Path, monkeypatch: py
 
 async def test_more_than_the_disk_takes_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "UNWRITTEN_BYTES", 50_000)
+    takes, append = threading.Event(), LogFiles.append
+
+    def append_when_it_takes(files: LogFiles, app: str, data: bytes) -> None:
+        assert takes.wait(PATIENCE_SECONDS)
+        append(files, app, data)
+
+    monkeypatch.setattr(LogFiles, "append", append_when_it_takes)
     async with stage(home=tmp_path) as here:
         await deploy(here, record("f", settings=WARM))
         name = await here.started("ap-1/f")
         for _ in range(500):
-            here.engine.write(name, 1, f"{'x' * 1000}\n")  # in one turn of the loop, faster than any thread
+            here.engine.write(name, 1, f"{'x' * 1000}\n")
         here.engine.write(name, 1, "after\n")
+        takes.set()
         await read(here.client, m.ReadLogs(1, "ap-1"))
         here.engine.write(name, 1, "end\n")
         entries = await read(here.client, m.ReadLogs(2, "ap-1", lines=2_000))

@@ -14,6 +14,8 @@ from upswell.stores.memory import MemoryStore
 from upswell.stores.sqlite import SqliteStore
 from upswell.wire.buffers import Block
 
+PATIENCE_SECONDS = 60.0  # a disk may be as busy as the machine
+
 
 class Desk:
     """A store, and the loop that its answers come to. Without a home, the store is the one in memory."""
@@ -55,7 +57,7 @@ class Desk:
     def run_until(self, done: Sequence[object]) -> None:
         """Let the store answer until there is something in `done`."""
         while not done:
-            self._calls.get(timeout=30)()
+            self._calls.get(timeout=PATIENCE_SECONDS)()
 
 
 def opened(call: str, count: int = 10, *, last: bool = False, block: Block | None = None) -> list[Write]:

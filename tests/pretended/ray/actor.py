@@ -43,6 +43,7 @@ def find_node(actors: Actors, name: str) -> None:
 def main(folder: str, name: str) -> NoReturn:
     Actors.address = folder
     actors = Actors()
+    actors.note(name, "process", str(os.getpid()))  # who made it may not have come to that, or be dead by now
     find_node(actors, name)
     options = actors.options(name)
     served = getattr(importlib.import_module(options["module"]), options["kind"])()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ class Actors:
         shutil.rmtree(self._actors / name, ignore_errors=True)
 
     def note(self, name: str, what: str, text: str) -> None:
-        part = self._actors / name / f".{what}"
+        part = self._actors / name / f".{what}-{os.getpid()}"  # an actor and who made it may note the same
         part.write_text(text)
         part.rename(self._actors / name / what)
 
@@ -71,8 +72,11 @@ class Actors:
         """What each node has left."""
         left: dict[str, dict[str, float]] = json.loads((self.folder / "nodes.json").read_text())
         for name in self.names():
-            if (node := self.node(name)) in left:
-                options = self.options(name)
+            try:
+                node, options = self.node(name), self.options(name)
+            except FileNotFoundError:
+                continue  # it was removed meanwhile
+            if node in left:
                 left[node]["CPU"] -= options["num_cpus"]
                 left[node]["memory"] -= options.get("memory", 0)
         return left
