@@ -183,16 +183,18 @@ class KeptServer:
         await peer.expect(m.Accepted)
 
     async def outcomes(self, peer: Peer, count: int, call: str = "fc-1") -> dict[int, Any]:
-        """What became of so many inputs, by position. What is told while it is asked for may be told again."""
+        """What became of so many inputs, by position. What is told while it is asked for may be told again, also later,
+        when another call is asked for.
+        """
         found: dict[int, Any] = {}
         await peer.send(m.Collect(call, 0, -1))
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(found) < count and (frame := await peer.receive()):
                 match frame[0]:
-                    case m.Outputs(first=first, buffers=buffers):
+                    case m.Outputs(call=told, first=first, buffers=buffers) if told == call:
                         for position, value in enumerate(unpack(frame[1], buffers), first):
                             assert found.setdefault(position, value) == value
-                    case m.Failed(first=first, count=many, error=error):
+                    case m.Failed(call=told, first=first, count=many, error=error) if told == call:
                         found.update(dict.fromkeys(range(first, first + many), error))
         return found
 
