@@ -16,6 +16,15 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("upswell", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("upswell")
 
+# Where tests run side by side, none of these should be what all others wait for at the end.
+LONG = tuple(
+    f"tests/{name}.py"
+    for name in (
+        *("properties/test_laws", "properties/test_restarts", "typing/test_typing"),
+        *("acceptance/test_campaigns", "acceptance/test_examples"),
+    )
+)
+
 # A shell has what it runs in the background ignore Ctrl-C, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -55,6 +64,10 @@ def _described(process: psutil.Process) -> str:
             return f"{process.pid} (parent {process.ppid()}): {' '.join(process.cmdline())}"
         except psutil.Error:
             return f"{process.pid}: ended while being looked at"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,7 @@
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +20,7 @@ REGISTRY = re.compile(
 )
 
 
+@cache
 def files() -> list[Path]:
     """Return what git tracks or is about to; in an unpacked archive, everything that was not generated."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -35,19 +36,31 @@ def modules(*folders: str) -> list[Path]:
     return [path for path in files() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in folders]
 
 
-def texts() -> Iterator[tuple[str, int, str]]:
-    """Yield name, line number and line of every text file."""
+@cache
+def texts() -> list[tuple[str, str]]:
+    """Return name and content of every text file."""
+    found = []
     for path in files():
         try:
-            text = path.read_text()
+            found.append((str(path.relative_to(ROOT)), path.read_text()))
         except (UnicodeDecodeError, FileNotFoundError):
             continue  # no text, or what some tool had there for a moment
-        for number, line in enumerate(text.splitlines(), 1):
-            yield str(path.relative_to(ROOT)), number, line
+    return found
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def matches(pattern: re.Pattern[str]) -> list[str]:
-    return [f"{name}:{number}: {line.strip()[:100]}" for name, number, line in texts() if pattern.search(line)]
+    return [
+        f"{name}:{number}: {line.strip()[:100]}"
+        for name, text in texts()
+        if pattern.search(text)
+        for number, line in enumerate(text.splitlines(), 1)
+        if pattern.search(line)
+    ]
 
 
 def report(found: list[str]) -> str:
@@ -67,7 +80,7 @@ def test_files_are_short() -> None:
 def test_functions_are_short() -> None:
     found = []
     for path in modules("src"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > LINES_PER_FUNCTION:
@@ -83,8 +96,7 @@ def test_names_say_something() -> None:
 def test_every_module_says_what_it_is_for() -> None:
     found = []
     for path in modules("src", "tests", "benchmarks"):
-        text = path.read_text()
-        if text.strip() and not ast.get_docstring(ast.parse(text)):
+        if path.read_text().strip() and not ast.get_docstring(tree(path)):
             found.append(f"{path.relative_to(ROOT)}: no docstring")
     assert not found, report(found)
 
