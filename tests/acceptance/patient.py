@@ -4,6 +4,8 @@ A user's server must not wait long for containers that may never call; a test th
 for as long as a busy machine keeps them from calling.
 """
 
+import sys
+
 from upswell.engines import local, succession
 
 SECONDS = 30.0
@@ -11,12 +13,15 @@ SECONDS = 30.0
 
 def main() -> None:
     """Serve as the command line says."""
-    from upswell.engines.ray import engine
     from upswell.server import __main__ as server
     from upswell.server import rejoining
 
     local.INVENTORY_SECONDS = succession.CALL_SECONDS = SECONDS
-    rejoining.RETURN_SECONDS = rejoining.CALLERS_SECONDS = engine.RETURN_SECONDS = SECONDS
+    rejoining.RETURN_SECONDS = rejoining.CALLERS_SECONDS = SECONDS
+    if "ray" in sys.argv:
+        from upswell.engines.ray import engine
+
+        engine.RETURN_SECONDS = SECONDS
     server.main()
 
 

@@ -22,6 +22,7 @@ class Proxy:
         self._target = target
         self._budget = budget
         self._listener = _socket(place)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier one may linger
         self._listener.bind(place)
         self._listener.listen()
         here = self._listener.getsockname()
