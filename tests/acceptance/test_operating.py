@@ -237,6 +237,15 @@ def test_a_container_is_stopped(kitchen: Kitchen) -> None:
     assert kitchen.command("container", "logs", first).lines[-1].endswith("was killed: it was stopped")
 
 
+def test_a_container_ends_with_an_input_that_was_cancelled(kitchen: Kitchen) -> None:
+    call = kitchen.function("wait").spawn(str(kitchen.go))
+    assert until(lambda: [row["running"] for row in kitchen.records("function", "list")][1] == 1)
+    call.cancel()
+    assert until(lambda: "(server)" in kitchen.command("app", "logs", "kitchen", "--function", "wait").out)
+    (said,) = kitchen.command("app", "logs", "kitchen", "--function", "wait").lines
+    assert said.endswith("(server)  ends with its input: the call was cancelled")
+
+
 def test_versions(kitchen: Kitchen) -> None:
     kitchen.program.write(KITCHEN.replace("max_containers=2", "max_containers=7"))
     kitchen.deploy()
@@ -249,6 +258,9 @@ def test_versions(kitchen: Kitchen) -> None:
     assert kitchen.command("app", "stop", "kitchen").out == f"stopped kitchen ({kitchen.id})\n"
     assert until(lambda: kitchen.table("app", "list")[0][2] == "stopped")
     assert "version 3" in kitchen.command("app", "logs", "kitchen", "-n", "1000").out
+    stopped = kitchen.command("app", "rollback", "kitchen", status=1).err
+    assert stopped == "upswell: kitchen is stopped: name the version to serve, from 1 to 3\n"
+    assert kitchen.command("app", "rollback", "kitchen", "3").out == "kitchen is at version 4 now\n"
 
 
 def test_logs(kitchen: Kitchen) -> None:

@@ -187,12 +187,9 @@ class AppService:
                 raise NotFoundError(f"there is no app {message.name}{self._near(message.name)}")
             latest = self._latest_version(known.id)
             number = message.version or known.version - 1
-            require(
-                1 <= number <= latest,
-                f"{message.name} has versions 1 to {latest}, and none {number}"
-                if number
-                else f"{message.name} has no version before its first",
-            )
+            require(number >= 0, f"{message.name} is stopped: name the version to serve, from 1 to {latest}")
+            require(number > 0, f"{message.name} has no version before its first")
+            require(number <= latest, f"{message.name} has versions 1 to {latest}, and none {number}")
             require(message.name not in self._deploying, f"a deploy of {message.name} is under way: try again")
         except Error as error:
             refuse(connection, message.request, "missing" if isinstance(error, NotFoundError) else "invalid", error)

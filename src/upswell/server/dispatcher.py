@@ -149,6 +149,11 @@ class Dispatcher:
         served.explained = True
         self.happened(e.StartFailed(served.id, f"{error.type}: {error.message}"))
 
+    def ends_with_its_input(self, served: Served, error: m.ErrorRecord) -> None:
+        """A container ends itself with an input that was stopped, as nobody knows what that has left behind."""
+        self.say(f"ends with its input: {error.message}", function=served.record.id, container=served.id)
+        served.explained = True
+
     def rejoined(self, served: Served, ranges: Sequence[m.Holding]) -> None:
         """A container of an earlier server is about to be the core's again, with these ranges."""
         self.containers[served.id] = served

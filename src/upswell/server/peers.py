@@ -61,6 +61,8 @@ class ContainerPeer:
             case m.Failure() if self._dispatcher.stopping:
                 pass  # it was interrupted, and will be tried again
             case m.Failure(range=number, position=position, seconds=seconds, cpu_seconds=cpu, error=error):
+                if message.fatal:
+                    self._dispatcher.ends_with_its_input(self._served, error)
                 kind = error.kind if error.kind in ("timeout", "memory", "cancelled", "unreadable") else "user"
                 event = e.FailureReceived(name, number, position, seconds, cpu, kind, message.fatal)
                 happened(event, Kept(payload), error)
