@@ -40,7 +40,7 @@ RANKS = {
     "cli": 12,
     "__main__": 13,
 }
-FACADE_MAY_IMPORT = {FACADE, "_cold_start", "exception", "sdk", "spec", "errors"}
+FACADE_MAY_IMPORT = {FACADE, "_cold_start", "exception", "call_graph", "sdk", "spec", "errors"}
 CORE_MAY_IMPORT = set(
     "__future__ bisect collections cronsim dataclasses datetime enum heapq itertools math msgspec typing "
     "zoneinfo".split()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from . import exception
 
 if TYPE_CHECKING:
+    from . import call_graph
     from .errors import Error
     from .sdk.app import App
     from .sdk.call import FunctionCall
@@ -42,6 +43,7 @@ __all__ = [
     "Volume",
     "__version__",
     "batched",
+    "call_graph",
     "concurrent",
     "current_function_call_id",
     "current_input_id",
@@ -76,6 +78,8 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> object:
+    if name == "call_graph":
+        return _cold_start.load(f"{__name__}.{name}")
     if name not in _MODULE_OF:
         from .sdk.absent import why_absent
 

@@ -153,6 +153,7 @@ def test_modules_beside_the_script(program: Program) -> None:
 
 MODAL_PROGRAM = """
     import modal
+    from modal.call_graph import InputStatus
     from modal.exception import InvalidError
 
     app = modal.App("ported")
@@ -161,6 +162,7 @@ MODAL_PROGRAM = """
     def square(x: int):
         import upswell
         assert modal is upswell and issubclass(InvalidError, upswell.exception.Error)
+        assert InputStatus is upswell.call_graph.InputStatus
         return x * x
 """
 
