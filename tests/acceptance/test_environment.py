@@ -125,6 +125,8 @@ def test_options_that_mount_and_reserve_nothing_say_so_once(program: Program) ->
         "upswell: gpu= reserves nothing on a machine without GPUs: containers run there without",
         "upswell: image= is recorded, not built: containers run in this program's own Python environment",
     ]
+    quiet = program.upswell("run", "-q", "program.py")
+    assert (quiet.status, quiet.lines, quiet.err) == (0, ["1 2"], "")
 
 
 def test_gpus_are_reserved_where_there_are_some(program: Program) -> None:

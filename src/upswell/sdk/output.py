@@ -7,9 +7,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from ..wire.messages import Log
+if TYPE_CHECKING:
+    from ..wire.messages import Log
 
 Speaker = tuple[str, str]  # function and container
 

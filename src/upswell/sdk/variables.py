@@ -6,7 +6,6 @@ Values of secrets are read as the app runs, and never before, so that nothing th
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -85,5 +84,7 @@ def say_of_gpus(gpu: str | Collection[str] | None) -> None:
 def say_once(words: str) -> None:
     """Tell the user of the program something about an option, once a program and not again in its containers."""
     if words not in _said and context.is_local():
+        from .output import say  # by few programs, and late
+
         _said.add(words)
-        print(f"upswell: {words}", file=sys.stderr)
+        say(words)
