@@ -132,6 +132,30 @@ async def test_changed_settings_merge_outlive_the_server_and_end_with_the_next_d
         assert (await statistics(here.client, ulm.id)).settings == shop.spec.settings
 
 
+async def test_nothing_that_came_after_a_deploy_comes_back_with_the_next_one_after_a_stop(home: Path) -> None:
+    moment = 1_000.0
+    shop = replace(record("Shop", settings=AutoscalerSettings(max_containers=4)), kind="class")
+    ticking = record("tick", schedule=Period(seconds=100))
+    async with killed(home, calendar=lambda: moment) as here:
+        await deploy(here.client, shop, ticking)
+        plain = (await served(here.client, "Shop")).id
+        ulm = replace(shop, id=f"{plain}@ulm", parameters=b"ulm")
+        await here.client.send(m.Declare(plain.partition("/")[0], ulm))
+        await statistics(here.client, plain, SettingsUpdate(max_containers=7))
+        moment = 1_150.0
+        here.clock.advance(150.0)
+        await here.until(lambda: len(here.server._services.dispatcher.calls) == 1)
+        await here.client.send(m.StopApp(5, "census"))
+        await here.client.expect(m.Done)
+        moment = 5_000.0
+        await deploy(here.client, shop, ticking)
+    async with stage(home=home, calendar=lambda: moment) as here:
+        assert (await statistics(here.client, plain)).settings == shop.spec.settings
+        assert ulm.id not in here.server._services.dispatcher.functions
+        tick = (await served(here.client, "tick")).id
+        assert here.server._services.apps._timetable.next(tick) == 5_100.0
+
+
 async def test_a_new_version_keeps_ids_and_what_waits(home: Path) -> None:
     async with stage(home=home) as here:
         await deploy(here.client, record("f"), record("g"))

@@ -309,11 +309,17 @@ class AppService:
                 self._stopped(app)
             connection.send(m.Done(message.request, refused))
 
-        self._dispatcher.ledger.offer([self._as_stopped(app)], answer)
+        self._dispatcher.ledger.offer(self._as_stopped(app), answer)
 
-    def _as_stopped(self, app: App) -> s.Write:
+    def _as_stopped(self, app: App) -> list[s.Write]:
+        """What is kept of it then: not what came after its deploy, which is not to come back with the next one."""
         assert app.record is not None
-        return s.PutApp(replace(app.record, version=0))
+        writes: list[s.Write] = [
+            s.PutSettings(function, None) for function in app.functions if function in self._overrides
+        ]
+        writes += [s.PutFire(one.id, None) for one in app.functions.values() if one.spec.schedule is not None]
+        writes += [s.DropDerived(function) for function in app.functions if "@" in function]
+        return [*writes, s.PutApp(replace(app.record, version=0))]
 
     def _stopped(self, app: App) -> None:
         assert app.record is not None
@@ -334,7 +340,10 @@ class AppService:
         if app.id in self._awaited:
             return
         if not any(caller.app == app.id for caller in self._dispatcher.calls.values()):
-            self._dispatcher.ledger.decided(self._as_stopped(app), lambda: self._stopped(app))
+            *others, last = self._as_stopped(app)
+            for write in others:
+                self._dispatcher.ledger.decided(write)
+            self._dispatcher.ledger.decided(last, lambda: self._stopped(app))
 
     # -- by name -----------------------------------------------------------------------------------
 
