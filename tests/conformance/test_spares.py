@@ -168,3 +168,17 @@ async def test_a_pool_that_does_not_grow_has_none(tmp_path: Path, monkeypatch: p
     while [child.pid for child in parent.children()] != [container.process] or time.monotonic() < over:
         await asyncio.sleep(0.01)
     await home.close()
+
+
+async def test_containers_that_are_asked_for_together_are_what_was_asked_for_each(home: Home) -> None:
+    square = home.function("square", FUNCTIONS)
+    whose = replace(square, id="ap-1/whose", name="whose")
+    await home.started(square)  # from now on its zygote obeys at once
+    names = [home.start(function) for function in (square, square, whose, square)]
+    home.engine.kill(names[1])
+    names.append(home.start(whose))
+    assert (await home.exit_of(names[1])).status == -9
+    first, third, fourth, fifth = [await home.container(names[index]) for index in (0, 2, 3, 4)]
+    assert await first.run(3) == 9 and await fourth.run(4) == 16
+    assert await third.run() == await fifth.run() == ("ap-1", False)
+    assert len(home.exits) == 1

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
@@ -18,7 +20,7 @@ from .groups import Group
 from .lineage import Guardian, adopt_orphans, close_descriptors, die_with_parent
 from .lines import Lines
 from .rehearsal import rehearse
-from .runtime import Body, run_container
+from .runtime import Body, run_container, show_devices
 
 
 class Mother(msgspec.Struct, eq=False):
@@ -66,46 +68,89 @@ class Child(msgspec.Struct, eq=False):
         self.pipes.clear()
 
 
-def bear(mother: Mother, name: control.Name | None, *, spare: bool = False) -> Child:
-    """Fork a container of that name, or one that waits for it; `OSError` where that can't be."""
-    me = os.getpid()
+class Cradle(NamedTuple):
+    """What there is of a container before it is born."""
+
+    life: Callable[[], NoReturn]  # what it will do
+    out: tuple[int, int]  # pipes, the end to read from first
+    err: tuple[int, int]
+    naming: tuple[socket.socket, socket.socket] | None  # the zygote's end first; none for one that has its name
+
+    def discard(self) -> None:
+        """Nobody is born in it."""
+        for descriptor in (*self.out, *self.err):
+            os.close(descriptor)
+        for end in self.naming or ():
+            end.close()
+
+
+def bear(mother: Mother, names: Sequence[control.Name | None], *, spare: bool = False) -> list[Child | OSError]:
+    """Fork a container of each name, or for `None` one that waits for it; where that can't be, what was in the way.
+
+    A fork shares every page with the child, and what either writes to next is copied. So nothing else is done between
+    two of them: all that can be made before is, and all that can wait comes after the last.
+    """
+    me, guardian = os.getpid(), mother.guardian
+    cradles = [_make_cradle(mother, name, spare) for name in names]
+    processes = [_fork(cradle, guardian, me) for cradle in cradles]
+    return [_child(mother, cradle, process) for cradle, process in zip(cradles, processes, strict=True)]
+
+
+def _make_cradle(mother: Mother, name: control.Name | None, spare: bool) -> Cradle | OSError:
     descriptors: list[int] = []
-    ours = theirs = None
     try:
-        if name is None:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        descriptors += os.pipe()
-        descriptors += os.pipe()
-        process = os.fork()
-    except OSError:
+        descriptors += (out := os.pipe())
+        descriptors += (err := os.pipe())
+        if name is not None:
+            return Cradle(_life(mother, name), out, err, None)
+        naming = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:
         for descriptor in descriptors:
             os.close(descriptor)
-        for end in (ours, theirs):
-            if end is not None:
-                end.close()
-        raise
-    out_read, out_write, err_read, err_write = descriptors
+        return error
+    return Cradle(partial(_await_life, mother, naming[1], spare), out, err, naming)
+
+
+def _fork(cradle: Cradle | OSError, guardian: Guardian, me: int) -> int | OSError:
+    if isinstance(cradle, OSError):
+        return cradle
+    life, (_, out), (_, err), naming = cradle
+    try:
+        process = os.fork()
+    except OSError as error:
+        return error
     if process == 0:
         try:
             die_with_parent(me)
             adopt_orphans()
-            mother.guardian.leave()
-            _become_container(out_write, err_write, -1 if theirs is None else theirs.fileno())
-            if spare:
-                rehearse()
-            _live(mother, name or _await_name(theirs))
+            guardian.leave()
+            _become_container(out, err, -1 if naming is None else naming[1].fileno())
+            life()
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(1)
+    return process
+
+
+def _child(mother: Mother, cradle: Cradle | OSError, process: int | OSError) -> Child | OSError:
+    """What the zygote keeps of it."""
+    if isinstance(cradle, OSError):
+        return cradle
+    if isinstance(process, OSError):
+        cradle.discard()
+        return process
     mother.guardian.own.add(process)
-    if theirs is not None:
+    (out, out_theirs), (err, err_theirs) = cradle.out, cradle.err
+    os.close(out_theirs)
+    os.close(err_theirs)
+    os.set_blocking(out, False)
+    os.set_blocking(err, False)
+    ours = None
+    if cradle.naming is not None:
+        ours, theirs = cradle.naming
         theirs.close()
-    os.close(out_write)
-    os.close(err_write)
-    os.set_blocking(out_read, False)
-    os.set_blocking(err_read, False)
-    return Child(process, {out_read: 1, err_read: 2}, ours, mother.body)
+    return Child(process, {out: 1, err: 2}, ours, mother.body)
 
 
 def open_streams() -> None:
@@ -119,23 +164,20 @@ def open_streams() -> None:
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
 
 
-def _await_name(naming: socket.socket | None) -> control.Name:
-    assert naming is not None
+def _await_life(mother: Mother, naming: socket.socket, spare: bool) -> NoReturn:
+    if spare:
+        rehearse()
     packet = naming.recv(control.MAX_PACKET_BYTES)
     if not packet:
         os._exit(0)  # a spare that nobody needs
     naming.close()
-    return control.decode_name(packet)
+    _life(mother, control.decode_name(packet))()
 
 
-def _live(mother: Mother, name: control.Name) -> NoReturn:
-    launch = name.launch
-    if launch.devices is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(launch.devices)
-        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # by which they are numbered
+def _life(mother: Mother, name: control.Name) -> Callable[[], NoReturn]:
     if mother.seed.fresh:
-        _become_interpreter(control.Sprout(mother.seed, name))
-    run_container(mother.seed, name, mother.failed, mother.body if name.fits else None)
+        return partial(_become_interpreter, control.Sprout(mother.seed, name))
+    return partial(run_container, mother.seed, name, mother.failed, mother.body if name.fits else None)
 
 
 def _become_container(out: int, err: int, naming: int) -> None:
@@ -148,6 +190,7 @@ def _become_container(out: int, err: int, naming: int) -> None:
 
 def _become_interpreter(sprout: control.Sprout) -> NoReturn:
     """Go on in a fresh interpreter, with nothing imported; the token is in no command line that others can read."""
+    show_devices(sprout.name.launch)
     descriptor = control.parcel(sprout)
     os.set_inheritable(descriptor, True)
     os.execv(sys.executable, [sys.executable, "-P", "-m", "upswell.container", str(descriptor)])

@@ -18,34 +18,35 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LAST_DESCRIPTOR = 2**31 - 1
 
 _libc = ctypes.CDLL(None)
+# Looked up here, so that no child has to: each looks up in pages that are copied for it.
+_prctl = _libc.prctl if sys.platform == "linux" else None
+_close_range = getattr(_libc, "close_range", None)
+_parent = os.getppid
+_KILL = int(signal.SIGKILL)
 
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when `parent`, which forked it, dies."""
-    if sys.platform == "linux":
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, _KILL, 0, 0, 0)
+    if _parent() != parent:
         os._exit(1)  # it died before the kernel was told
 
 
 def adopt_orphans() -> None:
     """From now on processes whose parents die below this one become its children."""
-    if sys.platform == "linux":
-        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if _prctl is not None:
+        _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def close_descriptors(first: int, *, keep: int = -1) -> None:
     """Close every descriptor from `first` on but `keep`, at a cost that does not grow with how many there may be."""
     edges = [(first, keep - 1), (keep + 1, LAST_DESCRIPTOR)] if keep >= first else [(first, LAST_DESCRIPTOR)]
     for low, high in edges:
-        if low <= high and _close_range(low, high):
+        if low <= high and (_close_range is None or _close_range(low, high, 0)):
             for descriptor in [int(name) for name in os.listdir("/dev/fd")]:
                 if low <= descriptor <= high:
                     os.closerange(descriptor, descriptor + 1)  # one that is closed already is no error
-
-
-def _close_range(low: int, high: int) -> int:
-    return int(_libc.close_range(low, high, 0)) if hasattr(_libc, "close_range") else -1
 
 
 def kill_group(process: int) -> None:
@@ -67,12 +68,11 @@ class Guardian:
         os.set_blocking(self.wake, False)
         os.set_blocking(self._woken, False)
         signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _note)
 
     def leave(self) -> None:
         """In a forked child, which closes all descriptors: its children are its own affair."""
-        signal.set_wakeup_fd(-1)
-        signals.default(signal.SIGCHLD)
+        signals.forget_children()
 
     def reap(self) -> list[tuple[int, int]]:
         """Reap what has ended, and end its group and all orphans; process and wait status of each own child."""
@@ -100,6 +100,10 @@ class Guardian:
             os.waitpid(left[0], 0)
             while process := _ended_child():
                 os.waitpid(process, 0)
+
+
+def _note(*_: object) -> None:
+    """That a child has ended says the byte that the signal leaves in `Guardian.wake`."""
 
 
 def children() -> list[int]:

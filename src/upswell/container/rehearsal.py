@@ -10,38 +10,38 @@ from __future__ import annotations
 import signal
 import socket
 
+from ..sdk import context
 from ..spec import Environment, FunctionRecord, FunctionSpec
 from ..wire import messages as m
 from ..wire.channel import Channel
 from ..wire.payload import BARE, pack
+from .control import Launch, Name, Seed
 from .link import Link
-from .runtime import Body
+from .runtime import Body, begin
 from .service import Bound, Service
 
+_SEED = Seed(Environment(kind="text", origin="", module="", main=False, sys_path=(), directory="/"))
 _RECORD = FunctionRecord(
-    id="ap-0/rehearsal",
-    app_name="",
-    name="rehearsal",
-    spec=FunctionSpec(),
-    environment=Environment(kind="text", origin="", module="", main=False, sys_path=(), directory="/"),
+    id="ap-0/rehearsal", app_name="", name="rehearsal", spec=FunctionSpec(), environment=_SEED.environment
 )
 
 
 def rehearse(times: int = 1) -> None:
     """Play it so many times."""
-    handler = signal.getsignal(signal.SIGUSR1)
+    handler, server = signal.getsignal(signal.SIGUSR1), context.server
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
         door.bind("")  # a name that nobody else has
         door.listen(1)
+        name = Name(Launch("", "", f"unix:@{door.getsockname()[1:].decode()}"))
         for _ in range(times):
-            _play(door)
+            _play(name, door)
+    context.server = server
     if handler is not None:  # not one of C, which Python does not know
         signal.signal(signal.SIGUSR1, handler)
 
 
-def _play(door: socket.socket) -> None:
-    body = Body(Link(rejoin_seconds=0.0), _asked(), Service({"": Bound.of(_same)}))
-    body.link.report_home(f"unix:@{door.getsockname()[1:].decode()}", "", m.Ready(0.0))
+def _play(name: Name, door: socket.socket) -> None:
+    body = begin(_SEED, name, None, Body(Link(rejoin_seconds=0.0), _asked(), Service({"": Bound.of(_same)})))
     server = Channel(door.accept()[0])
     server.send(m.Assign(1, "fc-0", 0, 1, 0, 1), pack([1], shape=BARE).data)
     server.send(m.Drain("the rehearsal is over"))

@@ -16,7 +16,7 @@ from ..spec import FunctionRecord
 from ..wire import messages as m
 from ..wire.payload import pack_exception
 from .attendant import Attendant
-from .control import Name, Seed
+from .control import Launch, Name, Seed
 from .executor import Executor
 from .limits import limit_memory
 from .link import Link
@@ -52,7 +52,19 @@ def body_of(record: FunctionRecord, rejoin_seconds: float) -> Body | None:
 
 def run_container(seed: Seed, name: Name, failed: BaseException | None, body: Body | None = None) -> NoReturn:
     """Be the container of that name, in a process of its own. `failed` is what importing the user's code raised."""
+    body = begin(seed, name, failed, body)
+    body.attendant.start()
+    body.executor.run(body.attendant.read_until, body.attendant.read_at_once)
+    body.service.exit()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def begin(seed: Seed, name: Name, failed: BaseException | None, body: Body | None) -> Body:
+    """Call home, and say that the container is ready; the body that is to serve."""
     began = perf_counter()
+    show_devices(name.launch)
     if body is not None:
         try:
             _enter(name, body.link, body.record)
@@ -63,12 +75,14 @@ def run_container(seed: Seed, name: Name, failed: BaseException | None, body: Bo
     else:
         body = _loaded(seed, name, failed)
         body.link.send(m.Ready(perf_counter() - began))
-    body.attendant.start()
-    body.executor.run(body.attendant.read_until, body.attendant.read_at_once)
-    body.service.exit()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    return body
+
+
+def show_devices(launch: Launch) -> None:
+    """Have what is run here see the GPUs of the container only."""
+    if launch.devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(launch.devices)
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # by which they are numbered
 
 
 def _loaded(seed: Seed, name: Name, failed: BaseException | None) -> Body:

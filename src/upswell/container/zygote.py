@@ -104,12 +104,9 @@ class Zygote:
         return failed
 
     def _obey(self) -> None:
-        """Do what the engine has said, and only then see to the containers that were born of it.
-
-        A fork shares every page with the child, and what is written to next is copied: the less is done between two
-        forks, the less there is to copy.
-        """
+        """Do what the engine has said. Containers that it asks for in a row are born together, and then seen to."""
         born: list[Child] = []
+        launches: list[control.Launch] = []
         for _ in range(PACKETS_AT_ONCE):
             try:
                 packet = self._control.recv(control.MAX_PACKET_BYTES, socket.MSG_DONTWAIT)
@@ -117,16 +114,19 @@ class Zygote:
                 break
             if not packet:
                 os._exit(0)  # the engine is gone: the containers die with this process, the root ends the rest
-            if child := self._do(control.decode(packet)):
-                born.append(child)
+            command = control.decode(packet)
+            if isinstance(command, control.Launch):
+                launches.append(command)
+            else:
+                born += self._launch(launches)
+                launches.clear()
+                self._do(command)
+        born += self._launch(launches)
         for child in born:
             self._attend(child)
 
-    def _do(self, command: control.Packet) -> Child | None:
-        """What the engine says; the container that was launched, if that is it."""
+    def _do(self, command: control.Packet) -> None:
         match command:
-            case control.Launch() as launch:
-                return self._launch(launch)
             case control.Expect(function=function):
                 self._expect(function)
             case control.End(container=container):
@@ -136,7 +136,6 @@ class Zygote:
                 self._send_inventory()
             case control.Leave():
                 os._exit(0)
-        return None
 
     def _send_inventory(self) -> None:
         present = [control.Present(child.launch, child.process) for child in self._children.values()]
@@ -152,26 +151,37 @@ class Zygote:
         if function is not None and self._mother.failed is None and not self._seed.fresh:
             self._mother.body = body_of(function, self._seed.rejoin_seconds)
 
-    def _launch(self, launch: control.Launch) -> Child | None:
-        group = Group.make(self._root, launch.container, launch.memory_bytes) if launch.memory_bytes else None
+    def _launch(self, launches: list[control.Launch]) -> list[Child]:
+        """The containers, but for those that could not be started."""
+        if not launches:
+            return []
+        wanted = [(launch, self._group_of(launch)) for launch in launches]
+        children: list[Child] = []
         child, self._spare, self._grew_at = self._spare, None, monotonic()
-        if child is not None and not child.name(launch, group, self._mother.body):
-            child.discard()
-            child = None
-        if child is None:
-            try:
-                # In a group it may do nothing before it was written into that.
-                child = bear(self._mother, None if group else control.Name(launch))
-            except OSError as error:
+        if child is not None:
+            if child.name(*wanted[0], self._mother.body):
+                children.append(child)
+                del wanted[0]
+            else:
+                child.discard()
+        # In a group it may do nothing before it was written into that.
+        born = bear(self._mother, [None if group else control.Name(launch) for launch, group in wanted])
+        for (launch, group), one in zip(wanted, born, strict=True):
+            if isinstance(one, OSError):
                 if group:
                     group.remove()
-                self._send(control.Ended(launch.container, 1, f"it could not be started: {error}"))
-                return None
-            child.launch = launch
+                self._send(control.Ended(launch.container, 1, f"it could not be started: {one}"))
+                continue
+            one.launch = launch
             if group:
-                child.name(launch, group, self._mother.body)
-        self._children[child.process] = self._named[launch.container] = child
-        return child
+                one.name(launch, group, self._mother.body)
+            children.append(one)
+        for child in children:
+            self._children[child.process] = self._named[child.launch.container] = child
+        return children
+
+    def _group_of(self, launch: control.Launch) -> Group | None:
+        return Group.make(self._root, launch.container, launch.memory_bytes) if launch.memory_bytes else None
 
     def _attend(self, child: Child) -> None:
         """From now on hear what it writes."""
@@ -192,10 +202,11 @@ class Zygote:
 
     def _make_spare(self) -> None:
         self._complete_imports()
-        try:
-            self._spare = bear(self._mother, None, spare=True)
-        except OSError:
+        (born,) = bear(self._mother, [None], spare=True)
+        if isinstance(born, OSError):
             self._grew_at = NEVER  # who asks for a container will be told
+        else:
+            self._spare = born
 
     def _complete_imports(self) -> None:
         """Import what a container needs to call other functions, so that none but the first has to."""

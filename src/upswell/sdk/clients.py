@@ -147,7 +147,10 @@ def keep_client() -> Client:
 
 def _after_fork() -> None:
     global _client, _keeper, _making
-    _making = threading.Lock()
+    if _making.locked():  # by a thread that this process does not have
+        _making = threading.Lock()
+    if _client is None and _keeper is None:
+        return  # as in every container, for which each assignment is a page to copy
     for client in {_client, _keeper}:
         if client is not None:
             client.forget()

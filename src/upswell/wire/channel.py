@@ -23,6 +23,8 @@ RECEIVE_BYTES = 256 << 10  # at once, into a buffer that is used again
 REST_BYTES = 4 << 20  # at once, of a frame known to be larger than that buffer
 PEEK_BYTES = 96 << 10  # at once, by who looks before taking; from 128 KiB on malloc maps memory for each
 
+# As a number: to make a member of an enumeration of it takes longer than all else that a connection needs.
+_family: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 _pop_left: Callable[[deque[Any]], Any] = deque.popleft
 
 
@@ -71,7 +73,7 @@ class Channel:
         self._poller.register(stream.fileno(), select.POLLIN)
         self._is_readable = False  # as `wait` has seen; nothing was received since
         self._is_patient = True
-        self._is_local = isinstance(stream, socket.socket) and stream.family == socket.AF_UNIX
+        self._is_local = isinstance(stream, socket.socket) and _family(stream) == socket.AF_UNIX
         self._peeker = select.poll()  # of its own: two threads may not wait with one at once
         self._peeker.register(stream.fileno(), select.POLLIN)
         self._peeked: deque[bytes | Frame] = deque()  # received, and not taken by anybody
