@@ -109,6 +109,24 @@ def test_a_defect_of_who_reads_is_told_to_who_waits() -> None:
     peer.close()
 
 
+def test_a_call_is_left_in_the_midst_of_another_frame() -> None:
+    """As where Python collects a generator in a cycle: the frame is not torn, and the call is cancelled behind it."""
+    ours, theirs = socket.socketpair()
+    channel, peer = Channel(ours), Channel(theirs)
+    client = Client(channel)
+    inbox = client.open_inbox("fc-1")
+    with channel._sending:
+        inbox.cancel(running=False)
+        inbox.close()
+    came: list[Frame] = []
+    while not any(isinstance(message, m.Cancel) for message, _ in came):
+        came += peer.receive()
+    assert came[-1][0] == m.Cancel("fc-1", running=False)
+    client.close()
+    inbox.cancel()  # nobody is there any more
+    peer.close()
+
+
 class Watched(Channel):
     """Counts the frames that were read by who waited for them."""
 

@@ -228,7 +228,7 @@ async def remote(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return await outcome_of(inbox, submit, packed)
     except BaseException as error:
         if not isinstance(error, Exception):
-            inbox.send(m.Cancel(call))
+            inbox.cancel()
         raise
     finally:
         inbox.close()
@@ -268,10 +268,10 @@ async def spawn_many(function: Any, inputs: Inputs, starred: bool, kwargs: dict[
             await _accepted(submission, inbox, SPAWN_UNACCEPTED if following else 1)
             pulled = following
     except PackError as error:
-        inbox.send(m.Cancel(call))
+        inbox.cancel()
         raise unpicklable(submission.submitted, error) from None
     except BaseException:
-        inbox.send(m.Cancel(call))
+        inbox.cancel()
         raise
     finally:
         if isinstance(iterator, Pump):

@@ -6,11 +6,12 @@ and whoever waits there says again what is to be done; for others the connection
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..errors import ConnectionError, Error
+from ..errors import ConnectionError, Error, ExecutionError
 from ..wire import messages as m
 from ..wire.codec import Bytes, Frame
 from .dual import Wait
@@ -77,6 +78,21 @@ class Inbox:
     def send(self, message: m.Message, payload: Bytes = b"") -> None:
         """Say something of it; nothing happens where the server has forgotten what it is about."""
         self._client.send(message, payload, self.life)
+
+    def cancel(self, *, running: bool = True) -> None:
+        """Nobody waits for the call any more: end what has not started of it, with `running` also what has.
+
+        Raises nothing, as who leaves has a reason of its own. And it may leave in the midst of another frame: Python
+        closes a generator that is part of a cycle wherever it happens to collect that.
+        """
+        try:
+            self.send(m.Cancel(self.name, running=running))
+        except ExecutionError:
+            threading.Thread(
+                target=self.cancel, kwargs={"running": running}, name="upswell-cancel", daemon=True
+            ).start()
+        except Error:
+            pass  # the connection is lost, and the call with it
 
     def submit(self, message: m.Submit | m.Restore, packed: Packed) -> None:
         """Send inputs, which whoever sends them keeps until they have their outputs; otherwise as `send`."""

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from ..errors import ConnectionError, InvalidError, UserCodeException
+from ..errors import InvalidError, UserCodeException
 from ..spec import MAP_WINDOW
 from ..wire import messages as m
 from ..wire.codec import Frame
@@ -170,10 +170,7 @@ class Mapping:
         if self._submission is None or self._inbox is None:
             return
         if not self._finished:
-            try:
-                self._inbox.send(m.Cancel(self._submission.call, running=False))
-            except ConnectionError:
-                pass
+            self._inbox.cancel(running=False)
         self._inbox.close()
         self._submission.close()
         if self._prepared is not None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from ..errors import ConnectionError, InternalFailure, RemoteError
+from ..errors import InternalFailure, RemoteError
 from ..spec import STREAM_BYTES, STREAM_CHUNKS
 from ..wire import messages as m
 from ..wire.codec import Frame
@@ -140,10 +140,7 @@ class Streaming:
         self._packed.close()
         if not self._ended:
             self._ended = True
-            try:
-                self._inbox.send(m.Cancel(self._submit.call))
-            except ConnectionError:
-                pass
+            self._inbox.cancel()
 
     def __del__(self) -> None:
         # Python closes no generator that was never begun, and so nobody has closed this.
