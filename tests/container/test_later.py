@@ -21,12 +21,17 @@ def test_hundreds_of_calls_have_one_thread() -> None:
         done.release()
 
     for number in range(300):
-        later.call(60.0, act, number)
-    later.call(0.02, act, 1000)
-    later.call(0.01, act, 999)  # which is sooner than what the thread waits for
+        later.call(3600.0, act, number)
+    later.call(0.01, act, 1000)  # which is sooner than what the thread waits for
     assert runs() == before + 1
+    assert done.acquire(timeout=60)
+    gate = threading.Event()
+    later.call(0.0, lambda _: gate.wait(60), None)
+    later.call(0.01, act, 1001)
+    later.call(-3600.0, act, 999)  # which was due before
+    gate.set()
     assert done.acquire(timeout=60) and done.acquire(timeout=60)
-    assert seen == [999, 1000]
+    assert seen == [1000, 999, 1001]
 
 
 def test_the_thread_goes_and_another_comes() -> None:
@@ -38,7 +43,7 @@ def test_the_thread_goes_and_another_comes() -> None:
         deadline = time.monotonic() + 60
         while runs() > before and time.monotonic() < deadline:
             threading.Event().wait(0.001)
-        assert runs() == before
+        assert runs() <= before
 
 
 def test_what_is_done_may_have_more_done() -> None:
