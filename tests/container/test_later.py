@@ -26,7 +26,11 @@ def test_hundreds_of_calls_have_one_thread() -> None:
     assert runs() == before + 1
     assert done.acquire(timeout=60)
     gate = threading.Event()
-    later.call(0.0, lambda _: gate.wait(60), None)
+
+    def wait(_: None) -> None:
+        gate.wait(60)
+
+    later.call(0.0, wait, None)
     later.call(0.01, act, 1001)
     later.call(-3600.0, act, 999)  # which was due before
     gate.set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import ConnectionError, Error, ExecutionError
@@ -79,18 +80,18 @@ class Inbox:
         """Say something of it; nothing happens where the server has forgotten what it is about."""
         self._client.send(message, payload, self.life)
 
-    def cancel(self, *, running: bool = True) -> None:
-        """Nobody waits for the call any more: end what has not started of it, with `running` also what has.
+    def cancel(self, position: int = -1, *, running: bool = True) -> None:
+        """Nobody waits for the call any more, or for its input at `position`: end what has not started of it, with
+        `running` also what has.
 
         Raises nothing, as who leaves has a reason of its own. And it may leave in the midst of another frame: Python
         closes a generator that is part of a cycle wherever it happens to collect that.
         """
         try:
-            self.send(m.Cancel(self.name, running=running))
+            self.send(m.Cancel(self.name, running=running, position=position))
         except ExecutionError:
-            threading.Thread(
-                target=self.cancel, kwargs={"running": running}, name="upswell-cancel", daemon=True
-            ).start()
+            again = partial(self.cancel, position, running=running)
+            threading.Thread(target=again, name="upswell-cancel", daemon=True).start()
         except Error:
             pass  # the connection is lost, and the call with it
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ..errors import ConnectionError, ResourceExhaustedError
+from ..errors import ResourceExhaustedError
 from ..wire import messages as m
 from ..wire import reentry
 from ..wire.ids import call_of_input
@@ -121,7 +121,7 @@ class Spawning:
             if (group := spawn.group) is None:
                 self._staying[spawn.lane].remove(spawn)
         if group is not None:
-            group.cancel(spawn)
+            group.cancel(spawn.position)
 
     def _leave_all(self) -> None:
         self._turn = None
@@ -177,13 +177,6 @@ class Group(Inbox):
                 return False
         return True
 
-    def cancel(self, spawn: Spawn) -> None:
-        """Say that one of them is not to run."""
-        try:
-            self.send(m.Cancel(self.name, position=spawn.position))
-        except ConnectionError:
-            pass
-
     def wake(self) -> None:
         """Called by the reader: look at what came."""
         error: Exception | None = None
@@ -224,5 +217,5 @@ class Group(Inbox):
         for spawn in spawns:
             spawn.error = error
             if spawn.given_up and not error:
-                self.cancel(spawn)  # in vain, if it was said before the server knew the call
+                self.cancel(spawn.position)  # in vain, if it was said before the server knew the call
         set_all(spawns)
