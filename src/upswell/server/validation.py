@@ -181,20 +181,19 @@ def check_container(message: m.Message, connection: Connection) -> None:
 
 
 def _check_submit(message: m.Submit, connection: Connection, dispatcher: Dispatcher) -> None:
-    call = message.call
-    _check_id("call", call)
-    _check_id("function", message.function)
-    if len(message.method) > MAX_ID_CHARACTERS:
-        raise ProtocolError(f"{message.method[:40]!r} is no method")
+    if (caller := dispatcher.calls.get(message.call)) is not None:
+        _check_more(message, caller, connection)
+    else:
+        _check_id("call", message.call)
+        _check_id("function", message.function)
+        _require(len(message.method) <= MAX_ID_CHARACTERS, f"{message.method[:40]!r} is no method")
     _check_inputs(message.first, message.count)
     if message.buffers is not None:
         _check_buffers(message.buffers, connection)
-    if (caller := dispatcher.calls.get(call)) is not None:
-        _check_more(message, caller, connection)
 
 
 def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> None:
-    """A further segment must go on where the call is."""
+    """A further segment must go on where the call is, under the names that were checked with the first."""
     reason, stop = "", message.first + message.count
     # One that outlives its client may be gone on with by the client's next connection ...
     free = caller.kept and (caller.connection is None or not caller.connection.is_open)
