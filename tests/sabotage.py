@@ -195,10 +195,10 @@ BUGS = [
     Bug(
         "grants wait for the next turn",
         "core/plane.py",
-        "            pool.grant(now, out)\n        if",
-        "            pass\n        if",
+        "            pool.grant(now, out)\n        self",
+        "            pass\n        self",
     ),
-    Bug("what waits is at leisure", "core/plane.py", "if not at_leisure or pool.is_pressing():", "if not at_leisure:"),
+    Bug("what waits is at leisure", "core/plane.py", "if pool.is_pressing():", "if False:"),
     Bug(
         "grants begin before all are back",
         "core/plane.py",

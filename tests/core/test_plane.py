@@ -77,6 +77,15 @@ def test_outcomes_and_grants_come_before_the_rest() -> None:
     assert plane.settle(0.2) == []
 
 
+def test_an_outcome_comes_before_what_follows_from_it() -> None:
+    plane, container, number = running(inputs=1)
+    assert plane.answer(e.ResultsReceived(container, number, 0, 1, 0.1, 0.0), 0.2) == [c.Deliver("a", 0, 1)]
+    assert plane.statistics("f").succeeded == 0  # type: ignore[union-attr]
+    assert [type(made) for made in plane.follow(0.2)] == [c.ForgetSegment, c.FinishCall]
+    assert plane.statistics("f").succeeded == 1  # type: ignore[union-attr]
+    assert plane.follow(0.2) == []
+
+
 def test_what_is_not_pressing_is_settled_a_moment_later() -> None:
     plane, container, number = running(inputs=1)
     plane.handle(e.ResultsReceived(container, number, 0, 1, 0.0001, 0.0), 0.2)

@@ -92,7 +92,7 @@ def test_attempts_are_forgotten_with_their_segment() -> None:
                 assert span.call.failures == {first: 1}
                 queue.release_delayed(0.0)
             else:
-                queue.deliver(held, first, 1, out)
+                queue.delivered(held, first, 1, out)
     assert not queue.calls["a"].failures and not queue.calls["a"].segments
 
 

@@ -2,14 +2,15 @@
 
 `handle(event, now)` and `wake(now)` return what the world should do; `deadline()` is the moment of the next `wake`.
 Who is in a hurry calls `take` instead of `handle`: it says what can't wait, and `wake` the rest, at once where an input
-waits and else a moment later, for all events until then. Time never runs backwards between calls. Nothing here reads a
-clock, does I/O or draws a random number, so the same history always gives the same commands, in the server, in the
-simulator and under the property tests.
+waits and else a moment later, for all events until then. Who counts microseconds calls `answer` and `follow` instead of
+`take`. Time never runs backwards between calls. Nothing here reads a clock, does I/O or draws a random number, so the
+same history always gives the same commands, in the server, in the simulator and under the property tests.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import msgspec
 
@@ -92,6 +93,7 @@ class Plane:
         self._changed: dict[Pool, None] = {}  # pools that are to be reconciled by `settle` ...
         self._settles_at = NEVER  # ... which is due then
         self._recovers = False  # while something is recovered nothing is granted
+        self._rest: Callable[[float, list[Command]], None] | None = None  # of the last event, for `follow`
         self._new_id = itertools.count(first_id).__next__
 
     # -- events ------------------------------------------------------------------------------------
@@ -102,9 +104,23 @@ class Plane:
 
     def take(self, event: e.Event, now: float) -> list[Command]:
         """What can't wait: what `event` ends, and who gets what waits where there is room. The rest is for `wake`."""
+        return self.answer(event, now) + self.follow(now)
+
+    def answer(self, event: e.Event, now: float) -> list[Command]:
+        """Of that, the first part: where inputs or outputs came, what need not wait until the books are kept."""
+        assert self._rest is None, "`follow` comes first"
         out: list[Command] = []
         self._handle(event, now, out)
         self._note(out)
+        return out
+
+    def follow(self, now: float) -> list[Command]:
+        """The other part. Nothing else may be called between the two."""
+        out: list[Command] = []
+        if (rest := self._rest) is not None:
+            self._rest = None
+            rest(now, out)
+            self._note(out)
         return out
 
     def settle(self, now: float) -> list[Command]:
@@ -123,8 +139,7 @@ class Plane:
                 self._submitted(event, now, out)
             case e.ResultsReceived():
                 if found := self._container(event.container):
-                    found[0].results(found[1], event, now, out)
-                    self._grant(found[0], now, out, at_leisure=True)
+                    self._results(*found, event, now, out)
             case e.FailureReceived():
                 if found := self._container(event.container):
                     found[0].failure(found[1], event, event.kind, now, out)
@@ -223,12 +238,29 @@ class Plane:
             out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
             return
         call = pool.queue.admit(event, pool.not_started, now, out)
-        if call is not None and event.first == 0:
-            pool.estimates.learn_call(now)
-            self._know(pool, call)
-        self._grant(pool, now, out, at_leisure=True)
-        if call is not None and event.first == 0:
-            pool.make_way(call, out)
+        pool.grant(now, out)
+
+        def rest(now: float, out: list[Command]) -> None:
+            if call is not None and event.first == 0:
+                pool.estimates.learn_call(now)
+                self._know(pool, call)
+                pool.make_way(call, out)
+            self._settle_soon(pool, now)
+
+        self._rest = rest
+
+    def _results(
+        self, pool: Pool, container: Container, event: e.ResultsReceived, now: float, out: list[Command]
+    ) -> None:
+        held = pool.results(container, event, now, out)
+
+        def rest(now: float, out: list[Command]) -> None:
+            if held is not None:
+                pool.account(container, held, event, now, out)
+            pool.grant(now, out)
+            self._settle_soon(pool, now)
+
+        self._rest = rest
 
     def _restored(self, saved: SavedCall, now: float, out: list[Command]) -> None:
         pool = self._pools.get(saved.function)
@@ -299,12 +331,17 @@ class Plane:
         moment = min(first[0], self._settles_at) if first else self._settles_at
         return None if moment == NEVER else moment
 
-    def _grant(self, pool: Pool, now: float, out: list[Command], *, at_leisure: bool = False) -> None:
-        """The pool has changed: who has room gets what waits, and the rest is for `settle`, `at_leisure` if it may."""
+    def _grant(self, pool: Pool, now: float, out: list[Command]) -> None:
+        """The pool has changed: who has room gets what waits, and the rest is for `settle`."""
         self._changed[pool] = None
         if not self._recovers:
             pool.grant(now, out)
-        if not at_leisure or pool.is_pressing():
+        self._settles_at = now
+
+    def _settle_soon(self, pool: Pool, now: float) -> None:
+        """The pool has changed as it does all the time: what is left is for `settle`, at leisure if it may."""
+        self._changed[pool] = None
+        if pool.is_pressing():
             self._settles_at = now
         elif self._settles_at == NEVER:
             self._settles_at = now + AT_LEISURE_SECONDS

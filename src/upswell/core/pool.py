@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ..spec import Limits, label_of
 from . import autoscaler, dispatch, watch
 from .autoscaler import Estimates, Policy
-from .commands import CancelRange, Command, Complain, Drain, Forward, Kill, TakeBack
+from .commands import CancelRange, Command, Complain, Deliver, Drain, Forward, Kill, TakeBack
 from .containers import Containers
 from .events import (
     ChunksReceived,
@@ -235,14 +235,24 @@ class Pool:
 
     # -- what happens to inputs ----------------------------------------------------------------------
 
-    def results(self, container: Container, event: ResultsReceived, now: float, out: list[Command]) -> None:
+    def results(self, container: Container, event: ResultsReceived, now: float, out: list[Command]) -> Range | None:
+        """Outputs came. Their caller has them at once where they are those that are missing of the range that is
+        returned, and then `account` comes next.
+        """
         held = container.ranges.get(event.range)
         if held is not None and event.start < held.next < event.start + event.count:
             # Sent again, and settled in part meanwhile: nobody can take results apart.
             self._give_up(container, held, now, out)
-            return
+            return None
         if held is None or event.start != held.next or event.start + event.count > held.stop:
-            return  # of a range it no longer holds, or sent again
+            return None  # of a range it no longer holds, or sent again
+        out.append(Deliver(held.call.id, event.start, event.count))
+        return held
+
+    def account(
+        self, container: Container, held: Range, event: ResultsReceived, now: float, out: list[Command]
+    ) -> None:
+        """What else follows from outputs that are final."""
         container.advance(held, event.count)
         self.estimates.learn_service(event.count, event.seconds)
         if event.seconds > 1e-3:
@@ -250,7 +260,7 @@ class Pool:
             self.estimates.learn_cpu(
                 event.cpu_seconds / event.seconds, max(self.containers.running, busy), self._node.cores
             )
-        self.queue.deliver(held, event.start, event.count, out)
+        self.queue.delivered(held, event.start, event.count, out)
         self._progressed(container, held, now, out)
 
     def _give_up(self, container: Container, held: Range, now: float, out: list[Command]) -> None:

@@ -1,7 +1,7 @@
 """The inputs of one function: who waits, whose turn it is, what becomes of an input that fails, and the limits.
 
 Every accepted input is in one place until it is settled: in its call's `waiting`, in `delayed`, or in a range that a
-container holds. It is settled once, by `deliver` or `_fail`. Containers are none of this module's business.
+container holds. It is settled once, by `delivered` or `_fail`. Containers are none of this module's business.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from ..spec import MAX_ATTEMPTS_LOST, FunctionSpec, Limits, Retries, label_of
 from .commands import (
     Accept,
     Command,
-    Deliver,
     Fail,
     FailureKind,
     FinishCall,
@@ -225,9 +224,8 @@ class Queue:
 
     # -- settled -----------------------------------------------------------------------------------
 
-    def deliver(self, held: Range, start: int, count: int, out: list[Command]) -> None:
-        """The outputs that just came are final."""
-        out.append(Deliver(held.call.id, start, count))
+    def delivered(self, held: Range, start: int, count: int, out: list[Command]) -> None:
+        """The outputs that just came are final, and on their way."""
         self.succeeded += count
         self._settle(held.call, held.segment, start, count, out)
 

@@ -264,9 +264,9 @@ class Dispatcher:
             served.segments.add(segment)
         if caller is not None and caller.kind == "generator":
             caller.holder = (command.container, command.range)
-        self.graph.granted(command.call, command.start, command.stop, command.container)
         if served.connection is not None:
             served.connection.send(assign, b"" if known else kept.payload)
+        self.graph.granted(command.call, command.start, command.stop, command.container)
 
     def _forget(self, call: str, first: int, holders: tuple[str, ...]) -> None:
         if self._is_kept(call):
@@ -324,7 +324,6 @@ class Dispatcher:
 
     def _settle(self, call: str, outcome: Outcome) -> None:
         caller = self.calls.get(call)
-        self.graph.settled(call, outcome.first, outcome.count, outcome.error.kind if outcome.error else None)
         if caller is None:
             outcome.kept.close()
         elif caller.kept:
@@ -340,6 +339,7 @@ class Dispatcher:
             send_outcome(caller.connection, call, outcome)
         else:
             outcome.kept.close()
+        self.graph.settled(call, outcome.first, outcome.count, outcome.error.kind if outcome.error else None)
 
     def _show(self, call: str, caller: Caller, outcome: Outcome) -> None:
         """The outcome is kept: whoever collects the call may see it."""

@@ -56,7 +56,9 @@ class Runtime:
         self._busy = True
         try:
             while self._events:
-                self._carry_out(self.plane.take(self._events.popleft(), self.clock.time()))
+                now = self.clock.time()
+                self._carry_out(self.plane.answer(self._events.popleft(), now))
+                self._carry_out(self.plane.follow(now))  # while the peer wakes up
         except Exception:
             give_up()
         self._busy = False
