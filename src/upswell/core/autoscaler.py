@@ -76,8 +76,12 @@ class Estimates(msgspec.Struct):
             cost = max(LEAST_START_COST_SECONDS, cost)
             self.start_cost_seconds += min(1.0, others / 50) * (cost - self.start_cost_seconds)
         alone = max(seconds - others * self.start_cost_seconds, seconds / (1 + others))
-        # Less than expected is certain to be possible, more may be the others' doing after all.
-        weight = 1.0 if not self.started else 0.3 if alone < self.startup_seconds else 0.1
+        # Less than expected is certain to be possible, more may be the others' doing after all. The first may have
+        # waited for the imports of its environment: how long a start takes without them says the second.
+        if alone < self.startup_seconds:
+            weight = 1.0 if self.started < 2 else 0.3
+        else:
+            weight = 0.1 if self.started else 1.0
         self.startup_seconds += weight * (alone - self.startup_seconds)
         self.started += 1
 
