@@ -120,6 +120,37 @@ def test_serialized_closures(program: Program) -> None:
     assert (done.out, done.err) == ("[102, 103] 103 106\n", "")
 
 
+def test_serialized_functions_take_what_the_program_defines(program: Program) -> None:
+    """Their containers do not import the program; what comes back is of the program's own class."""
+    program.write("""
+        import upswell
+
+        app = upswell.App()
+
+        class Pair:
+            def __init__(self, left, right):
+                self.left, self.right = left, right
+
+        @app.function(serialized=True)
+        def swap(pair, *, by=1):
+            return type(pair)(by * pair.right, by * pair.left)
+
+        @app.function(serialized=True)
+        def both(pair):
+            yield from (pair.left, pair.right)
+
+        if __name__ == "__main__":
+            pairs = [Pair(x, -x) for x in range(3)]
+            with app.run():
+                swapped = [swap.remote(pairs[2]), *swap.map(pairs, kwargs={"by": 2}), swap.spawn(pairs[1]).get()]
+                swapped += swap.spawn_map(pairs).iter()
+                print(all(type(pair) is Pair for pair in swapped), [pair.left for pair in swapped])
+                print(list(both.remote_gen(pairs[1])))
+    """)
+    done = program.run(sys.executable, "program.py")
+    assert (done.err, done.lines) == ("", ["True [-2, 0, -2, -4, -1, 0, -1, -2]", "[1, -1]"])
+
+
 BY_VALUE = """
     import upswell
 
@@ -244,13 +275,15 @@ HANDLES = """
 """
 
 
-@pytest.mark.parametrize("typed_in", [False, True])
-def test_handles_as_arguments_and_in_code(program: Program, typed_in: bool) -> None:
+@pytest.mark.parametrize("kind", ["imported", "serialized", "typed in"])
+def test_handles_as_arguments_and_in_code(program: Program, kind: str) -> None:
     """With the options and variables that they have here, where those may travel: values of secrets may not.
 
-    What is typed in travels by value.
+    What is serialized or typed in travels by value.
     """
-    text = program.write(HANDLES).read_text()
+    serialized = HANDLES.replace("function(", "function(serialized=True, ").replace("cls(", "cls(serialized=True, ")
+    text = program.write(serialized if kind == "serialized" else HANDLES).read_text()
+    typed_in = kind == "typed in"
     done = program.run(sys.executable, "-", given=text) if typed_in else program.run(sys.executable, "program.py")
     assert done.err == ""
     *lines, refused = done.lines

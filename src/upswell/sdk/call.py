@@ -219,7 +219,7 @@ class Results(Generic[R]):
 async def remote(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Submit one input and return its output, or raise its exception."""
     client, function_id = function.connect()
-    packed = pack_arguments(function.name, args, kwargs)
+    packed = pack_arguments(function, args, kwargs)
     call = new_id("fc")
     inbox = client.open_inbox(call, renewable=True)
     try:
@@ -237,7 +237,7 @@ async def remote(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 async def spawn(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FunctionCall[Any]:
     """Submit one input, with others that are submitted at the same time, and return when the server has taken it."""
-    packed, pool = pack_arguments(function.name, args, kwargs), function.pool
+    packed, pool = pack_arguments(function, args, kwargs), function.pool
     client, function_id = pool.connect()
     spawn = client.spawning.add(packed, (function_id, function.method, context.current_input_id() or ""))
     try:
@@ -264,7 +264,7 @@ async def spawn_many(function: Any, inputs: Inputs, starred: bool, kwargs: dict[
         while pulled:
             # The last segment says that it is, so that whoever has taken all of them knows that it has.
             following = await _pull(iterator, submission, inbox) if len(pulled) == SPAWN_SEGMENT else []
-            submission.send(pack_segment(pulled, starred, kwargs), len(pulled), not following)
+            submission.send(pack_segment(function, pulled, starred, kwargs), len(pulled), not following)
             await _accepted(submission, inbox, SPAWN_UNACCEPTED if following else 1)
             pulled = following
     except PackError as error:

@@ -276,7 +276,7 @@ class Mapping:
         """A segment of these inputs, the next after those that were sent, and how many it has; `None` without any."""
         assert self._submission is not None
         try:
-            packed = pack_segment(inputs, self._starred, self._kwargs) if inputs else None
+            packed = pack_segment(self.function, inputs, self._starred, self._kwargs) if inputs else None
         except PackError as error:
             self._input_error, self._exhausted = unpicklable(self._submission.submitted, error), True
             return self._pack(inputs[: error.index])

@@ -16,7 +16,7 @@ from ..errors import InvalidError
 from ..spec import AutoscalerSettings, FunctionRecord, FunctionSpec, Interface, SettingsUpdate
 from .clients import get_client, get_keeper
 from .dual import Dual
-from .environment import environment_of, is_typed_in, serialize
+from .environment import environment_of, is_by_value, is_typed_in, serialize
 from .options import Declaration, batching_of, concurrency_of
 from .variables import Variables
 
@@ -159,6 +159,10 @@ class Pool:
     def serialized(self) -> bool:
         """Whether its code travels by value. A program may lose its file, as `python -i` does when it has run it."""
         return self._serialized or is_typed_in(self.code)
+
+    def takes_by_value(self) -> bool:
+        """Whether its containers can't import this program, so that what it defines itself travels to them by value."""
+        return self._serialized or is_by_value()
 
     @property
     def is_running(self) -> bool:

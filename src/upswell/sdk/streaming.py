@@ -77,7 +77,7 @@ class Streaming:
     def __init__(self, function: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._inbox: Inbox | None = None  # once it has begun
         self._client, function_id = function.connect()
-        self._packed = pack_arguments(function.name, args, kwargs)
+        self._packed = pack_arguments(function, args, kwargs)
         self._submit = m.Submit(
             new_id("fc"),
             function_id,

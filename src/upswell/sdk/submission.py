@@ -18,25 +18,25 @@ from ..wire import messages as m
 from ..wire.payload import BARE, Packed, PackError, pack, pack_inputs
 from . import context
 from .client import failure
-from .environment import is_by_value
 from .inbox import Inbox, Restarted
 
 
-def pack_segment(inputs: Sequence[Any], starred: bool, kwargs: dict[str, Any]) -> Packed:
+def pack_segment(function: Any, inputs: Sequence[Any], starred: bool, kwargs: dict[str, Any]) -> Packed:
     """Inputs of one positional argument each, or of a tuple of them (`starred`); `PackError` says which can't be."""
+    by_value = function.pool.takes_by_value
     if starred:
-        return pack_inputs(inputs, kwargs, by_value=is_by_value)
+        return pack_inputs(inputs, kwargs, by_value=by_value)
     if kwargs:
-        return pack_inputs([(one,) for one in inputs], kwargs, by_value=is_by_value)
-    return pack(inputs, shape=BARE, by_value=is_by_value)
+        return pack_inputs([(one,) for one in inputs], kwargs, by_value=by_value)
+    return pack(inputs, shape=BARE, by_value=by_value)
 
 
-def pack_arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
-    """The one input of a call of the function `name`; `SerializationError` where that can't be pickled."""
+def pack_arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
+    """The one input of a call of the function; `SerializationError` where that can't be pickled."""
     try:
-        return pack_inputs([args], kwargs, by_value=is_by_value)
+        return pack_inputs([args], kwargs, by_value=function.pool.takes_by_value)
     except PackError as error:
-        raise SerializationError(f"an argument of {name} can't be sent: {error}") from None
+        raise SerializationError(f"an argument of {function.name} can't be sent: {error}") from None
 
 
 def unpicklable(first: int, error: PackError) -> SerializationError:
