@@ -37,7 +37,7 @@ class Player:
         )
         self.happens(e.FunctionDeclared("f", spec))
         for container in list(self.started):
-            self.happens(e.ContainerReady(container, 0.0))
+            self.happens(e.ContainerReady(container))
 
     def happens(self, event: e.Event) -> list[str]:
         """The event, now; what is commanded, in words."""

@@ -46,7 +46,7 @@ def test_a_fatal_failure_blames_no_neighbour() -> None:
     play.happens(e.FailureReceived(container, play.grants[0].range, 0, 0.1, 0.0, "timeout", True))
     assert play.dies(container) == []
     assert play.started[-1] != container, "another one starts"
-    assert sorted(play.happens(e.ContainerReady(play.started[-1], 0.0))) == ["grant a 1..2", "grant a 2..3"]
+    assert sorted(play.happens(e.ContainerReady(play.started[-1]))) == ["grant a 1..2", "grant a 2..3"]
 
 
 def test_a_tail_moves_to_a_free_place_of_the_same_container() -> None:

@@ -54,7 +54,7 @@ def cost_of_a_call(idle_pools: int) -> int:
     counted.plane.handle(e.FunctionDeclared("f", FunctionSpec()), 0.0)
     (container,) = started(counted.handle(submitted("a"), 1.0))
     total += counted.calls
-    (grant,) = granted(counted.handle(e.ContainerReady(container, 0.1), 1.1))
+    (grant,) = granted(counted.handle(e.ContainerReady(container), 1.1))
     total += counted.calls
     counted.handle(e.ResultsReceived(container, grant.range, 0, 1, 0.1, 0.1), 1.2)
     return total + counted.calls
@@ -81,9 +81,9 @@ def cost_of_a_result(containers: int) -> int:
     spec = FunctionSpec(settings=AutoscalerSettings(min_containers=containers, max_containers=containers))
     ids = started(counted.plane.handle(e.FunctionDeclared("f", spec), 0.0))
     while len(ids) < containers:
-        ids += started(counted.plane.handle(e.ContainerReady(ids[len(ids) - 128], 0.1), 0.1))
+        ids += started(counted.plane.handle(e.ContainerReady(ids[len(ids) - 128]), 0.1))
     for container in ids:
-        counted.plane.handle(e.ContainerReady(container, 0.1), 0.2)
+        counted.plane.handle(e.ContainerReady(container), 0.2)
     (grant,) = granted(counted.plane.handle(submitted("a"), 1.0))
     counted.handle(e.ResultsReceived(grant.container, grant.range, 0, 1, 0.1, 0.1), 1.1)
     return counted.calls
@@ -112,11 +112,11 @@ def test_nothing_piles_up_behind_a_long_input() -> None:
     spec = FunctionSpec(timeout=80_000, single_use=True)
     plane.handle(e.FunctionDeclared("f", spec), 0.0)
     (first,) = started(plane.handle(submitted("long"), 0.0))
-    plane.handle(e.ContainerReady(first, 0.1), 0.1)
+    plane.handle(e.ContainerReady(first), 0.1)
     for number in range(2000):
         now = 1.0 + number
         (container,) = started(plane.handle(submitted(f"fc-{number}"), now))
-        (grant,) = granted(plane.handle(e.ContainerReady(container, 0.1), now + 0.1))
+        (grant,) = granted(plane.handle(e.ContainerReady(container), now + 0.1))
         plane.handle(e.ResultsReceived(container, grant.range, 0, 1, 0.1, 0.0), now + 0.2)
         plane.handle(e.ContainerExited(container, "exited with status 0"), now + 0.3)
     pool = plane._pools["f"]

@@ -21,7 +21,7 @@ def submit(plane: Plane, call: str, now: float) -> list[c.Command]:
 
 def test_an_idle_container_is_asked_to_exit_and_killed_when_its_hooks_take_too_long() -> None:
     plane, name = plane_with_one_container()
-    plane.handle(e.ContainerReady(name, 0.1), 1.0)
+    plane.handle(e.ContainerReady(name), 1.0)
     assert plane.handle(e.FunctionRemoved("f"), 100.0) == [c.Drain(name, "its app is stopped")]
     assert plane.deadline() == 100.0 + EXIT_GRACE_SECONDS
     assert plane.wake(100.0 + EXIT_GRACE_SECONDS) == [c.Kill(name, f"it did not exit within {EXIT_GRACE_SECONDS:g} s")]
@@ -31,7 +31,7 @@ def test_an_idle_container_is_asked_to_exit_and_killed_when_its_hooks_take_too_l
 
 def test_a_busy_one_has_a_moment_to_let_go_and_then_as_long_for_its_hooks() -> None:
     plane, name = plane_with_one_container()
-    plane.handle(e.ContainerReady(name, 0.1), 1.0)
+    plane.handle(e.ContainerReady(name), 1.0)
     (grant,) = [one for one in submit(plane, "fc-1", 2.0) if isinstance(one, c.Grant)]
     removed = plane.handle(e.FunctionRemoved("f"), 3.0)
     assert [one for one in removed if isinstance(one, c.Drain | c.Kill)] == [c.Drain(name, "its app is stopped")]
@@ -46,7 +46,7 @@ def test_a_busy_one_has_a_moment_to_let_go_and_then_as_long_for_its_hooks() -> N
 
 def test_one_that_does_not_let_go_is_killed() -> None:
     plane, name = plane_with_one_container()
-    plane.handle(e.ContainerReady(name, 0.1), 1.0)
+    plane.handle(e.ContainerReady(name), 1.0)
     submit(plane, "fc-1", 2.0)
     plane.handle(e.FunctionRemoved("f"), 3.0)
     assert [type(one) for one in plane.wake(3.0 + CANCEL_GRACE_SECONDS)] == [c.Kill]

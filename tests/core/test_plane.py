@@ -18,7 +18,7 @@ def running(inputs: int = 3) -> tuple[Plane, str, int]:
     plane = Plane(cores=1.0)
     plane.handle(e.FunctionDeclared("f", FunctionSpec()), 0.0)
     (start,) = [made for made in plane.handle(submitted("a", count=inputs), 0.0) if isinstance(made, c.Start)]
-    answer = plane.handle(e.ContainerReady(start.container, 0.1), 0.1)
+    answer = plane.handle(e.ContainerReady(start.container), 0.1)
     (grant,) = [made for made in answer if isinstance(made, c.Grant)]
     return plane, start.container, grant.range
 
@@ -31,8 +31,8 @@ def test_events_about_nobody_change_nothing() -> None:
     plane, container, number = running()
     before = plane.statistics("f")
     for event in (
-        e.ContainerReady("co-unknown", 0.1),
-        e.ContainerReady(container, 0.1),
+        e.ContainerReady("co-unknown"),
+        e.ContainerReady(container),
         e.StartFailed("co-unknown", "no such module"),
         e.ContainerExited("co-unknown", "exited with status 1"),
         e.ResultsReceived("co-unknown", number, 0, 1, 0.1, 0.1),
@@ -109,7 +109,7 @@ def test_what_an_idle_container_can_take_over_is_pressing() -> None:
     plane = Plane(cores=2.0)
     plane.handle(e.FunctionDeclared("f", FunctionSpec(settings=AutoscalerSettings(min_containers=2))), 0.0)
     for container in ("co-1", "co-2"):
-        plane.handle(e.ContainerReady(container, 0.1), 0.1)
+        plane.handle(e.ContainerReady(container), 0.1)
     made = plane.handle(submitted("a"), 0.1)
     made = plane.handle(e.ResultsReceived(grants(made)[0].container, grants(made)[0].range, 0, 1, 0.01, 0.0), 0.2)
     granted = grants(plane.handle(submitted("b", count=10), 0.3))
@@ -158,7 +158,7 @@ def test_nodes_that_come_are_room_for_who_waits() -> None:
     plane.handle(e.NodesChanged(Capacity(2.0, 1 << 33, gpus={"": 1, "A10G": 1}, sizes=(small,))), 0.2)
     (started,) = (made for made in plane.handle(submitted("b", "f", 2), 0.3) if isinstance(made, c.Start))
     assert started.gpus == (Gpu("A10G"),), "there is one, and no T4"
-    assert plane.handle(e.ContainerReady("co-1", 0.01), 0.4)
+    assert plane.handle(e.ContainerReady("co-1"), 0.4)
     more = Capacity(4.0, 1 << 34, gpus={"": 3, "A10G": 1, "T4": 2}, sizes=(small, Size(2.0, 1 << 33, {"": 2, "T4": 2})))
     (started,) = (made for made in plane.handle(e.NodesChanged(more), 3.0) if isinstance(made, c.Start))
     assert started.gpus == (Gpu("T4", 2),)

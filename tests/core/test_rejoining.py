@@ -81,7 +81,7 @@ def test_what_is_not_its_own_any_more_is_cancelled(restored: e.CallRestored) -> 
 def test_who_is_late_finds_it_granted_to_somebody_else() -> None:
     plane, commands = recovered(left((0, 2)), spec=FunctionSpec())
     for start in of(commands, c.Start):
-        plane.handle(e.ContainerReady(start.container, 0.1), 0.1)
+        plane.handle(e.ContainerReady(start.container), 0.1)
     answer = plane.handle(back(e.HeldRange(7, "a", 0, 0, 2)), 0.2)
     assert of(answer, c.CancelRange) == [c.CancelRange("co-1", 7)]
     known = plane.statistics("f")
@@ -96,7 +96,7 @@ def test_who_is_late_is_not_believed_for_a_part(failed: bool) -> None:
     )
     plane, commands = recovered(left((0, 10)), spec=patient)
     (start,) = of(commands, c.Start)
-    (grant,) = of(plane.handle(e.ContainerReady(start.container, 0.1), 0.1), c.Grant)
+    (grant,) = of(plane.handle(e.ContainerReady(start.container), 0.1), c.Grant)
     if failed:
         plane.handle(e.FailureReceived(start.container, grant.range, 0, 0.1, 0.0, "user"), 0.2)
     answer = plane.handle(back(e.HeldRange(7, "a", 0, 0, 3)), 0.3)
@@ -117,8 +117,8 @@ def test_an_outdated_one_goes_on_by_its_own_declaration_and_is_replaced() -> Non
     known = plane.statistics("f")
     assert known is not None and known.running == 2
     first, second = (start.container for start in of(commands, c.Start))
-    assert not of(plane.handle(e.ContainerReady(first, 0.1), 0.1), c.Retire)
-    answer = plane.handle(e.ContainerReady(second, 0.1), 0.1)
+    assert not of(plane.handle(e.ContainerReady(first), 0.1), c.Retire)
+    answer = plane.handle(e.ContainerReady(second), 0.1)
     assert [command.container for command in of(answer, c.Retire)] == ["co-1"]
 
 
@@ -150,7 +150,7 @@ def connected() -> tuple[Plane, c.Grant]:
     """A server that has granted six inputs to a container, and heard of two."""
     plane, commands = recovered(left((0, 10)))
     (start,) = of(commands, c.Start)
-    (grant,) = of(plane.handle(e.ContainerReady(start.container, 0.1), 0.1), c.Grant)
+    (grant,) = of(plane.handle(e.ContainerReady(start.container), 0.1), c.Grant)
     answer = plane.handle(e.ResultsReceived(grant.container, grant.range, 0, 1, 0.0001, 0.0), 0.2)
     return plane, of(answer, c.Grant)[0]
 

@@ -21,7 +21,7 @@ def containers_by_look(share: float, inputs: int = 100) -> list[tuple[float, int
     containers = [command.container for command in commands if isinstance(command, c.Start)]
     assert len(containers) == CORES
     for container in containers:
-        plane.handle(e.ContainerReady(container, 0.0), 0.0)
+        plane.handle(e.ContainerReady(container), 0.0)
     looks: list[tuple[float, int]] = []
     while len(looks) < 3:
         now = plane.deadline()

@@ -39,7 +39,7 @@ def restored(made: Plane, call: SavedCall) -> list[c.Command]:
 def begun(made: Plane, commands: list[c.Command]) -> tuple[str, c.Grant]:
     """The first container starts and is granted something."""
     (container,) = [command.container for command in commands if isinstance(command, c.Start)][:1]
-    granted = made.handle(e.ContainerReady(container, 0.01), 0.1)
+    granted = made.handle(e.ContainerReady(container), 0.1)
     return container, next(command for command in granted if isinstance(command, c.Grant))
 
 

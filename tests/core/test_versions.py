@@ -23,7 +23,7 @@ def running(inputs: int = 1, spec: FunctionSpec = PLAIN) -> tuple[Plane, list[c.
     answer = plane.handle(e.InputsSubmitted("a", "f", "map", 0, inputs, True), 0.0)
     grants = []
     for start in of(answer, c.Start):
-        grants += of(plane.handle(e.ContainerReady(start.container, 0.1), 0.1), c.Grant)
+        grants += of(plane.handle(e.ContainerReady(start.container), 0.1), c.Grant)
     assert len(grants) == inputs
     return plane, grants
 
@@ -99,7 +99,7 @@ def test_of_a_batch_that_runs_in_one_that_retires_nothing_is_taken_back() -> Non
     plane.handle(declared(1, FunctionSpec(concurrency=Concurrency(batch_size=4))), 0.0)
     plane.handle(e.InputsSubmitted("a", "f", "map", 0, 4, True), 0.0)
     (name,) = plane._containers
-    (grant,) = of(plane.handle(e.ContainerReady(name, 0.1), 0.1), c.Grant)
+    (grant,) = of(plane.handle(e.ContainerReady(name), 0.1), c.Grant)
     answer = plane.handle(declared(2, FunctionSpec(), "recreate"), 0.2)
     assert of(answer, c.Retire) and not of(answer, c.TakeBack)
     ended = plane.handle(e.ResultsReceived(name, grant.range, 0, 4, 0.1, 0.0), 0.3)
@@ -115,7 +115,7 @@ def test_a_start_of_an_earlier_version_that_fails_is_not_held_against_the_new_on
     plane.handle(e.StartFailed(first.container, "ImportError"), 0.1)
     plane.handle(e.ContainerExited(first.container, "exited with status 1"), 0.1)
     second = of(answer, c.Start)[0].container
-    assert of(plane.handle(e.ContainerReady(second, 0.1), 0.2), c.Grant)
+    assert of(plane.handle(e.ContainerReady(second), 0.2), c.Grant)
 
 
 def test_enough_of_the_new_version_replace_the_old_though_one_of_them_could_not_start() -> None:
@@ -123,7 +123,7 @@ def test_enough_of_the_new_version_replace_the_old_though_one_of_them_could_not_
     old = grants[0].container
     starts = of(plane.handle(declared(2, FunctionSpec(settings=AutoscalerSettings(min_containers=2))), 0.2), c.Start)
     assert len(starts) == 2, "one of two that are needed is there, and one more is to take its place"
-    plane.handle(e.ContainerReady(starts[0].container, 0.1), 0.3)
+    plane.handle(e.ContainerReady(starts[0].container), 0.3)
     assert not of(plane.handle(e.StartFailed(starts[1].container, "no"), 0.4), c.Retire)
     answer = plane.handle(e.ContainerExited(starts[1].container, "exited with status 1"), 0.5)
     answer += plane.handle(e.ResultsReceived(old, grants[0].range, 0, 1, 0.1, 0.0), 0.6)

@@ -233,7 +233,7 @@ class History(RuleBasedStateMachine):
             process.outbox.append(e.StartFailed(process.id, "no such module"))
             process.dead = True
         else:
-            process.outbox.append(e.ContainerReady(process.id, 0.1))
+            process.outbox.append(e.ContainerReady(process.id))
 
     @precondition(lambda self: any(process.inbox for process in self.alive()))
     @rule(number=one_of)
@@ -301,7 +301,7 @@ class History(RuleBasedStateMachine):
     def everybody_gets_on(self) -> None:
         """Containers that start become ready, all read, and the core hears all."""
         for process in self.starting():
-            process.outbox.append(e.ContainerReady(process.id, 0.1))
+            process.outbox.append(e.ContainerReady(process.id))
         self.exchange()
 
     @precondition(lambda self: self.world.samples)
@@ -408,7 +408,7 @@ class History(RuleBasedStateMachine):
         """Whoever can do something does it; whether anybody could."""
         busy = False
         for process in self.starting():
-            process.outbox.append(e.ContainerReady(process.id, 0.1))
+            process.outbox.append(e.ContainerReady(process.id))
         for process in self.processes():
             while process.inbox and not process.dead:
                 process.read()

@@ -276,7 +276,7 @@ class Stage:
         peer = await self.stranger()
         await peer.send(m.Hello(m.PROTOCOL, "container", self.engine.tokens[name], os.getpid()))
         await peer.expect(m.Load)
-        await peer.send(m.Ready(0.001))
+        await peer.send(m.Ready())
         return peer
 
     async def client_inside(self, name: str) -> Peer:

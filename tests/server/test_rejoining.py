@@ -113,7 +113,7 @@ async def test_it_comes_late(home: Path) -> None:
 
 async def test_one_that_had_just_been_started(home: Path) -> None:
     found, _ = await first_life(home, 1)
-    arrive, peers = returning(found, m.Ready(0.1))
+    arrive, peers = returning(found, m.Ready())
     async with stage(home=home, found=[found], arrive=arrive) as here:
         assert (await peers[0].expect(m.Assign))[0].call == "fc-1"
         assert list(here.engine.tokens) == [found.container]
@@ -126,7 +126,7 @@ async def test_one_that_was_not_told_yet_what_it_is(home: Path) -> None:
     async def arrive(here: Stage) -> None:
         peers.append(await call(here, found))
         assert (await peers[0].expect(m.Load))[0].function.id == found.function
-        await peers[0].send(m.Ready(0.1))
+        await peers[0].send(m.Ready())
 
     async with stage(home=home, found=[found], arrive=arrive) as here:
         assert (await peers[0].expect(m.Assign))[0].call == "fc-1"
@@ -147,7 +147,7 @@ async def test_one_that_was_not_told_yet_what_it_is_and_whose_app_comes_later(ho
         await here.client.expect(m.AppOpened)
         here.clock.advance(LOOK_SECONDS)
         assert (await peers[0].expect(m.Load))[0].function.id == of_client.function
-        await peers[0].send(m.Ready(0.1))
+        await peers[0].send(m.Ready())
         await here.client.send(m.Submit("fc-2", "ap-2/f", "map", 0, 1, True), payload=b"in")
         assert (await peers[0].expect(m.Assign))[0].call == "fc-2"
 

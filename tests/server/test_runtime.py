@@ -103,7 +103,7 @@ def test_a_clock_that_rounds_is_not_asked_again_until_it_is_time() -> None:
     runtime.happened(e.FunctionDeclared("f", spec))
     runtime.happened(e.InputsSubmitted("fc-1", "f", "remote", 0, 1, True))
     turns.pop()()
-    runtime.happened(e.ContainerReady("co-1", 0.01))
+    runtime.happened(e.ContainerReady("co-1"))
     granted = [one for one in commands if isinstance(one, c.Grant)]
     runtime.happened(e.FailureReceived("co-1", granted[0].range, 0, 0.001, 0.0, "user"))
     turns.pop()()

@@ -314,7 +314,7 @@ async def waiting_container(here: Stage, home: Path) -> tuple[Client, str, Conta
     welcome = await container.come()
     assert (welcome.keeps_session, welcome.resumed) == (True, False)
     await container.expect(m.Load)
-    await container.peer.send(m.Ready(0.001))
+    await container.peer.send(m.Ready())
     return client, name, container
 
 

@@ -42,7 +42,7 @@ DECLARED = e.FunctionDeclared("f", FunctionSpec(settings=AutoscalerSettings(max_
 SUBMITTED = e.InputsSubmitted("fc", "f", "map", 0, 2, True)
 ACCEPT = c.Accept("fc", 0, 2)
 START = c.Start("co-1", "f")
-READY = e.ContainerReady("co-1", 0.1)
+READY = e.ContainerReady("co-1")
 
 
 BACK = e.ContainerRejoined("co-9", "f", 0, (e.HeldRange(1, "fc", 0, 0, 2),), FunctionSpec())

@@ -128,7 +128,7 @@ class Shell:
 
     def start(self, container: str) -> None:
         self.starting.remove(container)
-        self.happened(e.ContainerReady(container, 0.01))
+        self.happened(e.ContainerReady(container))
 
     def finish(self, container: str, count: int) -> None:
         """The container's first range goes on by so many inputs."""

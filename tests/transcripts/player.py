@@ -276,7 +276,7 @@ EVENTS: list[tuple[str, Callable[..., e.Event]]] = [
         lambda _, position, call: e.InputCancelled(call, int(position), terminate=True),
     ),
     (r"(\w+) leaves", lambda _, owner: e.OwnerLeft(owner)),
-    (r"([A-Z]) is ready", lambda player, name: e.ContainerReady(player.container(name), 0.0)),
+    (r"([A-Z]) is ready", lambda player, name: e.ContainerReady(player.container(name))),
     (r"([A-Z]) comes back(?: with (.+))?", Player.comes_back),
     (r"another server follows, which knows (.+?)(?:; back are (.+))?", Player.follows),
     (r"([A-Z]) can't start: (.+)", lambda player, name, why: e.StartFailed(player.container(name), why)),

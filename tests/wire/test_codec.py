@@ -54,7 +54,7 @@ def test_however_the_stream_is_cut(random: Random, cuts: list[int]) -> None:
 
 
 def test_at_every_byte() -> None:
-    sent = [(HELLO, b"payload"), (m.Bye("reason"), b""), (m.Ready(0.5), b"\0")]
+    sent = [(HELLO, b"payload"), (m.Bye("reason"), b""), (m.Ready(), b"\0")]
     stream = b"".join(encode(message, payload) for message, payload in sent)
     for cut in range(len(stream)):
         assert decoded(stream[:cut], stream[cut:]) == sent

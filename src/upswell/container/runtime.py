@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from time import perf_counter
 from typing import NoReturn
 
 from ..sdk import context
@@ -63,7 +62,6 @@ def run_container(seed: Seed, name: Name, failed: BaseException | None, body: Bo
 
 def begin(seed: Seed, name: Name, failed: BaseException | None, body: Body | None) -> Body:
     """Call home, and say that the container is ready; the body that is to serve."""
-    began = perf_counter()
     show_devices(name.launch)
     if body is not None:
         try:
@@ -71,10 +69,10 @@ def begin(seed: Seed, name: Name, failed: BaseException | None, body: Body | Non
         except BaseException as error:
             failed, body = error, None  # it is said once somebody hears it
     if body is not None:
-        body.link.report_home(name.launch.address, name.launch.token, m.Ready(perf_counter() - began))
+        body.link.report_home(name.launch.address, name.launch.token, m.Ready())
     else:
         body = _loaded(seed, name, failed)
-        body.link.send(m.Ready(perf_counter() - began))
+        body.link.send(m.Ready())
     return body
 
 

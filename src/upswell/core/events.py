@@ -106,7 +106,6 @@ class ContainerReady(msgspec.Struct, frozen=True, gc=False):
     """User code is loaded and its start-up hooks have run."""
 
     container: str
-    startup_seconds: float
 
 
 class HeldRange(msgspec.Struct, frozen=True, gc=False):

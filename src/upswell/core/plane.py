@@ -157,7 +157,7 @@ class Plane:
                     self._grant(found[0], now, out)
             case e.ContainerReady():
                 if found := self._container(event.container):
-                    found[0].container_ready(found[1], event.startup_seconds, now)
+                    found[0].container_ready(found[1], now)
                     self._grant(found[0], now, out)
             case e.StartFailed():
                 if found := self._container(event.container):

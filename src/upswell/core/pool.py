@@ -82,7 +82,7 @@ class Pool:
 
     # -- what happens to containers ------------------------------------------------------------------
 
-    def container_ready(self, container: Container, startup_seconds: float, now: float) -> None:
+    def container_ready(self, container: Container, now: float) -> None:
         if container.state is State.STARTING:
             self.containers.began(container, now)
             self.scaling.starts.worked()
@@ -95,7 +95,7 @@ class Pool:
         if container is None:
             container = self._joined(event, now)
         elif container.state is State.STARTING:
-            self.container_ready(container, 0.0, now)
+            self.container_ready(container, now)
         elif container.state is State.ENDING:
             reason = "it was told so before"
             out.append(Kill(container.id, reason) if container.killed_for else Drain(container.id, reason))

@@ -237,7 +237,6 @@ class CallService:
             if (outcome := next(outcomes, None)) is None:
                 connection.send(m.CallDescribed(call, self._total(call)))
                 return
-            connection.lend(outcome.kept)
             send_outcome(connection, call, outcome)
 
     def _total(self, call: str) -> int:

@@ -221,10 +221,10 @@ class Dispatcher:
             self.say(f"was killed: {reason}", function=served.record.id, container=container)
         self._engine.kill(container)
 
-    def _tell(self, container: str, message: m.Message, payload: bytes | memoryview = b"") -> None:
+    def _tell(self, container: str, message: m.Message) -> None:
         served = self.containers.get(container)
         if served is not None and served.connection is not None:
-            served.connection.send(message, payload)
+            served.connection.send(message)
 
     def _start(self, command: c.Start) -> None:
         if self.stopping:
@@ -332,10 +332,8 @@ class Dispatcher:
             self.ledger.decided(s.PutOutcome(call, outcome), show, may_linger=nobody_waits)
         elif caller.kind == "spawn":
             self.store.put_outcome(call, outcome)
-            for connection in caller.collectors:
-                send_outcome(connection, call, outcome)
+            _share(call, caller, outcome)
         elif caller.connection is not None and caller.connection.is_open:
-            caller.connection.lend(outcome.kept)
             send_outcome(caller.connection, call, outcome)
         else:
             outcome.kept.close()
@@ -343,11 +341,7 @@ class Dispatcher:
 
     def _show(self, call: str, caller: Caller, outcome: Outcome) -> None:
         """The outcome is kept: whoever collects the call may see it."""
-        caller.collectors = [connection for connection in caller.collectors if connection.is_open]
-        for connection in caller.collectors:
-            shared = replace(outcome, kept=outcome.kept.share())
-            connection.lend(shared.kept)
-            send_outcome(connection, call, shared)
+        _share(call, caller, outcome)
         outcome.kept.close()
 
     def _forward(self, call: str, first: int, count: int) -> None:
@@ -460,9 +454,17 @@ class Dispatcher:
                 self.store.drop_call(call)
 
 
+def _share(call: str, caller: Caller, outcome: Outcome) -> None:
+    """Send it to whoever collects the call."""
+    caller.collectors = [connection for connection in caller.collectors if connection.is_open]
+    for connection in caller.collectors:
+        send_outcome(connection, call, replace(outcome, kept=outcome.kept.share()))
+
+
 def send_outcome(connection: Connection, call: str, outcome: Outcome) -> None:
-    """Send what became of some inputs of a call."""
+    """Send what became of some inputs of a call. The outcome is the connection's from now on."""
     kept = outcome.kept
+    connection.lend(kept)
     if outcome.error is not None:
         connection.send(m.Failed(call, outcome.first, outcome.count, outcome.error), kept.payload)
     else:

@@ -75,8 +75,8 @@ class ContainerPeer:
                 happened(e.InputSuspended(name, number))
             case m.Resumed(range=number):
                 happened(e.InputResumed(name, number))
-            case m.Ready(startup_seconds=seconds):
-                happened(e.ContainerReady(name, seconds))
+            case m.Ready():
+                happened(e.ContainerReady(name))
             case m.StartFailed(error=error):
                 self._dispatcher.start_failed(self._served, error, payload)
             case m.Bye():
@@ -105,12 +105,7 @@ class Services(msgspec.Struct, frozen=True):
 class ClientPeer:
     """A program that uses the SDK: a user's, or one inside a container."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        services: Services,
-        left: Callable[[], None] | None,
-    ) -> None:
+    def __init__(self, connection: Connection, services: Services) -> None:
         self._connection = connection
         self._dispatcher = services.dispatcher
         self._runtime = services.runtime
@@ -121,7 +116,6 @@ class ClientPeer:
         self._guard = Guard(connection, services.dispatcher)
         self._listings = services.listings
         self._logs = services.logs
-        self._left = left
         self._progress: dict[str, m.Progress] = {}
 
     def receive(self, message: m.Message, payload: memoryview) -> None:
@@ -291,5 +285,3 @@ class ClientPeer:
         self._apps.client_left(self._connection)
         if self._logs is not None:
             self._logs.client_left(self._connection)
-        if self._left is not None:
-            self._left()

@@ -271,10 +271,10 @@ class Server:
         if hello.session:
             connection.welcome(self._address)
 
-    def _welcome(self, connection: Connection, identity: Identity, left: Callable[[], None] | None = None) -> Peer:
+    def _welcome(self, connection: Connection, identity: Identity) -> Peer:
         connection.identity = identity
         connection.welcome(self._address)
-        return ClientPeer(connection, self._services, left)
+        return ClientPeer(connection, self._services)
 
     def _describe(self, request: int) -> m.ServerDescribed:
         from .. import __version__

@@ -174,8 +174,6 @@ def check_container(message: m.Message, connection: Connection) -> None:
                 _check_whole("stop", held.stop, held.next + 1, MAX_POSITION)
                 _check_whole("batch", held.batch, 0, 1 << 62)
                 _check_whole("chunks", held.chunks, 0, 1 << 62)
-        case m.Ready(startup_seconds=seconds):
-            _check_seconds(seconds)
         case m.StartFailed(error=error):
             _check_error(error)
 

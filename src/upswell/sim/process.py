@@ -90,7 +90,7 @@ class Process:
 
     def _ready(self) -> None:
         self.serves = True
-        self.world.tell(self, e.ContainerReady(self.id, self.world.now - self.started_at))
+        self.world.tell(self, e.ContainerReady(self.id))
 
     # -- what the server says ------------------------------------------------------------------------
 

@@ -84,8 +84,6 @@ class Processed(Message, tag=59, frozen=True):
 class Ready(Message, tag=70, frozen=True):
     """User code is loaded and its start-up hooks have run."""
 
-    startup_seconds: float
-
 
 class StartFailed(Message, tag=71, frozen=True):
     """User code could not be loaded. Payload: the pickled exception, or nothing."""
