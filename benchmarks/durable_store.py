@@ -32,7 +32,7 @@ class Desk:
 
     def __init__(self, home: Path) -> None:
         self._loop = asyncio.get_running_loop()
-        self.store = SqliteStore(home, self._loop.call_soon_threadsafe, self._failed)
+        self.store = SqliteStore(home, self._loop.call_soon_threadsafe, self._failed, self._loop.call_soon)
 
     def offer(self, writes: Sequence[Write]) -> asyncio.Future[Error | None]:
         answer: asyncio.Future[Error | None] = self._loop.create_future()

@@ -280,6 +280,7 @@ BUGS = [
         RESTARTS,
     ),
     Bug("a refused step is half kept", "stores/writer.py", 'self._connection.execute("ROLLBACK")', "pass", RESTARTS),
+    Bug("the loop waits for a slow disk", "stores/writer.py", "self._seconds > QUICK_SECONDS", "False", RESTARTS),
     Bug("a file of code lies outside its tree", "code.py", '{"", ".", ".."} & {*parts}', '{""} & {*parts}', CODE),
     Bug(
         "a file of code is what its sender says",

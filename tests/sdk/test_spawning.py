@@ -39,7 +39,8 @@ class Desk:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self.peer = Channel(theirs)
-        self.client = Client(Channel(ours))
+        self.channel = Channel(ours)
+        self.client = Client(self.channel)
         self._frames: deque[Frame] = deque()
         assert isinstance(self.next(), m.Hello)
 
@@ -115,6 +116,40 @@ def test_a_lone_one_leaves_at_once_as_a_call_of_its_own(desk: Desk) -> None:
         desk.accept(message)
         assert call_of(made) == message.call
         assert message.call.startswith("fc-")
+
+
+def test_who_waits_for_a_lone_one_reads_for_itself(desk: Desk) -> None:
+    read: list[str] = []  # by which thread
+    move = desk.channel.move
+
+    def moved(frames: deque[object]) -> None:
+        read.append(threading.current_thread().name)
+        move(frames)
+
+    def answer() -> None:
+        while desk.peer.wait() and (frames := desk.peer.receive()):
+            for message, _ in frames:
+                if isinstance(message, m.Submit):
+                    desk.accept(message)
+
+    desk.channel.move = moved  # type: ignore[method-assign]
+    thread = threading.Thread(target=answer)
+    thread.start()
+    while len(read) < 50:  # else the reader has just woken up
+        made = desk.make(1)
+        run_sync(waited(made))
+        assert call_of(made).startswith("fc-")
+    assert set(read) == {threading.current_thread().name}
+    desk.client.close()
+    thread.join()
+
+
+def test_an_answer_that_has_come_is_not_waited_for(desk: Desk) -> None:
+    made = desk.spawn(1)
+    desk.accept(desk.submitted()[0])
+    call_of(made)
+    assert made.group is not None
+    assert desk.client._link._hand_over((made.group, made))
 
 
 def test_those_that_come_before_the_answer_leave_together_with_it(desk: Desk) -> None:

@@ -306,7 +306,8 @@ def store_at(home: Path | None) -> Store:
     def failed(error: Error) -> None:
         raise error
 
-    return SqliteStore(home, asyncio.get_running_loop().call_soon_threadsafe, failed)
+    loop = asyncio.get_running_loop()
+    return SqliteStore(home, loop.call_soon_threadsafe, failed, loop.call_soon)
 
 
 @asynccontextmanager

@@ -18,7 +18,8 @@ def main(home: Path, seconds: float) -> None:
     timetable.LONGEST_WAIT_SECONDS = 0.02  # the calendar is faster than the clock
 
     async def run() -> None:
-        store = SqliteStore(home, asyncio.get_running_loop().call_soon_threadsafe, serve._fail)
+        loop = asyncio.get_running_loop()
+        store = SqliteStore(home, loop.call_soon_threadsafe, serve._fail, loop.call_soon)
         calendar = (home / "calendar").stat
         await serve.Server(engine, store, Limits(), home=home, calendar=lambda: calendar().st_mtime).run()
 

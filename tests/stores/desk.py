@@ -23,7 +23,8 @@ class Desk:
     def __init__(self, home: Path | None = None) -> None:
         self.failures: list[Error] = []
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self.store: Store = SqliteStore(home, self._calls.put, self.failures.append) if home else MemoryStore()
+        calls = self._calls.put
+        self.store: Store = SqliteStore(home, calls, self.failures.append, calls) if home else MemoryStore()
 
     def __enter__(self) -> Desk:
         return self

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import apsw
 import pytest
@@ -18,7 +20,7 @@ from upswell.errors import ConflictError, Error, ResourceExhaustedError, StoreEr
 from upswell.home import DATABASE
 from upswell.spec import OUTCOMES_KEPT_SECONDS
 from upswell.store import Kept
-from upswell.stores import schema
+from upswell.stores import schema, writer
 from upswell.stores.recent import Recent
 from upswell.stores.sqlite import SqliteStore
 
@@ -320,6 +322,112 @@ def test_the_log_is_emptied_when_it_is_long(tmp_path: Path) -> None:
         for first in range(1, 200):
             desk.offer(large("fc-1", first, 256))
             assert log.stat().st_size < 20 * KIB * KIB
+
+
+class Loop:
+    """What a store asks of the server's loop."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+        self.told: SimpleQueue[Callable[[], None]] = SimpleQueue()  # by the thread that writes
+
+    def turn(self) -> None:
+        """Do what is due."""
+        while self.soon:
+            self.soon.pop(0)()
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
+    monkeypatch.setattr(writer, "QUICK_SECONDS", math.inf)
+    return Loop()
+
+
+def at_rest(home: Path, loop: Loop) -> SqliteStore:
+    """A store whose thread has written something, and now waits for more."""
+    store = SqliteStore(home, loop.told.put, print, loop.soon.append)
+    store.commit([], lambda: None)
+    loop.turn()
+    loop.told.get(timeout=30)()
+    while store._writer._put != store._writer._done:
+        os.sched_yield()
+    return store
+
+
+def test_what_is_offered_alone_is_written_by_the_loop(tmp_path: Path, loop: Loop) -> None:
+    store, answers, shown = at_rest(tmp_path, loop), list[Error | None](), list[bool]()
+    for number in range(20):
+        store.commit([*opened(f"fc-decided-{number}", 1, last=True)], lambda: shown.append(True))
+        store.offer(opened(f"fc-{number}", 1, last=True), answers.append)
+        assert len(answers) == number, "not within the turn that offers it"
+        loop.turn()
+        assert len(answers) == len(shown) == number + 1
+    assert answers == [None] * 20 and loop.told.empty()
+    store.close()
+    with Desk(tmp_path) as desk:
+        assert len(saved(desk)) == 40
+
+
+OTHERS: dict[str, Callable[[], list[list[s.Write]]]] = {
+    "two": lambda: [opened("fc-1", 1, last=True), opened("fc-2", 1, last=True)],
+    "large": lambda: [[*opened("fc-1")[:1], s.PutInputs("fc-1", 0, 1, True, Kept(bytes(64 * KIB)))]],
+    "a group": lambda: [opened("fc-1", 2, last=True)],
+    "more follows": lambda: [opened("fc-1", 1)],
+    "many": lambda: [[write for number in range(50) for write in opened(f"fc-{number}", 1, last=True)]],
+    "refused": lambda: [[s.PutInputs("fc-1", 0, 1, True, Kept(b""))]],
+}
+
+
+@pytest.mark.parametrize("offered", OTHERS.values(), ids=OTHERS)
+def test_all_else_is_written_by_the_thread(
+    tmp_path: Path, loop: Loop, offered: Callable[[], list[list[s.Write]]]
+) -> None:
+    store, answers = at_rest(tmp_path, loop), list[Error | None]()
+    steps = offered()
+    for step in steps:
+        store.offer(step, answers.append)
+    loop.turn()
+    assert not answers
+    while len(answers) < len(steps):
+        loop.told.get(timeout=30)()
+    store.close()
+
+
+def test_the_loop_does_not_wait_for_a_slow_disk(tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, answers = at_rest(tmp_path, loop), list[Error | None]()
+    monkeypatch.setattr(writer, "QUICK_SECONDS", 0.0)
+    store.offer(opened("fc-1", 1, last=True), answers.append)
+    loop.turn()
+    assert not answers
+    loop.told.get(timeout=30)()
+    assert answers == [None]
+    store.close()
+
+
+def test_nothing_is_written_before_what_the_thread_has(tmp_path: Path, loop: Loop) -> None:
+    store, answers = at_rest(tmp_path, loop), list[str]()
+    store.commit(opened("fc-1", 1, last=True), lambda: answers.append("decided"))
+    loop.turn()
+    store.offer(opened("fc-2", 1, last=True), lambda _: answers.append("offered"))
+    loop.turn()
+    while len(answers) < 2:
+        loop.told.get(timeout=30)()
+    assert answers == ["decided", "offered"]
+    store.close()
+
+
+def test_the_log_is_looked_after_when_the_loop_writes(tmp_path: Path, loop: Loop) -> None:
+    store, log = at_rest(tmp_path, loop), tmp_path / f"{DATABASE}-wal"
+    sizes = set()
+    for number in range(200):
+        store.offer(opened(f"fc-{number}", 1, last=True), lambda _: None)
+        loop.turn()
+        while store._writer._put != store._writer._done:
+            os.sched_yield()
+        sizes.add(log.stat().st_size)
+    assert len(sizes) < 20
+    assert loop.told.empty()
+    store.close()
 
 
 def test_a_log_that_has_no_room_to_grow_takes_none(tmp_path: Path) -> None:

@@ -121,7 +121,6 @@ class Client:
             inbox.life = self._link.life
             self._inboxes[inbox.name] = inbox
             say()
-        self.read_elsewhere()
 
     def read_for(self, inbox: Inbox, wait: Wait) -> bool:
         """Read in this thread, until there is a frame for that inbox; false where another thread reads, or has to."""

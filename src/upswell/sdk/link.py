@@ -164,14 +164,16 @@ class Link:
         """
         if (channel := self._channel) is None or not channel.may_peek:
             return False
-        if self._turns.pass_by(self._hand_over, inbox):
+        if self._turns.pass_by(self._hand_over, (inbox, wait)):
             return True
         self._successor = wait
         return False
 
-    def _hand_over(self, inbox: Inbox) -> bool:
-        channel, turns = self._channel, self._turns
+    def _hand_over(self, about: tuple[Inbox, Wait]) -> bool:
+        (inbox, wait), channel, turns = about, self._channel, self._turns
         assert channel is not None
+        if wait.done or inbox.frames:
+            return True  # it came before this thread had the right to read, after which it would not come
         while turns.is_passing() and not channel.wait_to_peek(LOOK_MS):
             pass
         frame = channel.peek() if turns.is_passing() else None
@@ -181,6 +183,7 @@ class Link:
         channel.move(inbox.frames)
         if due is not None:
             self.send(due)
+        inbox.wake()
         return True
 
     def read_elsewhere(self) -> None:

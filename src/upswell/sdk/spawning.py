@@ -1,10 +1,10 @@
 """Single spawns on their way to the server. Those that are made at once, or while an earlier one of their function is
 not accepted yet, travel together, as one call with an input for each, which costs little more than one of them would.
 
-In plain code a lone spawn leaves at once; on a loop all leave together that were made in one turn of it. Whoever comes
-while a group is on its way leaves with the answer to that. No thread of ours waits here: a group leaves with the first
-of its spawns, or with the reader that brings the answer to the one before; so nothing is sent while the lock of what
-stays here is held.
+In plain code a lone spawn leaves at once, and who waits for it alone reads the answer for itself; on a loop all leave
+together that were made in one turn of it. Whoever comes while a group is on its way leaves with the answer to that. No
+thread of ours waits here: a group leaves with the first of its spawns, or with who reads the answer to the one before;
+so nothing is sent while the lock of what stays here is held.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Spawn(Wait):
     __slots__ = ("_spawning", "error", "given_up", "group", "lane", "packed", "position")
 
     def __init__(self, packed: Packed, lane: Lane, spawning: Spawning) -> None:
-        super().__init__()
+        super().__init__(reader=spawning)
         self.packed = packed
         self.lane = lane
         self.error: Exception | None = None
@@ -65,7 +65,8 @@ class Spawn(Wait):
     def block(self) -> None:
         """Wait in this thread, which makes no other."""
         self._spawning.leave(self.lane)
-        super().block()
+        if not self.done:
+            super().block()
 
     def wait(self) -> Awaitable[object]:
         """What a task of the running loop awaits; other tasks may make more before the loop goes on."""
@@ -114,6 +115,18 @@ class Spawning:
             self._turn = loop
             loop.call_soon(self._leave_all)
 
+    def read_here(self, wait: Wait) -> bool:
+        """Who waits for a spawn that has left alone may read the answer for itself: it has nobody else to wake."""
+        assert isinstance(wait, Spawn)
+        if (group := wait.group) is not None and group.is_single and wait.lane not in self._staying:
+            return group.read_here(wait)
+        self.read_elsewhere()
+        return False
+
+    def read_elsewhere(self) -> None:
+        """Who waits can't."""
+        self._client.read_elsewhere()
+
     def give_up(self, spawn: Spawn) -> None:
         """Nobody waits for it any more, and it is not to run."""
         with unheld(self._lock):
@@ -152,7 +165,7 @@ class Spawning:
 
 
 class Group(Inbox):
-    """Spawns that travel together: one call, or in the eyes of who made them one each. The reader drives it."""
+    """Spawns that travel together: one call, or in the eyes of who made them one each. Who reads drives it."""
 
     def __init__(self, client: Client, lane: Lane, spawns: list[Spawn], answered: Callable[[], None]) -> None:
         """`answered` is called once, when the server has answered, before anybody else hears of that."""
@@ -164,6 +177,11 @@ class Group(Inbox):
         self._submission = Submission(self, self.name, function, "spawn", method=method, parent=parent)
         for position, spawn in enumerate(spawns):
             spawn.group, spawn.position = self, position if len(spawns) > 1 else -1
+
+    @property
+    def is_single(self) -> bool:
+        """Whether one spawn travels alone."""
+        return len(self._spawns) == 1
 
     def leave(self) -> bool:
         """Send it; whether it is on its way, and has not failed at once."""
@@ -177,8 +195,23 @@ class Group(Inbox):
                 return False
         return True
 
+    def read_here(self, wait: Wait) -> bool:
+        """In the thread of who waits for one of them; whether that has been answered."""
+        try:
+            super().read_here(wait)
+        except BaseException:
+            self.wake()  # a signal handler may have raised it between the arrival of the answer and a look at it
+            raise
+        if not wait.done:
+            self.read_elsewhere()
+        return wait.done
+
+    def is_answered_by(self, message: m.Message) -> bool:
+        """Whether the message says that the server has taken the spawns."""
+        return isinstance(message, m.Accepted) and message.call == self.name
+
     def wake(self) -> None:
-        """Called by the reader: look at what came."""
+        """Called by who reads: look at what came."""
         error: Exception | None = None
         try:
             for message, _ in self.take():

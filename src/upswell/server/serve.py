@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .front import Front
     from .notice import Notice
 
-    OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None]], Store]
+    OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None], Callable[..., Any]], Store]
 
 BACKLOG = 1024  # containers that may be dialling at the same moment
 CONTAINERS, CODE, LOGS = "containers.sock", "code", "logs"  # in the server's home
@@ -335,12 +335,14 @@ def serve_private(engine: Engine, store: Store, first_client: socket.socket) -> 
 def serve_home(engine: Engine, open_store: OpenStore, home: Path, serving: Serving, notice: Notice) -> None:
     """Run the server whose state is in the directory `home`, until a signal ends it.
 
-    `open_store` makes its store, given the directory, what calls a function on the loop, and whom to tell of the end.
+    `open_store` makes its store, given the directory, what calls a function on the loop from any thread, whom to tell
+    of the end, and what calls a function in the loop's next turn.
     Whoever waits for it gets `notice` when it answers.
     """
 
     async def run() -> None:
-        store = open_store(home, asyncio.get_running_loop().call_soon_threadsafe, _fail)
+        loop = asyncio.get_running_loop()
+        store = open_store(home, loop.call_soon_threadsafe, _fail, loop.call_soon)
         try:
             front = _front(home, serving)
             server = Server(engine, store, serving.limits, home=home, front=front)

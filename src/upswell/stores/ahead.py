@@ -32,8 +32,13 @@ class WriteAhead:
         """Empty it if it is long, or if nobody waits for the disk, make room for what comes."""
         if self._pages >= EMPTIED_PAGES:
             self._empty()
-        elif self._grows and not others_wait:
+        elif not others_wait and self._lacks_room:
             self._make_room()
+
+    @property
+    def needs_tending(self) -> bool:
+        """Whether it is long, or has little room."""
+        return self._pages >= EMPTIED_PAGES or self._lacks_room
 
     def close(self) -> None:
         """Let go of the file."""
@@ -50,11 +55,16 @@ class WriteAhead:
         except apsw.Error:
             pass  # everything is in the log as before, and the next commit tries again
 
+    @property
+    def _lacks_room(self) -> bool:
+        return self._grows and HEADER_BYTES + self._pages * self._page_bytes + ROOM_BYTES > self._size()
+
+    def _size(self) -> int:
+        return os.lseek(self._file, 0, os.SEEK_END)  # no `stat`, after which every write dirties the inode
+
     def _make_room(self) -> None:
         """Zeros and not only a size: blocks that were never written have to be noted in the journal when they are."""
-        size = os.lseek(self._file, 0, os.SEEK_END)  # no `stat`, after which every write dirties the inode
-        if HEADER_BYTES + self._pages * self._page_bytes + ROOM_BYTES <= size:
-            return
+        size = self._size()
         try:
             grown = os.pwrite(self._file, bytes(STEP_BYTES), size)
             os.fdatasync(self._file)

@@ -1,7 +1,7 @@
 """The store of a server that can be restarted: one SQLite file in the server's home, written by one thread, in groups.
 
-This is the loop's side. It never waits for a write, and keeps what need not outlive the process in memory. Nothing is
-decided here.
+This is the loop's side. It waits for no write but a single small one to a quick disk, and keeps what need not outlive
+the process in memory. Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ from .recent import Recent
 from .writer import Notify, Step, Sweep, Writer
 
 RECENT_BYTES = 32 << 20  # of segments that are kept in memory too
+SMALL_WRITES, SMALL_BYTES = 64, 16 << 10  # in the steps of a turn that the loop may write itself
 
 
 class SqliteStore:
     """Keeps what is written to it in `home`/upswell.db.
 
     `notify` calls a function on the server's loop, from any thread (`loop.call_soon_threadsafe`). `failed` is told when
-    nothing can be kept any more: the process must end. Raises `ConflictError` when another process has the directory,
-    `StoreError` when the file is damaged, another program's, or a newer upswell's.
+    nothing can be kept any more: the process must end. `soon` calls a function in the loop's next turn
+    (`loop.call_soon`): what a turn has offered alone is written then by the loop itself, if the disk is quick; without
+    it the thread writes everything. Raises `ConflictError` when another process has the directory, `StoreError` when
+    the file is damaged, another program's, or a newer upswell's.
     """
 
-    def __init__(self, home: Path, notify: Notify, failed: Callable[[Error], None]) -> None:
+    def __init__(self, home: Path, notify: Notify, failed: Callable[[Error], None], soon: Notify | None = None) -> None:
         self._lock = lock(home)
         self._path = str(home / DATABASE)
         self._notify = notify
@@ -51,6 +54,8 @@ class SqliteStore:
             os.close(self._lock)
             raise
         self._writer = Writer(writing, notify, failed)
+        self._soon = soon
+        self._turn: list[Step] = []  # the steps of this turn of the loop
 
     # -- payloads ----------------------------------------------------------------------------------
 
@@ -94,7 +99,7 @@ class SqliteStore:
                 self._remember(writes)
             answer(error)
 
-        self._writer.put(Step(writes, answered, must=False))
+        self._put(Step(writes, answered, must=False))
 
     def commit(self, writes: Sequence[s.Write], done: s.Done) -> None:
         for write in writes:
@@ -103,7 +108,24 @@ class SqliteStore:
                     self._recent.drop(call, first)
                 case s.WithdrawInputs(call=call) | s.DropCall(call=call):
                     self._recent.drop_call(call)
-        self._writer.put(Step(writes, lambda _: done(), must=True))
+        self._put(Step(writes, lambda _: done(), must=True))
+
+    def _put(self, step: Step) -> None:
+        if self._soon is None:
+            self._writer.put(step)
+            return
+        self._turn.append(step)
+        if len(self._turn) == 1:
+            self._soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        """Have the steps of the turn written: by the loop where one is offered and alone, or with what is decided."""
+        steps, self._turn = self._turn, []
+        offered = [step for step in steps if not step.must]
+        if len(offered) == 1 and _are_small(steps) and self._writer.write(steps):
+            return
+        for step in steps:
+            self._writer.put(step)
 
     def _remember(self, writes: Sequence[s.Write]) -> None:
         for write in writes:
@@ -148,6 +170,7 @@ class SqliteStore:
     # -- upkeep ------------------------------------------------------------------------------------
 
     def sweep(self, now: float, done: s.Done) -> None:
+        self._end_turn()
         self._writer.put(Sweep(now, done))
 
     def backup(self, path: str, answer: s.Answer) -> None:
@@ -171,8 +194,30 @@ class SqliteStore:
         for thread in self._backups:
             thread.join()
         self._reader.close()
+        self._end_turn()
         self._writer.close()
         self._recent.close()
         self._passing.close()
         os.close(self._lock)
         self._lock = -1
+
+
+def _are_small(steps: Sequence[Step]) -> bool:
+    """Whether their number and size make no difference to how long it takes to write them, and nothing can be done
+    meanwhile: more of the call may be on its way, and a group has the results of the one before it behind it.
+    """
+    writes = size = 0
+    for step in steps:
+        writes += len(step.writes)
+        for write in step.writes:
+            if isinstance(write, s.PutInputs):
+                size += _size(write.kept) if write.last and write.count == 1 else SMALL_BYTES
+            elif isinstance(write, s.PutOutcome):
+                size += _size(write.outcome.kept)
+            elif isinstance(write, s.AppWrite):
+                size += SMALL_BYTES  # files of code
+    return writes <= SMALL_WRITES and size < SMALL_BYTES
+
+
+def _size(kept: Kept) -> int:
+    return len(kept.payload) if kept.block is None else SMALL_BYTES

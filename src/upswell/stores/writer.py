@@ -3,10 +3,14 @@ into the next.
 
 A step is kept whole or not at all, after every step before it. When there is no room, steps that may be refused are,
 and the others wait in their order until there is; what can't be repaired by waiting ends the store.
+
+While the thread has nothing to do, whoever puts steps may write them for it, if the disk is quick. To wake the thread
+and to be woken by it takes as long as such a write does.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +28,7 @@ from .rows import Rows
 STEPS_AT_ONCE = 2_000  # in one transaction
 SECONDS_AT_ONCE = 0.1  # spent on one, after which those that wait have waited long enough
 RETRY_SECONDS = 0.5  # between attempts while there is no room
+QUICK_SECONDS = 0.001  # that the last transaction took at most, where the next may be written by who puts it
 
 Notify = Callable[[Callable[[], None]], object]  # calls it on the server's loop, from any thread
 
@@ -49,7 +54,11 @@ class End:
     """Nothing comes any more."""
 
 
-END = End()
+class Tend:
+    """The log has grown by what others wrote, and is to be looked after."""
+
+
+END, TEND = End(), Tend()
 
 
 class Writer:
@@ -62,20 +71,44 @@ class Writer:
         self._log = WriteAhead(connection)
         self._notify = notify
         self._failed = failed
-        self._queue: SimpleQueue[Step | Sweep | End] = SimpleQueue()
+        self._queue: SimpleQueue[Step | Sweep | End | Tend] = SimpleQueue()
+        self._put = 0  # items, by the loop
+        self._done = 0  # of them, by the thread; as many: it waits for more, and touches nothing
+        self._seconds = math.inf  # that the last transaction took
         self._waiting: list[Step] = []  # for room, each a `must`; nothing is written before them
         self._retry_at = 0.0
         self._answers: list[tuple[s.Answer, Error | None]] = []  # to be given once the transaction has ended
         self._thread = threading.Thread(target=self._run, name="upswell-store", daemon=True)
         self._thread.start()
 
-    def put(self, step: Step | Sweep) -> None:
+    def put(self, item: Step | Sweep | End | Tend) -> None:
         """Write it soon, after what was put before."""
-        self._queue.put(step)
+        self._put += 1
+        self._queue.put(item)
+
+    def write(self, steps: Sequence[Step]) -> bool:
+        """Write the steps now, in the caller's thread, and answer them; false where nothing was written and they are to
+        be put: others come first, it might take long, or one of them can't be written.
+        """
+        if self._put != self._done or self._waiting or self._seconds > QUICK_SECONDS:
+            return False
+        try:
+            written = self._transaction(steps)
+        except (apsw.Error, Error, OSError):
+            self._roll_back()
+            return False
+        for step in steps[written:]:
+            self.put(step)
+        if self._log.needs_tending:
+            self.put(TEND)
+        answers, self._answers = self._answers, []
+        for done, error in answers:
+            done(error)
+        return True
 
     def close(self) -> None:
         """Write what was put, and end."""
-        self._queue.put(END)
+        self.put(END)
         self._thread.join()
 
     # -- the thread --------------------------------------------------------------------------------
@@ -98,6 +131,10 @@ class Writer:
             last = self._gather(group)
         except Empty:
             last = None
+            self._done -= 1  # it does something that nobody has put
+            taken = 1
+        else:
+            taken = len(group) + (last is not None)
         ending = last is END
         if self._waiting and (ending or time.monotonic() >= self._retry_at):
             self._retry()
@@ -106,9 +143,10 @@ class Writer:
             self._sweep(last)
         self._answer()
         self._log.tend(others_wait=not self._queue.empty())
+        self._done += taken
         return not ending
 
-    def _gather(self, group: list[Step]) -> Sweep | End | None:
+    def _gather(self, group: list[Step]) -> Sweep | End | Tend | None:
         """All steps that have come, into `group`, up to something else; waits for the first."""
         item = self._queue.get(timeout=RETRY_SECONDS if self._waiting else None)
         while isinstance(item, Step):
@@ -133,10 +171,10 @@ class Writer:
                 self._write_apart(group[begun:])
                 return
 
-    def _transaction(self, group: list[Step]) -> int:
+    def _transaction(self, group: Sequence[Step]) -> int:
         """Write steps until the time for one transaction is up; how many they were."""
-        until = time.monotonic() + SECONDS_AT_ONCE
-        count = 0
+        begun = time.monotonic()
+        until, count = begun + SECONDS_AT_ONCE, 0
         self._connection.execute("BEGIN IMMEDIATE")
         for step in group:
             self._rows.write(step.writes)
@@ -144,6 +182,7 @@ class Writer:
             if time.monotonic() > until:
                 break
         self._connection.execute("COMMIT")
+        self._seconds = time.monotonic() - begun
         self.trouble = ""
         self._answers += [(step.done, None) for step in group[:count]]
         return count
@@ -194,6 +233,7 @@ class Writer:
             if isinstance(self._explained(error), StoreError):
                 raise
         if more:
+            self._done -= 1  # it is put once more, and the loop alone counts what is put
             self._queue.put(sweep)
         else:
             self._answers.append((lambda _: sweep.done(), None))
