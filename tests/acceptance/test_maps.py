@@ -182,7 +182,7 @@ def test_asynchronous_inputs_are_pulled_only_as_needed(program: Program) -> None
     assert out(program, "ahead") == ["True", "True"]
 
 
-def test_a_segment_is_prepared_while_one_is_on_its_way(program: Program) -> None:
+def test_a_segment_goes_ahead_while_one_is_on_its_way(program: Program) -> None:
     """Where messages take longer than the work; the inputs before one that fails are all of them run."""
     bounded, *failed = out(program, "brisk")
     assert bounded.split()[0] == "True", bounded

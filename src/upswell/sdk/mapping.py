@@ -2,9 +2,9 @@
 
 At most `MAP_WINDOW` inputs are in flight, and the iterator is not pulled further ahead of the consumer. The first input
 leaves at once, later ones travel in segments of half the window, so that there is work while the consumer has its turn.
-Where messages take longer than the work, a segment is the whole window, and one more is pulled and packed meanwhile, to
-leave as the outputs come. A slow iterator's inputs leave after a few milliseconds. Plain iterators are advanced on the
-consumer's own thread. Leaving early cancels what has not started, in silence.
+Where messages take longer than the work, a segment is the whole window, and one more goes ahead: the server lets it in
+as the outputs of those before it leave. A slow iterator's inputs leave after a few milliseconds. Plain iterators are
+advanced on the consumer's own thread. Leaving early cancels what has not started, in silence.
 """
 
 from __future__ import annotations
@@ -127,7 +127,6 @@ class Mapping:
         self._filled = False  # the window was full once
         self._timed = (0, 0.0)  # how many inputs there were with a certain segment, and when it was sent
         self._is_brisk = False  # so it was with the last one that was timed
-        self._prepared: tuple[Packed, int] | None = None  # the next segment and its inputs, while others are in flight
         self._consumed = 0  # outputs handed to the consumer, all of them eaten when it asks for more
         self._next = 0  # the position whose output comes next, in order
         self._arrived: dict[int, Outcome] = {}
@@ -156,11 +155,7 @@ class Mapping:
                 self._submission.end()
                 self._finished = True
                 return None
-            if self._may_pull():
-                continue
-            if self._may_prepare():
-                self._prepare()
-            else:
+            if not self._may_pull():
                 await self._sleep(self._inbox)
 
     def close(self) -> None:
@@ -173,8 +168,6 @@ class Mapping:
             self._inbox.cancel(running=False)
         self._inbox.close()
         self._submission.close()
-        if self._prepared is not None:
-            self._prepared[0].close()
         ended = InvalidError(f"this map of {self.function.name} has ended: call .map again for its outputs once more")
         self._submission, self._finished, self._error = None, True, ended
 
@@ -197,7 +190,8 @@ class Mapping:
         self._iterator = self._inputs.open(asynchronous, self._inbox)
 
     def _may_pull(self) -> bool:
-        if not self._wants_more():
+        assert self._submission is not None
+        if self._exhausted or self._submission.is_refused:
             return False
         # Filled to the brim at first, refilled by segments and not by single inputs.
         room = self._room()
@@ -205,16 +199,10 @@ class Mapping:
         ready = not isinstance(self._iterator, Pump) or self._iterator.has_items_of(room)
         return ready and room >= (min(self._size(), self._window) if self._filled else 1)
 
-    def _may_prepare(self) -> bool:
-        return self._is_brisk and not isinstance(self._iterator, Pump) and self._wants_more()
-
-    def _wants_more(self) -> bool:
-        assert self._submission is not None
-        return not (self._exhausted or self._prepared is not None or self._submission.is_refused)
-
     def _room(self) -> int:
         assert self._submission is not None
-        return self._window - (self._submission.submitted - self._consumed)
+        ahead = self._size() if self._is_brisk and not isinstance(self._iterator, Pump) else 0
+        return self._window + ahead - (self._submission.submitted - self._consumed)
 
     def _size(self) -> int:
         size = MAP_WINDOW if self._is_brisk else SEGMENTS[min(self._segment, len(SEGMENTS) - 1)]
@@ -224,8 +212,16 @@ class Mapping:
         """See how long it took until the segment that is timed was consumed."""
         inputs, sent_at = self._timed
         if inputs and self._consumed >= inputs:
-            self._is_brisk = perf_counter() - sent_at < BRISK_SECONDS
+            now = perf_counter()
+            self._is_brisk = now - sent_at < BRISK_SECONDS
             self._timed = (0, 0.0)
+            self._time(now)  # what is here by now was sent ahead, and had to wait for the others
+
+    def _time(self, now: float) -> None:
+        """Begin to take the time of all that is on its way, if that is much."""
+        assert self._submission is not None
+        if not self._timed[0] and self._submission.submitted - self._consumed >= SEGMENTS[-1]:
+            self._timed = (self._submission.submitted, now)
 
     def _send_inputs(self) -> None:
         """Send segments while there is room; one only, where pulling its inputs took long."""
@@ -236,10 +232,6 @@ class Mapping:
                 self._send(*segment)
             if perf_counter() - began > PULL_SECONDS:
                 return
-
-    def _prepare(self) -> None:
-        """Pull and pack the next segment before there is room for it."""
-        self._prepared = self._next_segment(self._window, perf_counter())
 
     def _next_segment(self, room: int, began: float) -> tuple[Packed, int] | None:
         """The next inputs, packed, and how many they are; where there are none any more, that is said."""
@@ -291,31 +283,18 @@ class Mapping:
     def _send(self, packed: Packed, inputs: int) -> None:
         assert self._submission is not None
         self._submission.send(packed, inputs, self._exhausted)
-        if inputs >= SEGMENTS[-1] and not self._timed[0]:
-            self._timed = (self._submission.submitted, perf_counter())
+        self._time(perf_counter())
 
     # -- outputs -----------------------------------------------------------------------------------
 
     def _receive(self, frames: list[Frame]) -> None:
-        assert self._inbox is not None
+        assert self._inbox is not None and self._submission is not None
         for message, payload in frames:
-            if not isinstance(message, m.Outputs | m.Failed):
-                self._answered(message)
-                continue
-            surely_here = isinstance(message, m.Failed) or message.buffers is None
-            if surely_here:
-                self._answered(message)  # and the next segment is on its way while these outputs are unpacked
-            outcomes = outcomes_of(self._inbox, message, payload)
-            self._arrived.update(outcomes)
-            if outcomes and not surely_here:
-                self._answered(message)
-
-    def _answered(self, message: m.Message) -> None:
-        assert self._submission is not None
-        self._submission.answered(message)
-        if self._prepared is not None and not self._submission.in_flight:
-            prepared, self._prepared = self._prepared, None
-            self._send(*prepared)
+            if isinstance(message, m.Outputs | m.Failed):
+                if not (outcomes := outcomes_of(self._inbox, message, payload)):
+                    continue
+                self._arrived.update(outcomes)
+            self._submission.answered(message)
 
     def _emit(self) -> list[Any]:
         """What may be handed out now. A failure that must be raised waits in `_error` for the next turn."""

@@ -71,11 +71,6 @@ class Submission:
         return self._unaccepted
 
     @property
-    def in_flight(self) -> bool:
-        """Whether a segment of a map waits for outputs."""
-        return bool(self._offers)
-
-    @property
     def is_refused(self) -> bool:
         """Whether a limit is reached, so that more would be refused too."""
         return self._refused

@@ -6,7 +6,7 @@ becomes of a call is the dispatcher's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from .. import store as s
@@ -28,10 +28,12 @@ LOOK_AGAIN_SECONDS = 0.005  # until it has
 class CallService:
     """The calls of all clients."""
 
-    def __init__(self, dispatcher: Dispatcher, clock: Clock) -> None:
+    def __init__(self, dispatcher: Dispatcher, clock: Clock, soon: Callable[..., object]) -> None:
+        """`soon` calls a function in the next turn of the loop (`loop.call_soon`)."""
         self._dispatcher = dispatcher
         self._clock = clock
         self._arriving: dict[str, Caller] = {}  # of all calls, those that an earlier life had and that are not whole
+        dispatcher.map_has_room = partial(soon, self._let_in)
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -50,10 +52,27 @@ class CallService:
             caller.connection = connection
             self._offer(message, caller, kept)
             return
+        window = caller.window
+        if message.kind == "map" and (window.ahead or not window.has_room(message.count)):
+            window.put(message, kept)
+        else:
+            self._take(connection, message, caller, kept)
+
+    def _take(self, connection: Connection, message: m.Submit, caller: Caller, kept: Kept) -> None:
         if message.last:
             caller.total = message.first + message.count
         owner = connection.name if message.kind != "spawn" else ""
-        dispatcher.happened(submitted(message, owner), kept)
+        self._dispatcher.happened(submitted(message, owner), kept)
+
+    def _let_in(self, caller: Caller) -> None:
+        """Take what has come ahead of its turn, as far as there is room by now."""
+        while segment := caller.window.next():
+            message, kept = segment
+            if caller.connection is not None and self._dispatcher.calls.get(message.call) is caller:
+                self._take(caller.connection, message, caller, kept)
+            else:
+                kept.close()
+                caller.tell(self._too_late(message))
 
     def _open(self, connection: Connection, message: m.Submit) -> Caller:
         dispatcher = self._dispatcher
@@ -135,6 +154,7 @@ class CallService:
         if message.left:
             return
         segments, caller.arriving = tuple(caller.arriving), None
+        caller.window.in_flight = sum(stop - start for segment in segments for start, stop in segment.unsettled)
         del self._arriving[call]
         total = None if message.total < 0 else message.total
         dispatcher.call_restored(
@@ -148,7 +168,9 @@ class CallService:
     def end(self, call: str, total: int) -> None:
         """No more inputs of the call come."""
         caller = self._dispatcher.calls.get(call)
-        if caller is not None and caller.kept:
+        if caller is not None and caller.window.ahead:
+            caller.window.end()
+        elif caller is not None and caller.kept:
             # Of a call that never came to be there is nothing to end.
             write, ended = s.EndInputs(call, total), partial(self._end, call, total)
             self._dispatcher.ledger.offer([write], lambda error: None if error else ended())
@@ -178,6 +200,8 @@ class CallService:
                 connection.send(m.Done(message.request, m.ErrorRecord("full", "", str(error)) if is_full else None))
 
         caller = self._dispatcher.calls.get(message.call)
+        if caller is not None and message.position < 0:
+            caller.window.close()
         if message.call in self._dispatcher.refused:  # the core does not know it, and will not
             self._dispatcher.forget(message.call)
             answer(None)

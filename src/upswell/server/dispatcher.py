@@ -27,6 +27,7 @@ from .graph import CallGraph
 from .ledger import Ledger
 from .logs import Logs
 from .runtime import Runtime
+from .window import Window
 
 log = logging.getLogger("upswell.server")
 
@@ -44,6 +45,7 @@ class Caller(msgspec.Struct, eq=False):
     maker: str = ""  # the app whose container has made it, or `SCHEDULE`
     kept: bool = False  # it outlives the server, and so do its outcomes
     accepted: int = 0  # inputs taken so far
+    window: Window = msgspec.field(default_factory=Window)
     total: int = -1
     refusals: int = 0  # of its segments; what was on its way to the store meanwhile is void
     arriving: list[SavedSegment] | None = None  # of a call that an earlier life had, until all of it is here
@@ -54,6 +56,11 @@ class Caller(msgspec.Struct, eq=False):
     @property
     def app(self) -> str:
         return app_of(self.function)
+
+    @property
+    def offered(self) -> int:
+        """Inputs that have come so far."""
+        return self.accepted + self.window.waiting
 
     def tell(self, message: m.Message) -> None:
         """Say something to whoever submits the call, if anybody still does."""
@@ -110,6 +117,7 @@ class Dispatcher:
         self._start_errors: dict[str, tuple[m.ErrorRecord, Kept]] = {}  # function → its last failed start
         self.call_ended: Callable[[str, Caller], None] = lambda call, caller: None  # told of each that was kept
         self.call_restored: Callable[[e.CallRestored], None] = self.happened  # told of each whose client is back
+        self.map_has_room: Callable[[Caller], object] = lambda caller: None  # told where something waits for that
 
     def happened(self, event: e.Event, arrived: Kept | None = None, error: m.ErrorRecord | None = None) -> None:
         """An event, with the payload or the error it came with."""
@@ -138,8 +146,9 @@ class Dispatcher:
 
     def forget(self, call: str) -> None:
         """Nobody will hear of the call any more."""
-        self.calls.pop(call, None)
         self.refused.pop(call, None)
+        if caller := self.calls.pop(call, None):
+            caller.window.close()
 
     def start_failed(self, served: Served, error: m.ErrorRecord, payload: memoryview) -> None:
         """A container could not load its function."""
@@ -285,6 +294,7 @@ class Dispatcher:
             self.store.put_inputs(call, first, self._take())
         self.graph.submitted(call, first, count)
         caller.accepted = first + count
+        caller.window.in_flight += count
         if self.refused:
             self.refused.pop(call, None)
         if caller.kind == "spawn":
@@ -335,9 +345,16 @@ class Dispatcher:
             _share(call, caller, outcome)
         elif caller.connection is not None and caller.connection.is_open:
             send_outcome(caller.connection, call, outcome)
+            self._left(caller, outcome.count)
         else:
             outcome.kept.close()
         self.graph.settled(call, outcome.first, outcome.count, outcome.error.kind if outcome.error else None)
+
+    def _left(self, caller: Caller, count: int) -> None:
+        """So many outcomes are on their way to who waits for them."""
+        caller.window.in_flight -= count
+        if caller.window.ahead:
+            self.map_has_room(caller)
 
     def _show(self, call: str, caller: Caller, outcome: Outcome) -> None:
         """The outcome is kept: whoever collects the call may see it."""
@@ -369,6 +386,7 @@ class Dispatcher:
             self.ledger.decided(s.FinishCall(call, self.ledger.now()), ended, may_linger=True)
         elif caller.kind != "spawn":
             del self.calls[call]
+            self._left(caller, caller.window.in_flight)
 
     def _ended(self, call: str, caller: Caller) -> None:
         """The call has ended, and that is kept."""

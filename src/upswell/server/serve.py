@@ -112,7 +112,7 @@ class Server:
         self._services = Services(
             self._runtime,
             dispatcher,
-            CallService(dispatcher, self._clock),
+            CallService(dispatcher, self._clock, loop.call_soon),
             AppService(dispatcher, self._timetable, code),
             ObjectService(ObjectLimits(), self._clock),
             self._describe,

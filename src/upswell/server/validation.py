@@ -24,6 +24,7 @@ MAX_SEGMENT_INPUTS = 1 << 20
 MAX_FUNCTIONS = 10_000  # of one app
 MAX_RANGES = 100_000  # that one container holds
 MAX_SECONDS = 1e9
+MOST_AHEAD = 2 * MAP_WINDOW  # inputs of a map that wait for outcomes of those before them
 MAX_BUFFER_BYTES = 1 << 40
 
 
@@ -40,7 +41,9 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             if caller := dispatcher.calls.get(call):
                 free = caller.kept and (caller.connection is None or not caller.connection.is_open)
                 _require(free or caller.connection is connection, f"the call {call} belongs to another connection")
-                _require(total >= caller.accepted, f"the call {call} has {caller.accepted} inputs already, not {total}")
+                least = caller.offered
+                _require(total >= least, f"the call {call} has {least} inputs already, not {total}")
+                _require(not caller.window.ahead or total == least, f"the call {call} has {least} inputs, not {total}")
                 _require(caller.total in (-1, total), f"the call {call} ended with {caller.total} inputs, not {total}")
         case m.OpenApp():
             _check_open(message, dispatcher)
@@ -200,8 +203,10 @@ def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> No
     elif message.kind != caller.kind or message.function != caller.function or message.method != caller.method:
         reason = f"is a {caller.kind} of {caller.function}, not a {message.kind} of {message.function}"
     # ... or the client may offer again what it has not heard of.
-    elif message.first < caller.accepted and not caller.kept:
+    elif message.first < caller.offered and not caller.kept:
         reason = f"has its input {message.first} already"
+    elif caller.window.waiting >= MOST_AHEAD:
+        reason = f"has {caller.window.waiting:,} inputs ahead of those that are in flight, and may not have more"
     elif stop > caller.total >= 0:
         reason = f"ended with {caller.total} inputs"
     if reason:

@@ -1,0 +1,49 @@
+"""The window of a map: so many of its inputs are let in, and what its client sends ahead of them waits outside.
+
+So the next inputs begin as soon as the outputs of those before have left, and not when their client has heard of these.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+from msgspec.structs import replace
+
+from ..spec import MAP_WINDOW
+from ..store import Kept
+from ..wire import messages as m
+
+
+class Window(msgspec.Struct, eq=False):
+    """How much of one call that somebody waits for is on its way. Of what is no map nothing ever waits."""
+
+    in_flight: int = 0  # inputs that were taken, and whose outcomes have not left
+    ahead: deque[tuple[m.Submit, Kept]] = msgspec.field(default_factory=deque)  # segments, in their order
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that wait outside."""
+        return sum(message.count for message, _ in self.ahead)
+
+    def has_room(self, count: int) -> bool:
+        """Whether so many more may come in."""
+        return not self.in_flight or self.in_flight + count <= MAP_WINDOW
+
+    def put(self, message: m.Submit, kept: Kept) -> None:
+        """Have the segment wait."""
+        self.ahead.append((message, kept))
+
+    def end(self) -> None:
+        """The last segment that waits is the last of the map."""
+        message, kept = self.ahead.pop()
+        self.ahead.append((replace(message, last=True), kept))
+
+    def next(self) -> tuple[m.Submit, Kept] | None:
+        """The first segment that waits, if there is room for it by now."""
+        return self.ahead.popleft() if self.ahead and self.has_room(self.ahead[0][0].count) else None
+
+    def close(self) -> None:
+        """Nobody wants to know what becomes of what waits."""
+        while self.ahead:
+            self.ahead.pop()[1].close()
