@@ -9,6 +9,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pickle import PickleBuffer
 
 import pytest
@@ -150,6 +151,35 @@ def test_an_answer_that_has_come_is_not_waited_for(desk: Desk) -> None:
     call_of(made)
     assert made.group is not None
     assert desk.client._link._hand_over((made.group, made))
+
+
+def test_the_answer_is_the_readers_while_another_thread_lets_others_leave(desk: Desk) -> None:
+    made = desk.spawn(1)
+    desk.submitted()
+    assert made.group is not None
+    moved: list[bool] = []
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(desk.client.spawning.leaving.acquire).result()
+        assert not made.group.take_here(lambda: moved.append(True))
+        threads.submit(desk.client.spawning.leaving.release).result()
+    assert not moved
+    assert made.group.take_here(lambda: moved.append(True))
+    assert moved
+
+
+def test_the_reader_reads_on_where_somebody_else_needs_it(desk: Desk) -> None:
+    lone = desk.spawn(1)
+    assert lone.group is not None
+    assert not desk.client.read_for(lone.group, lone), "the reader is at it"
+    other = desk.spawn(2, ("ap-1/g", "", ""))
+    thread = threading.Thread(target=other.block)
+    thread.start()
+    while desk.client._link._successor is not None:  # until the thread waits
+        os.sched_yield()
+    for _ in range(2):
+        desk.accept(desk.submitted()[0])
+    thread.join()
+    assert not desk.client._link._turns.is_open
 
 
 def test_those_that_come_before_the_answer_leave_together_with_it(desk: Desk) -> None:

@@ -124,8 +124,8 @@ class Client:
 
     def read_for(self, inbox: Inbox, wait: Wait) -> bool:
         """Read in this thread, until there is a frame for that inbox; false where another thread reads, or has to."""
-        if len(self._inboxes) == 1 and self._link.read_for(inbox, wait):
-            return True
+        if len(self._inboxes) == 1:
+            return self._link.read_for(inbox, wait)
         self.read_elsewhere()
         return False
 

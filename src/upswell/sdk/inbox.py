@@ -174,6 +174,11 @@ class Inbox:
         """Frames are what is waited for, so that who waits may read them for itself."""
         return self._client.read_for(self, wait)
 
+    def take_here(self, move: Callable[[], None]) -> bool:
+        """Have `move` append the frame that who waits here has read; false where another thread has to."""
+        move()
+        return True
+
     def read_elsewhere(self) -> None:
         """Who waits can't."""
         self._client.read_elsewhere()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -163,9 +164,11 @@ class Link:
         another thread reads: once this wait is over, that lets others.
         """
         if (channel := self._channel) is None or not channel.may_peek:
+            self.read_elsewhere()
             return False
         if self._turns.pass_by(self._hand_over, (inbox, wait)):
             return True
+        self.read_elsewhere()
         self._successor = wait
         return False
 
@@ -179,15 +182,17 @@ class Link:
         frame = channel.peek() if turns.is_passing() else None
         if frame is None or not inbox.is_answered_by(frame[0]):
             return False
+        return inbox.take_here(partial(self._move, channel, frame, inbox))
+
+    def _move(self, channel: Channel, frame: Frame, inbox: Inbox) -> None:
         due = self._delivery.take(*frame) if self._delivery is not None else None
         channel.move(inbox.frames)
         if due is not None:
             self.send(due)
-        inbox.wake()
-        return True
 
     def read_elsewhere(self) -> None:
-        """Have the thread read whose business that is."""
+        """Have the thread read whose business that is, also once who would have read for itself is answered."""
+        self._successor = None
         if self._turns.is_open:
             self._turns.want()
 

@@ -84,7 +84,7 @@ class Spawning:
         self._lock = reentry.lock()
         self._staying: dict[Lane, list[Spawn]] = {}  # those that have not left
         self._travelling: set[Lane] = set()  # lanes with a group on its way, which the next follows
-        self._leaving = reentry.lock()  # held by who lets others leave, which none does while a signal handler waits
+        self.leaving = reentry.lock()  # held by who lets others leave, which none does while a signal handler waits
         self._turn: asyncio.AbstractEventLoop | None = None  # after whose present turn all leave
 
     def add(self, packed: Packed, lane: Lane) -> Spawn:
@@ -102,7 +102,7 @@ class Spawning:
 
     def leave(self, lane: Lane) -> None:
         """Let those of the lane leave, now or after the group that is on its way."""
-        with unheld(self._leaving):
+        with unheld(self.leaving):
             with unheld(self._lock):
                 if lane in self._travelling:
                     return
@@ -198,17 +198,29 @@ class Group(Inbox):
     def read_here(self, wait: Wait) -> bool:
         """In the thread of who waits for one of them; whether that has been answered."""
         try:
-            super().read_here(wait)
+            return super().read_here(wait)
         except BaseException:
             self.wake()  # a signal handler may have raised it between the arrival of the answer and a look at it
             raise
-        if not wait.done:
-            self.read_elsewhere()
-        return wait.done
 
     def is_answered_by(self, message: m.Message) -> bool:
         """Whether the message says that the server has taken the spawns."""
         return isinstance(message, m.Accepted) and message.call == self.name
+
+    def take_here(self, move: Callable[[], None]) -> bool:
+        """As others leave with the answer, this is as `Spawning.leave` for a signal handler that comes in between."""
+        leaving = self._client.spawning.leaving
+        try:
+            if not leaving.acquire(blocking=False):
+                return False
+            move()
+            self.wake()
+            return True
+        finally:
+            try:
+                leaving.release()
+            except RuntimeError:
+                pass  # another thread has it
 
     def wake(self) -> None:
         """Called by who reads: look at what came."""
