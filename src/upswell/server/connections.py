@@ -58,7 +58,7 @@ Sessions = dict[str, "Connection"]  # those of peers that may come back, by the 
 
 class Connection(asyncio.Protocol):
     """One stream of frames, or with a session several, one after the other; `sessions` is given where peers may come
-    back. The transport of uvloop gathers what is sent while a turn of the loop lasts.
+    back. A frame leaves as it is sent, unless the peer is slow to read: who waits for it wakes up meanwhile.
     """
 
     def __init__(
