@@ -259,6 +259,12 @@ BUGS = [
         'Decision(settings.floor, "idle"',
         'Decision(settings.floor + settings.buffer, "idle"',
     ),
+    Bug(
+        "what runs grows no older",
+        "core/scaling.py",
+        "now + autoscaler.reconsider_seconds(load, self.decision, self._estimates)",
+        "NEVER",
+    ),
     Bug("the window is not the longest", "core/autoscaler.py", "return min(window, max(", "return max(window, max("),
     Bug(
         "a restart runs again what has an outcome",

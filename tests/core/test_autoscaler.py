@@ -3,7 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
+from upswell.core.agenda import NEVER
 from upswell.core.autoscaler import (
+    LIMITS,
     RULES,
     Decision,
     Estimates,
@@ -12,8 +14,9 @@ from upswell.core.autoscaler import (
     backoff_seconds,
     decide,
     patience_seconds,
+    reconsider_seconds,
 )
-from upswell.spec import AutoscalerSettings
+from upswell.spec import GATHER_SECONDS, AutoscalerSettings
 
 NOTHING = Load(
     waiting=0,
@@ -187,6 +190,69 @@ def test_how_long_a_surplus_container_idles(startup_seconds: float, window: int,
     estimates = Estimates(startup_seconds=startup_seconds)
     assert patience_seconds(estimates, settings, last) == patience
     assert patience_seconds(estimates, settings, last, Policy(without=frozenset({"patience"}))) == window
+
+
+BEHIND_OTHERS = replace(NOTHING, waiting=1, running=3, ready=3, running_seconds=0.5)
+NONE_MORE = Decision(3, "look-ahead", "3 containers will be faster")
+
+
+@pytest.mark.parametrize(
+    ("load", "decided", "estimates", "seconds"),
+    [
+        # At the time at which those that run are as old as those that ended: before, nothing can change.
+        ({"running_seconds": 0.0}, NONE_MORE, known(2.0), GATHER_SECONDS + 2.0),
+        ({"running_seconds": 1.0}, NONE_MORE, known(2.0), GATHER_SECONDS + 1.0),
+        # From then on ever more rarely, ...
+        ({}, NONE_MORE, known(0.0001), 0.505 / 4),
+        ({"running_seconds": 0.9}, NONE_MORE, known(0.0001), 0.905 / 4),
+        ({}, NONE_MORE, known(0.0001, startup_seconds=15.0), 15.5 / 4),
+        # ... until age says no more.
+        ({"running_seconds": 1.0}, NONE_MORE, known(0.0001), 1.005 / 4),
+        ({"running_seconds": 1.1}, NONE_MORE, known(0.0001), NEVER),
+        ({"running_seconds": 1.1}, NONE_MORE, known(0.1), 1.105 / 4),
+        # Nobody waits, nobody runs, or nobody knows yet: then samples say more.
+        ({"waiting": 0}, NONE_MORE, known(0.0001), NEVER),
+        ({"running": 0, "running_seconds": 0.0}, NONE_MORE, known(0.0001), NEVER),
+        ({}, NONE_MORE, Estimates(cpu_share=0.0), NEVER),
+        # Who waits will have a place, in a container that starts or beside others; one that is only to replace is none.
+        ({}, Decision(4, "long inputs", ""), known(0.0001), NEVER),
+        ({"target_inputs": 2}, NONE_MORE, known(0.0001), NEVER),
+        ({}, Decision(4, "roll-out", "", spare=1), known(0.0001), 0.505 / 4),
+    ],
+)
+def test_when_to_decide_anew_as_what_runs_grows_older(
+    load: dict[str, float], decided: Decision, estimates: Estimates, seconds: float
+) -> None:
+    assert reconsider_seconds(replace(BEHIND_OTHERS, **load), decided, estimates) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("rule", sorted(LIMITS))
+def test_no_age_lifts_a_limit(rule: str) -> None:
+    assert reconsider_seconds(BEHIND_OTHERS, Decision(3, rule, ""), known(0.0001)) == NEVER
+
+
+@pytest.mark.parametrize("startup_seconds", [0.005, 0.2, 15.0])
+@pytest.mark.parametrize("service_seconds", [0.00001, 0.05, 3.0])
+@pytest.mark.parametrize("running", [1, 5, 40])
+def test_a_decision_made_anew_is_late_by_a_quarter_at_most(
+    service_seconds: float, startup_seconds: float, running: int
+) -> None:
+    """As often as asked for, and beside it every millisecond: one more is started about as early, after a few looks."""
+    estimates = known(service_seconds, startup_seconds=startup_seconds)
+    settings, load = AutoscalerSettings(), replace(BEHIND_OTHERS, running=running, ready=running)
+
+    def starts_more(age: float) -> bool:
+        return decide(replace(load, running_seconds=age), estimates, settings).containers > running
+
+    age, looks = 0.0, 0
+    while age < NEVER and not starts_more(age):
+        at = replace(load, running_seconds=age)
+        age += reconsider_seconds(at, decide(at, estimates, settings), estimates)
+        looks += 1
+        assert looks < 20
+    last = 10 * service_seconds + 2
+    earliest = next((moment / 1000 for moment in range(int(last * 1000)) if starts_more(moment / 1000)), NEVER)
+    assert age == earliest == NEVER or age + startup_seconds <= 1.25 * (earliest + startup_seconds)
 
 
 def test_back_off() -> None:

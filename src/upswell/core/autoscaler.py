@@ -17,6 +17,7 @@ import math
 import msgspec
 
 from ..spec import GATHER_SECONDS, AutoscalerSettings
+from .agenda import NEVER
 
 PROBE_SECONDS = 0.008  # a container's own beginnings are over after this; in as long again, inputs compute or wait
 LEAST_START_COST_SECONDS = 0.001  # what one more fork adds to the wait of all, on a machine with two cores
@@ -34,6 +35,7 @@ BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS = 1.0, 60.0
 SHORTEST_INPUT_SECONDS = 1e-9  # clocks may say that inputs took no time at all
 DECAY = 0.9  # weight of the past, for each measured result
 
+LIMITS = frozenset({"processors", "max_containers", "memory", "resources"})  # rules that no age of inputs lifts
 RULES = ("probe", "backlog", "look-ahead", "headroom", "processors", "memory", "patience")
 
 
@@ -179,6 +181,21 @@ def decide(load: Load, estimates: Estimates, settings: AutoscalerSettings, polic
     return wanted if "memory" in policy.without else _within_machine(wanted, load, estimates)
 
 
+def reconsider_seconds(load: Load, decided: Decision, estimates: Estimates) -> float:
+    """After how long to decide anew though nothing happens: what runs is older then, and so is taken for longer.
+
+    Only who waits and will have no place can gain by it, and only until age says no more. From the moment at which what
+    runs began, a place then takes at most a quarter longer to come than if the decision were made all the time.
+    """
+    known, age = estimates.service_seconds, load.running_seconds
+    if known is None or not load.waiting or not load.running or decided.rule in LIMITS:
+        return NEVER
+    places = (decided.containers - decided.spare) * load.target_inputs
+    if places >= load.waiting + load.running or age - GATHER_SECONDS >= _longest_seconds(known):
+        return NEVER
+    return max(GATHER_SECONDS + known - age, (age + estimates.startup_seconds) / 4)
+
+
 def at_rest(settings: AutoscalerSettings) -> Decision:
     """The number where no input waits or runs, before any limit."""
     return Decision(settings.floor, "idle", f"no input waits or runs; min_containers is {settings.floor}")
@@ -222,11 +239,16 @@ def _service_seconds(load: Load, estimates: Estimates) -> tuple[float | None, st
     if estimates.service_seconds is not None:
         known = max(estimates.service_seconds, 1e-6)
         age -= GATHER_SECONDS  # inputs that have ended may not have been heard of
-        service = max(known, min(age, 10 * known + 1.0))
+        service = max(known, min(age, _longest_seconds(known)))
         return service, f"{_span(service)} each"
     if not age or estimates.cpu_share is None:
         return None, ""
     return max(1e-6, LONGER_THAN_AGE * age), f"none of them finished within {_span(age)}"
+
+
+def _longest_seconds(known: float) -> float:
+    """What inputs that take `known` on average are taken for at most, however old those that run are."""
+    return 10 * known + 1.0
 
 
 def _served_meanwhile(load: Load, service: float, startup: float, aim: float) -> float:

@@ -410,7 +410,7 @@ class Pool:
         if self.removed:
             return self._watch_over(now, out)
         queue, matching = self.queue, self._matching
-        moments = [self.scaling.scale(now, out), self.scaling.complain(now, out)]
+        moments = [self.scaling.scale(now, out), self.scaling.reconsider_at, self.scaling.complain(now, out)]
         if queue.waiting:
             # Others start, or none can or should be: what waits may go beyond the target.
             waited = queue.waiting

@@ -45,6 +45,7 @@ class Scaling:
         self.settings = self.spec.settings
         self.version = 0
         self.decision = Decision(0, "idle", "no input yet")
+        self.reconsider_at = NEVER  # when it may be another, though nothing happens
         self.starts = Starts()  # of this version
         self._function = function
         self._queue = queue
@@ -218,8 +219,11 @@ class Scaling:
         is_busy = self._queue.waiting or containers.unstarted or containers.running or containers.outdated
         if not is_busy and self.settings.floor <= containers.present:
             self.decision = autoscaler.at_rest(self.settings)  # no limit is below what is there
+            self.reconsider_at = NEVER
             return
-        self.decision = autoscaler.decide(self._load(now), self._estimates, self.settings, self._policy)
+        load = self._load(now)
+        self.decision = autoscaler.decide(load, self._estimates, self.settings, self._policy)
+        self.reconsider_at = now + autoscaler.reconsider_seconds(load, self.decision, self._estimates)
 
     def _load(self, now: float) -> Load:
         containers = self._containers
@@ -238,7 +242,7 @@ class Scaling:
             running=running,
             ready=ready,
             starting=starting,
-            running_seconds=now - containers.progress_at if containers.running else 0.0,
+            running_seconds=now - containers.progress_at if running else 0.0,
             starting_seconds=now - containers.ready_at if containers.starting else 0.0,
             calls_per_second=self._estimates.calls_per_second(now),
             target_inputs=self.spec.concurrency.target,
