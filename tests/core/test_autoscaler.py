@@ -273,6 +273,17 @@ def test_estimates_follow_a_change() -> None:
     assert estimates.cpu_share == 1.0
 
 
+def test_an_input_of_a_moment_says_little_of_what_others_use() -> None:
+    """Eight that wait for long leave the processors free, though one of a millisecond did nothing but compute."""
+    estimates = Estimates(service_seconds=0.001, finished=9)
+    estimates.learn_cpu(0.0, running=8, cores=2.0)
+    estimates.learn_cpu(1.0, running=8, cores=2.0, seconds=0.0011)
+    load = replace(NOTHING, waiting=1, running=8, ready=8, running_seconds=1.0, cores=2.0)
+    assert decision(load, estimates).containers == 9
+    estimates.learn_cpu(1.0, running=8, cores=2.0, seconds=0.1)
+    assert decision(load, estimates).rule == "processors"
+
+
 def test_the_rate_of_calls_fades() -> None:
     estimates = Estimates()
     for tenth in range(600):

@@ -96,17 +96,18 @@ class Estimates(msgspec.Struct):
         """The recent rate of calls."""
         return self._calls * math.exp((self._calls_at - now) / ARRIVALS_SECONDS)
 
-    def learn_cpu(self, share: float, running: int, cores: float) -> None:
-        """`share` of a core was used by each of `running` inputs.
+    def learn_cpu(self, share: float, running: int, cores: float, seconds: float = GATHER_SECONDS) -> None:
+        """`share` of a core was used by each of `running` inputs, for so many seconds: a moment says little.
 
         Where the processors are full a share says less than the input would use, so it may then only raise it.
         """
+        trust = min(1.0, seconds / GATHER_SECONDS)
         if self.cpu_share is None:
             self.cpu_share = share
         elif running <= cores or running * share < 0.7 * cores:
-            self.cpu_share += 0.3 * (share - self.cpu_share)
+            self.cpu_share += 0.3 * trust * (share - self.cpu_share)
         else:
-            self.cpu_share = max(self.cpu_share, share)
+            self.cpu_share += trust * max(0.0, share - self.cpu_share)
 
 
 class Rollout(msgspec.Struct, frozen=True, gc=False):

@@ -257,9 +257,8 @@ class Pool:
         self.estimates.learn_service(event.count, event.seconds)
         if event.seconds > 1e-3:
             busy = max(1, container.running)
-            self.estimates.learn_cpu(
-                event.cpu_seconds / event.seconds, max(self.containers.running, busy), self._node.cores
-            )
+            share, running = event.cpu_seconds / event.seconds, max(self.containers.running, busy)
+            self.estimates.learn_cpu(share, running, self._node.cores, event.seconds)
         self.queue.delivered(held, event.start, event.count, out)
         self._progressed(container, held, now, out)
 
