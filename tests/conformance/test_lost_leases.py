@@ -3,6 +3,7 @@
 The engine, the process that asks for leases, those that hold them, leases and containers are real; Ray is not.
 """
 
+import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from tests.pretended import PretendedCluster, pretend
 from upswell.engines.ray import engine as ray_engine
 from upswell.engines.ray import messages as r
 from upswell.engines.ray import ray_process, stock
-from upswell.engines.ray.door import FILE
+from upswell.engines.ray.door import FILE, HELLO_SECONDS
 from upswell.engines.ray.engine import Cluster, RayEngine
 from upswell.engines.ray.lease import dial
 from upswell.engines.ray.sizing import Shape
@@ -224,6 +225,19 @@ async def test_who_is_not_known_is_told_to_end_or_nothing(scene: Scene) -> None:
         link.send(r.Opened(r.LINK, "9-gone", token, "node", home.address, Shape(0.0, 0), 1))
         assert [message async for message, _ in link.frames()] == ([answer] if answer else [])
         link.abort()
+
+
+async def test_who_dials_as_the_door_closes_is_sent_away(scene: Scene) -> None:
+    home = await scene.open()
+    assert isinstance(home.engine, RayEngine)
+    door, loop = home.engine._door, asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.setblocking(False)
+        await loop.sock_connect(stranger, door.address.removeprefix("unix:"))
+        await until_seen(lambda: door._inside)
+        await door.close()
+        async with asyncio.timeout(HELLO_SECONDS / 2):
+            assert await loop.sock_recv(stranger, 1) == b""
 
 
 async def test_the_port_and_the_secret_are_kept(scene: Scene, certificate: Path) -> None:

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import msgspec
@@ -49,6 +49,7 @@ class Door:
         self._key = key
         self._kept = _read(home) if home is not None else Kept(secrets.token_hex(32))
         self._server: asyncio.Server | None = None
+        self._inside: set[Link] = set()  # of those who have dialled
         self.address = ""
         self.authority = Path(certificate).read_text() if certificate else ""  # what leases check the certificate by
 
@@ -95,12 +96,19 @@ class Door:
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
+        for link in list(self._inside):
+            link.abort()
         if self._home is not None:
             (self._home / SOCKET).unlink(missing_ok=True)
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Somebody dials: a lease, if it can name itself."""
+    def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Coroutine[None, None, None]:
+        """Somebody dials. The link is known from now on, as what is done with it may never begin."""
         link = Link(reader, writer, r.decode_lease)
+        self._inside.add(link)
+        return self._let_in(link)
+
+    async def _let_in(self, link: Link) -> None:
+        """It is a lease, if it can name itself."""
         link.most_bytes = MAX_HELLO_BYTES
         try:
             async with asyncio.timeout(HELLO_SECONDS):
@@ -118,6 +126,7 @@ class Door:
             log.warning("a lease was closed: %s", error)
         finally:
             link.abort()
+            self._inside.discard(link)
 
     def _shows_token(self, hello: r.Opened) -> bool:
         return hmac.compare_digest(hello.token.encode(), self.token(hello.lease).encode())
