@@ -416,6 +416,22 @@ def test_nothing_is_written_before_what_the_thread_has(tmp_path: Path, loop: Loo
     store.close()
 
 
+def test_nothing_is_answered_before_what_the_thread_has_written(tmp_path: Path, loop: Loop) -> None:
+    """It has written that, and the loop has not heard so."""
+    store, answers = at_rest(tmp_path, loop), list[str]()
+    store.commit(opened("fc-1", 1, last=True), lambda: answers.append("decided"))
+    loop.turn()
+    while store._writer._put != store._writer._done:
+        os.sched_yield()
+    store.offer(opened("fc-2", 1, last=True), lambda _: answers.append("offered"))
+    loop.turn()
+    assert not answers
+    while len(answers) < 2:
+        loop.told.get(timeout=30)()
+    assert answers == ["decided", "offered"]
+    store.close()
+
+
 def test_the_log_is_looked_after_when_the_loop_writes(tmp_path: Path, loop: Loop) -> None:
     store, log = at_rest(tmp_path, loop), tmp_path / f"{DATABASE}-wal"
     sizes = set()

@@ -74,6 +74,8 @@ class Writer:
         self._queue: SimpleQueue[Step | Sweep | End | Tend] = SimpleQueue()
         self._put = 0  # items, by the loop
         self._done = 0  # of them, by the thread; as many: it waits for more, and touches nothing
+        self._said = 0  # how often the thread has answered
+        self._heard = 0  # how often the loop has heard of that: what it writes itself is answered after all before it
         self._seconds = math.inf  # that the last transaction took
         self._waiting: list[Step] = []  # for room, each a `must`; nothing is written before them
         self._retry_at = 0.0
@@ -90,7 +92,8 @@ class Writer:
         """Write the steps now, in the caller's thread, and answer them; false where nothing was written and they are to
         be put: others come first, it might take long, or one of them can't be written.
         """
-        if self._put != self._done or self._waiting or self._seconds > QUICK_SECONDS:
+        is_idle = self._put == self._done and not self._waiting
+        if not is_idle or self._said != self._heard or self._seconds > QUICK_SECONDS:
             return False
         try:
             written = self._transaction(steps)
@@ -247,8 +250,10 @@ class Writer:
         """Tell the loop, in one go, what is kept and what is refused."""
         if self._answers:
             answers, self._answers = self._answers, []
+            self._said += 1
 
             def tell() -> None:
+                self._heard += 1
                 for done, error in answers:
                     done(error)
 
