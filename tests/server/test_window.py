@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from upswell.server.dispatcher import Caller
-from upswell.spec import MAP_WINDOW, AutoscalerSettings
+from upswell.spec import MAP_WINDOW, AutoscalerSettings, Limits
 from upswell.wire import messages as m
 
 from .stage import Peer, Stage, record, stage
@@ -25,8 +25,8 @@ async def mapping() -> AsyncIterator[tuple[Stage, Peer, m.Assign]]:
         yield here, container, (await container.expect(m.Assign))[0]
 
 
-async def submit(here: Stage, first: int) -> None:
-    await here.client.send(m.Submit("fc-1", "ap-1/f", "map", first, MAP_WINDOW, False), payload=b"in")
+async def submit(here: Stage, first: int, count: int = MAP_WINDOW) -> None:
+    await here.client.send(m.Submit("fc-1", "ap-1/f", "map", first, count, False), payload=b"in")
 
 
 def caller(here: Stage) -> Caller:
@@ -78,6 +78,25 @@ async def test_it_is_refused_where_its_app_is_closed() -> None:
         container.close()
         refused, _ = await here.client.expect(m.Refused)
         assert (refused.first, refused.count, refused.error.kind) == (MAP_WINDOW, MAP_WINDOW, "missing")
+
+
+async def test_it_is_refused_with_what_was_before_it() -> None:
+    """The limit leaves no room for the second segment, and the window none for the third; both are offered again."""
+    async with stage(Limits(total=950)) as here:
+        await here.client.send(m.OpenApp("ap-1", "app", [ONE]))
+        await submit(here, 0, 900)
+        await submit(here, 900, 200)
+        await submit(here, 1100, 500)
+        container = await here.container(await here.started("ap-1/f"))
+        assign, _ = await container.expect(m.Assign)
+        while caller(here).window.in_flight > 800:
+            await run(container, assign)
+            assign, _ = await container.expect(m.Assign)
+        assert caller(here).window.in_flight > 500
+        refused, _ = await here.client.expect(m.Refused)
+        assert (refused.first, refused.error.kind) == (900, "exhausted")
+        assert (await here.client.expect(m.Refused))[0].first == 1100  # out of turn
+        assert not caller(here).window.ahead
 
 
 async def test_nothing_is_left_of_it_when_its_client_leaves() -> None:

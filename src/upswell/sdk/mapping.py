@@ -225,21 +225,16 @@ class Mapping:
 
     def _send_inputs(self) -> None:
         """Send segments while there is room; one only, where pulling its inputs took long."""
+        assert self._submission is not None
         self._take_time()
         while self._may_pull():
             began = perf_counter()
-            if segment := self._next_segment(self._room(), began):
+            if segment := self._pack(self._pull(min(self._size(), self._room()), began)):
                 self._send(*segment)
+            elif self._input_error is None:
+                self._submission.end()
             if perf_counter() - began > PULL_SECONDS:
                 return
-
-    def _next_segment(self, room: int, began: float) -> tuple[Packed, int] | None:
-        """The next inputs, packed, and how many they are; where there are none any more, that is said."""
-        assert self._submission is not None
-        segment = self._pack(self._pull(min(self._size(), room), began))
-        if segment is None and self._input_error is None:
-            self._submission.end()
-        return segment
 
     def _pull(self, size: int, began: float) -> list[Any]:
         """Up to `size` inputs; fewer from a slow iterator, or at its end."""

@@ -52,10 +52,7 @@ class CallService:
             caller.connection = connection
             self._offer(message, caller, kept)
             return
-        window = caller.window
-        if message.kind == "map" and (window.ahead or not window.has_room(message.count)):
-            window.put(message, kept)
-        else:
+        if message.kind != "map" or not caller.window.put(message, kept, caller.accepted):
             self._take(connection, message, caller, kept)
 
     def _take(self, connection: Connection, message: m.Submit, caller: Caller, kept: Kept) -> None:
@@ -66,7 +63,7 @@ class CallService:
 
     def _let_in(self, caller: Caller) -> None:
         """Take what has come ahead of its turn, as far as there is room by now."""
-        while segment := caller.window.next():
+        while segment := caller.window.next(caller.accepted):
             message, kept = segment
             if caller.connection is not None and self._dispatcher.calls.get(message.call) is caller:
                 self._take(caller.connection, message, caller, kept)

@@ -26,24 +26,28 @@ class Window(msgspec.Struct, eq=False):
         """Inputs that wait outside."""
         return sum(message.count for message, _ in self.ahead)
 
-    def has_room(self, count: int) -> bool:
-        """Whether so many more may come in."""
-        return not self.in_flight or self.in_flight + count <= MAP_WINDOW
-
-    def put(self, message: m.Submit, kept: Kept) -> None:
-        """Have the segment wait."""
-        self.ahead.append((message, kept))
+    def put(self, message: m.Submit, kept: Kept, accepted: int) -> bool:
+        """Have the segment wait if it must; whether it does. Of its call so many inputs were `accepted`."""
+        waits = bool(self.ahead) or not self._has_room(message, accepted)
+        if waits:
+            self.ahead.append((message, kept))
+        return waits
 
     def end(self) -> None:
         """The last segment that waits is the last of the map."""
         message, kept = self.ahead.pop()
         self.ahead.append((replace(message, last=True), kept))
 
-    def next(self) -> tuple[m.Submit, Kept] | None:
-        """The first segment that waits, if there is room for it by now."""
-        return self.ahead.popleft() if self.ahead and self.has_room(self.ahead[0][0].count) else None
+    def next(self, accepted: int) -> tuple[m.Submit, Kept] | None:
+        """The first segment that waits, if it need not any more."""
+        return self.ahead.popleft() if self.ahead and self._has_room(self.ahead[0][0], accepted) else None
 
     def close(self) -> None:
         """Nobody wants to know what becomes of what waits."""
         while self.ahead:
             self.ahead.pop()[1].close()
+
+    def _has_room(self, message: m.Submit, accepted: int) -> bool:
+        """Where one before it was refused, it will be too, and its client is to hear that."""
+        is_refused = message.first != accepted
+        return is_refused or not self.in_flight or self.in_flight + message.count <= MAP_WINDOW
