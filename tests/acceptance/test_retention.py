@@ -94,6 +94,7 @@ def test_results_are_kept_for_a_week(program: Program, home: Home) -> None:
         def states() -> dict[str, str]:
             return {call["id"]: call["state"] for call in json.loads(home.upswell("call", "list", "--json").out)}
 
+        assert until(lambda: set(states().values()) == {"finished"}), "all of each, before the calendar moves on"
         later(7 * DAY - 60)
         assert home.python("look.py", *calls).out.splitlines() == [
             f"{ROW_BYTES} | {ROWS}",
