@@ -160,7 +160,7 @@ async def as_stranger(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.Mess
 
 
 async def as_client(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:
-    return await here.client_inside(await a_bad_one(here)), FROM_CLIENTS
+    return await of_a_bad_one(here, here.client_inside), FROM_CLIENTS
 
 
 async def as_neighbour(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:
@@ -213,15 +213,29 @@ def with_tokens(here: Stage) -> list[Role]:
 
 async def as_container(here: Stage, mischief: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:
     """A container with something to do: calls that the honest client has given up by the time they are answered."""
-    name = await a_bad_one(here)
     call = f"fc-{mischief.random.randrange(1 << 40)}"
     await here.client.send(m.Submit(call, "ap-1/bad", "map", 0, mischief.random.choice((1, 3, 50)), True), payload=b"x")
-    peer = await here.container(name)
-    assign, _ = await peer.expect(m.Assign)
-    mischief.ranges = [assign]
+
+    async def at_work(name: str) -> Peer:
+        peer = await here.container(name)
+        mischief.ranges = [(await peer.expect(m.Assign))[0]]
+        return peer
+
+    peer = await of_a_bad_one(here, at_work)
     if mischief.random.random() < 0.7:
         await here.client.send(m.Cancel(call))
     return peer, FROM_CONTAINERS
+
+
+async def of_a_bad_one(here: Stage, met: Callable[[str], Awaitable[Peer]]) -> Peer:
+    """Whoever is met of one that lives on meanwhile: what others have sent before may still have one be ended."""
+    while True:
+        name = await a_bad_one(here)
+        try:
+            return await met(name)
+        except (AssertionError, KeyError):
+            if name in here.engine.tokens and name not in here.engine.dying:
+                raise
 
 
 async def a_bad_one(here: Stage) -> str:
