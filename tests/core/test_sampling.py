@@ -50,3 +50,38 @@ def test_inputs_that_compute_have_no_more_containers_than_cores() -> None:
 def test_later_looks_are_ever_rarer() -> None:
     moments = [moment for moment, _ in containers_by_look(COMPUTES)]
     assert moments == [PROBE_SECONDS, 2 * PROBE_SECONDS, 4 * PROBE_SECONDS]
+
+
+def test_inputs_that_soon_have_a_container_cause_no_look_however_long_ago_the_last_one_was() -> None:
+    plane = Plane(cores=64.0, memory_available=1 << 40)
+    plane.handle(e.FunctionDeclared("f", FunctionSpec()), 0.0)
+    looks: list[float] = []
+    starts = 0
+
+    def until(moment: float, commands: list[c.Command]) -> None:
+        """Containers are ready half as long after they were started as a look would be due."""
+        nonlocal starts
+        ready: list[tuple[float, str]] = []
+        now = moment - 1.0
+        while True:
+            for command in commands:
+                if isinstance(command, c.Start):
+                    starts += 1
+                    ready.append((now + PROBE_SECONDS / 2, command.container))
+                elif isinstance(command, c.Sample):
+                    looks.append(now)
+            deadline = plane.deadline()
+            due, container = min(ready, default=(moment, ""))
+            if (now := min(due, moment if deadline is None else deadline)) >= moment:
+                return
+            if now == due:
+                ready.remove((due, container))
+                commands = plane.handle(e.ContainerReady(container), now)
+            else:
+                commands = plane.wake(now)
+
+    for second in range(5):
+        event = e.InputsSubmitted(f"fc-{second}", "f", "map", 0, 1, True, "owner")
+        until(second + 1.0, plane.handle(event, float(second)))
+    assert starts == 5
+    assert looks == []

@@ -421,6 +421,8 @@ class Pool:
         moments += (matching.take_back(now, out), self._watch_over(now, out))
         if self.containers.running and self.not_started:
             moments.append(self._sampling.ask(self.containers.by_id, now, out))
+        else:
+            self._sampling.rest()
         if queue.has_refused:
             queue.invite(self.not_started, out)
         if queue.delayed:
