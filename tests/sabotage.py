@@ -47,6 +47,27 @@ class Bug:
 
 BUGS = [
     Bug("an input is delivered and still unsettled", "core/queue.py", "call.unsettled -= count", "pass"),
+    Bug(
+        "an output that comes twice is taken twice",
+        "sdk/submission.py",
+        "for start, stop in offer.unsettled(first, first + count):",
+        "for start, stop in [(first, first + count)]:",
+        ("tests/sdk/test_submission.py",),
+    ),
+    Bug(
+        "a packet is read in the midst of a frame",
+        "wire/channel.py",
+        "if (shortcut := self._shortcut) is not None and not self._decoder.unfinished:",
+        "if (shortcut := self._shortcut) is not None:",
+        ("tests/wire/test_shortcut.py",),
+    ),
+    Bug(
+        "the server is told of outputs that found no room",
+        "wire/shortcut.py",
+        "return False",
+        "return True",
+        ("tests/container/test_ranges.py", "tests/wire/test_shortcut.py"),
+    ),
     Bug("a retry too many", "core/queue.py", "or failures > allowed:", "or failures > allowed + 1:"),
     Bug("retries at once", "core/queue.py", "(now + delay, self._tick,", "(now, self._tick,"),
     Bug("a killer is tried for ever", "core/queue.py", "losses >= MAX_ATTEMPTS_LOST", "losses > 10**9"),

@@ -163,6 +163,43 @@ def test_a_container_that_dies_gives_its_inputs_back(program: Program) -> None:
     assert out(program, "dies", "--folder", "kept") == ["True"]
 
 
+KILLED_AS_IT_DELIVERS = """
+    import os, signal
+    import upswell
+    from upswell.wire import shortcut
+
+    app = upswell.App("killed")
+    deliver, deliveries = shortcut.deliver, []
+
+    def deliver_and_die(frame, writing):
+        done = deliver(frame, writing)
+        deliveries.append(done)
+        if done and len(deliveries) == 3 and not os.path.exists("kept"):
+            os.mkdir("kept")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    shortcut.deliver = deliver_and_die
+
+    @app.function(max_containers=1)
+    def same(x):
+        return x
+
+    @app.local_entrypoint()
+    def main(ordered: bool):
+        print(sorted(same.map(range(300), order_outputs=ordered)) == list(range(300)), os.path.exists("kept"))
+"""
+
+
+@pytest.mark.parametrize("ordered", ["--ordered", "--no-ordered"])
+def test_a_container_that_dies_between_client_and_server_has_each_output_come_once(
+    program: Program, ordered: str
+) -> None:
+    program.write(KILLED_AS_IT_DELIVERS)
+    done = program.upswell("run", "program.py", ordered)
+    assert (done.status, done.lines) == (0, ["True True"]), done.err
+
+
 def test_an_input_that_kills_three_containers_fails_alone(program: Program) -> None:
     counts, message = out(program, "poisoned")
     assert counts == "19 RemoteError"

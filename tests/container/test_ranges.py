@@ -18,7 +18,9 @@ from upswell.container.threads import Threads
 from upswell.container.work import Work
 from upswell.spec import GATHER_SECONDS, Environment, FunctionRecord, FunctionSpec
 from upswell.wire import messages as m
+from upswell.wire import shortcut
 from upswell.wire.channel import Channel
+from upswell.wire.codec import Decoder
 from upswell.wire.payload import BARE, POSITIONAL, Packed, pack, unpack, unpack_inputs
 
 W = TypeVar("W", bound=Work)
@@ -32,7 +34,8 @@ class Container:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        link = Link(0.0)
+        self.outputs, self._writing = shortcut.make()
+        link = Link(0.0, self._writing.fileno())
         self._channel = Channel(ours)
         link._begin(self._channel)
         environment = Environment(kind="module", origin="", module="", main=False, sys_path=(), directory="/")
@@ -46,9 +49,9 @@ class Container:
         """Hold a range of the segment."""
         return self.hold(Work, packed, function)
 
-    def hold(self, kind: type[W], packed: Packed, function: Callable[..., Any]) -> W:
+    def hold(self, kind: type[W], packed: Packed, function: Callable[..., Any], shortcut: bool = False) -> W:
         """The same, of a certain kind."""
-        assign = m.Assign(1, "fc-1", 0, FIRST + INPUTS, FIRST, FIRST + INPUTS)
+        assign = m.Assign(1, "fc-1", 0, FIRST + INPUTS, FIRST, FIRST + INPUTS, shortcut=shortcut)
         work = kind(assign, unpack_inputs(packed.data, None, FIRST + INPUTS))
         work.bound = Bound.of(function)
         self.held[1] = work
@@ -70,6 +73,8 @@ class Container:
         """Let go of the connection."""
         self._channel.close()
         self.server.close()
+        self.outputs.close()
+        self._writing.close()
 
     def frames(self) -> list[Any]:
         """What was sent so far: the outputs of each frame, or the type of an exception."""
@@ -231,3 +236,59 @@ def test_who_takes_back_and_is_overtaken_agrees_with_the_runner_on_the_end(conta
     other.join()
     assert FIRST + 101 < ends[0] < FIRST + INPUTS
     assert outcomes == run == SEGMENT[FIRST : ends[0]]
+
+
+def delivered(container: Container) -> list[Any]:
+    """The outputs that came by the shortcut, up to now."""
+    container.outputs.setblocking(False)
+    outputs: list[Any] = []
+    try:
+        while True:
+            ((message, payload),) = Decoder().feed(container.outputs.recv(1 << 20))
+            assert isinstance(message, m.Outputs)
+            assert (message.call, message.first) == ("fc-1", FIRST + len(outputs))
+            outputs += unpack(payload, None)
+    except BlockingIOError:
+        return outputs
+
+
+def told(container: Container) -> list[tuple[bool, int]]:
+    """What the server hears: of each frame of outputs whether they were delivered, and its payload's length."""
+    container.outbox.link.send(m.Bye("that was all"))
+    heard: list[tuple[bool, int]] = []
+    while not heard or heard[-1] != (False, -1):
+        for message, payload in container.server.receive():
+            heard.append((message.delivered, len(payload)) if isinstance(message, m.Results) else (False, -1))
+    return heard[:-1]
+
+
+def run(container: Container, function: Callable[..., Any]) -> list[tuple[bool, int]]:
+    container._threads.submit(container.hold(Work, pack(SEGMENT, shape=BARE), function, shortcut=True))
+    container._threads.drain()
+    handler = signal.getsignal(signal.SIGUSR1)
+    container._threads.run(lambda has_work: None, lambda: None)
+    signal.signal(signal.SIGUSR1, handler)
+    return told(container)
+
+
+def test_outputs_go_straight_to_the_client_and_the_server_is_told(container: Container) -> None:
+    heard = run(container, abs)
+    assert heard
+    assert set(heard) == {(True, 0)}
+    assert delivered(container) == SEGMENT[FIRST:]
+
+
+def test_large_outputs_go_by_the_server(container: Container) -> None:
+    large = bytes(2 * shortcut.PACKET_BYTES)
+    ((done, size),) = run(container, lambda x: large if x == FIRST else None)
+    assert not done
+    assert size > len(large)
+    assert delivered(container) == []
+
+
+def test_where_the_client_reads_too_slowly_the_rest_goes_by_the_server(container: Container) -> None:
+    while shortcut.deliver(bytes(shortcut.PACKET_BYTES), container._writing.fileno()):
+        pass
+    heard = run(container, abs)
+    assert heard
+    assert all(not done and size > 0 for done, size in heard)

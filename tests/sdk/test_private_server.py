@@ -16,6 +16,7 @@ def server() -> Iterator[PrivateServer]:
     one = PrivateServer()
     yield one
     one.socket.close()
+    one.outputs.close()
     one.end(PATIENCE)
 
 
@@ -38,6 +39,7 @@ def test_it_has_none_of_the_descriptors_that_children_of_the_program_would_have(
     assert is_child(server)
     os.close(reading)
     server.socket.close()
+    server.outputs.close()
     server.end(PATIENCE)
 
 

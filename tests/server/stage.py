@@ -318,6 +318,7 @@ async def stage(
     serving: Serving | None = None,
     found: Sequence[ContainerFound] = (),
     arrive: Callable[[Stage], Awaitable[None]] | None = None,
+    has_shortcut: bool = False,
 ) -> AsyncIterator[Stage]:
     """A server that has greeted its first client; with a `home`, one that goes on where the last one there ended.
 
@@ -328,7 +329,7 @@ async def stage(
     engine, clock = PlayedEngine(found=list(found)), ManualClock()
     front = Front(home, serving) if home and serving else None
     server = Server(engine, store_at(home), limits or Limits(), clock, home, calendar, front)
-    running = asyncio.create_task(server.run(first_client=theirs))
+    running = asyncio.create_task(server.run(first_client=theirs, has_shortcut=has_shortcut))
     client = Peer(ours)
     await client.send(m.Hello(m.PROTOCOL, "client", "", os.getpid()))
     on_stage = Stage(server, engine, clock, client)

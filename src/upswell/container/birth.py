@@ -15,6 +15,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
+from ..wire.shortcut import first_other
 from . import control
 from .groups import Group
 from .lineage import Guardian, adopt_orphans, close_descriptors, die_with_parent
@@ -90,9 +91,9 @@ def bear(mother: Mother, names: Sequence[control.Name | None], *, spare: bool = 
     A fork shares every page with the child, and what either writes to next is copied. So nothing else is done between
     two of them: all that can be made before is, and all that can wait comes after the last.
     """
-    me, guardian = os.getpid(), mother.guardian
+    me, guardian, first = os.getpid(), mother.guardian, first_other(mother.seed.shortcut)
     cradles = [_make_cradle(mother, name, spare) for name in names]
-    processes = [_fork(cradle, guardian, me) for cradle in cradles]
+    processes = [_fork(cradle, guardian, me, first) for cradle in cradles]
     return [_child(mother, cradle, process) for cradle, process in zip(cradles, processes, strict=True)]
 
 
@@ -111,7 +112,7 @@ def _make_cradle(mother: Mother, name: control.Name | None, spare: bool) -> Crad
     return Cradle(partial(_await_life, mother, naming[1], spare), out, err, naming)
 
 
-def _fork(cradle: Cradle | OSError, guardian: Guardian, me: int) -> int | OSError:
+def _fork(cradle: Cradle | OSError, guardian: Guardian, me: int, first: int) -> int | OSError:
     if isinstance(cradle, OSError):
         return cradle
     life, (_, out), (_, err), naming = cradle
@@ -124,7 +125,7 @@ def _fork(cradle: Cradle | OSError, guardian: Guardian, me: int) -> int | OSErro
             die_with_parent(me)
             adopt_orphans()
             guardian.leave()
-            _become_container(out, err, -1 if naming is None else naming[1].fileno())
+            _become_container(out, err, -1 if naming is None else naming[1].fileno(), first)
             life()
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -180,12 +181,12 @@ def _life(mother: Mother, name: control.Name) -> Callable[[], NoReturn]:
     return partial(run_container, mother.seed, name, mother.failed, mother.body if name.fits else None)
 
 
-def _become_container(out: int, err: int, naming: int) -> None:
-    """Leave behind what belongs to the zygote: its group, its descriptors."""
+def _become_container(out: int, err: int, naming: int, first: int) -> None:
+    """Leave behind what belongs to the zygote: its group, its descriptors from `first` on."""
     os.setpgid(0, 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
-    close_descriptors(3, keep=naming)
+    close_descriptors(first, keep=naming)
 
 
 def _become_interpreter(sprout: control.Sprout) -> NoReturn:

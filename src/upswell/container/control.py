@@ -36,6 +36,7 @@ class Seed(msgspec.Struct, frozen=True):
     fresh: bool = False
     code_root: str = ""
     rejoin_seconds: float = 0.0  # containers look so long for another server when theirs is gone
+    shortcut: int = -1  # the descriptor of every process from the server down to its containers: `wire/shortcut.py`
 
 
 class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from ..errors import ConnectionError
 from ..spec import FunctionRecord
 from ..wire import messages as m
+from ..wire import shortcut
 from ..wire.channel import Channel, dial
 from ..wire.codec import Bytes, Frame, encode
 from ..wire.payload import Packed
@@ -34,6 +36,7 @@ PAUSE_SECONDS = 0.1  # between two looks for another server
 TRY_SECONDS = 5.0  # that one may take to answer
 
 Outcome = m.Results | m.Failure | m.Yielded
+DELIVERED = Packed(b"")  # in place of outputs that the client has
 
 
 class Sent(msgspec.Struct, eq=False):
@@ -63,8 +66,12 @@ class Sent(msgspec.Struct, eq=False):
 class Link:
     """Any thread may send. One at a time receives, and where the connection is lost looks for another server."""
 
-    def __init__(self, rejoin_seconds: float) -> None:
-        """A container that is without a server for `rejoin_seconds` ends. Made before a fork, it is of the child."""
+    def __init__(self, rejoin_seconds: float, shortcut: int = -1) -> None:
+        """A container that is without a server for `rejoin_seconds` ends. Made before a fork, it is of the child.
+
+        `shortcut` is the descriptor to which outputs may be written, if there is one: see `wire/shortcut.py`.
+        """
+        self._shortcut = shortcut
         self.sending = threading.Lock()  # held while a frame is written, so that no runner is interrupted within one
         self.is_lost = False  # there is no server at the moment
         self.may_return = True  # false once the container is about to exit
@@ -102,6 +109,8 @@ class Link:
     def send_outcome(self, work: Work, message: Outcome, packed: Packed) -> None:
         """Say what became of some inputs of the range."""
         with self.sending:
+            if work.shortcut and self._deliver(work.call, message, packed):
+                message, packed = replace(message, delivered=True), DELIVERED
             if self._rejoin_seconds:
                 sent = Sent(work, message, packed)
                 self._sent.append(sent)
@@ -109,6 +118,16 @@ class Link:
             elif packed.buffers:
                 self._blocks[packed.buffers.descriptor] = packed
             self._write(message, packed.data)
+
+    def _deliver(self, call: str, message: Outcome, packed: Packed) -> bool:
+        """Send outputs straight to the client, if they can be. That comes before the server is told, as what it takes
+        for delivered it does not ask for again: killed in between, the container has only run them in vain.
+        """
+        if self._shortcut < 0 or not isinstance(message, m.Results) or packed.block is not None:
+            return False
+        if len(packed.data) > shortcut.PACKET_BYTES:
+            return False
+        return shortcut.deliver(encode(m.Outputs(call, message.start, message.count), packed.data), self._shortcut)
 
     def processed(self, count: int) -> None:
         """The server is done with so much of what was sent over this connection."""

@@ -7,6 +7,7 @@ nothing behind: no thread, no descriptor, no handler.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 
@@ -41,12 +42,15 @@ def rehearse(times: int = 1) -> None:
 
 
 def _play(name: Name, door: socket.socket) -> None:
-    body = begin(_SEED, name, None, Body(Link(rejoin_seconds=0.0), _asked(), Service({"": Bound.of(_same)})))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    link = Link(rejoin_seconds=0.0, shortcut=nowhere)
+    body = begin(_SEED, name, None, Body(link, _asked(), Service({"": Bound.of(_same)})))
     server = Channel(door.accept()[0])
-    server.send(m.Assign(1, "fc-0", 0, 1, 0, 1), pack([1], shape=BARE).data)
+    server.send(m.Assign(1, "fc-0", 0, 1, 0, 1, shortcut=True), pack([1], shape=BARE).data)
     server.send(m.Drain("the rehearsal is over"))
     body.executor.run(body.attendant.read_until, body.attendant.read_at_once)
-    body.link.close()
+    link.close()
+    os.close(nowhere)
     server.close()
 
 

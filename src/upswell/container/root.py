@@ -18,6 +18,7 @@ from time import monotonic
 from typing import NoReturn
 
 from ..wire.messages import PROTOCOL
+from ..wire.shortcut import first_other
 from . import control, groups
 from .lineage import Guardian, close_descriptors, die_with_parent
 from .rehearsal import rehearse
@@ -28,15 +29,15 @@ HANDOVER_SECONDS = 5.0  # a successor that does not take what it came for by the
 NEVER = float("inf")
 
 
-def run_root(engine: socket.socket) -> NoReturn:
-    """Be the root zygote of the engine at the other end.
+def run_root(engine: socket.socket, shortcut: int) -> NoReturn:
+    """Be the root zygote of the engine at the other end. All that is forked here has the `shortcut`, or -1: none.
 
     It has a session of its own, so that whatever is done to the server's does not keep it from its work.
     """
     try:
         if os.getsid(0) != os.getpid():
             os.setsid()
-        close_descriptors(3, keep=engine.fileno())
+        close_descriptors(first_other(shortcut), keep=engine.fileno())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         rehearse(REHEARSALS)
@@ -113,7 +114,7 @@ class Root:
                 die_with_parent(me)
                 self._guardian.leave()
                 seed = control.read_seed(parcel)
-                close_descriptors(3, keep=its_control)
+                close_descriptors(first_other(seed.shortcut), keep=its_control)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.signal(signal.SIGHUP, signal.SIG_DFL)
                 Zygote(socket.socket(fileno=its_control), seed).run()
@@ -177,4 +178,4 @@ def _close(*descriptors: int) -> None:
 
 
 if __name__ == "__main__":
-    run_root(socket.socket(fileno=int(sys.argv[1])))
+    run_root(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))

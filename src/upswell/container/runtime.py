@@ -35,7 +35,7 @@ class Body:
         self.attendant = Attendant(link, self.executor, record)
 
 
-def body_of(record: FunctionRecord, rejoin_seconds: float) -> Body | None:
+def body_of(record: FunctionRecord, seed: Seed) -> Body | None:
     """The body of all containers of the function, to be forked with; `None` where each must make its own.
 
     Nothing of the user's runs, and no loop is made: both are a container's alone.
@@ -46,7 +46,7 @@ def body_of(record: FunctionRecord, rejoin_seconds: float) -> Body | None:
         service = find_service(record)
     except BaseException:
         return None  # each will say what is wrong
-    return None if service.is_async else Body(Link(rejoin_seconds), record, service)
+    return None if service.is_async else Body(Link(seed.rejoin_seconds, seed.shortcut), record, service)
 
 
 def run_container(seed: Seed, name: Name, failed: BaseException | None, body: Body | None = None) -> NoReturn:
@@ -85,7 +85,7 @@ def show_devices(launch: Launch) -> None:
 
 def _loaded(seed: Seed, name: Name, failed: BaseException | None) -> Body:
     """The body of a container that asks the server what it is to be."""
-    link = Link(seed.rejoin_seconds)
+    link = Link(seed.rejoin_seconds, seed.shortcut)
     record = link.call_home(name.launch.address, name.launch.token)
     try:
         if failed is not None:

@@ -149,7 +149,7 @@ class Zygote:
         """What is launched from here on is of this function: what all its containers need is made once, here."""
         self._mother.body = None
         if function is not None and self._mother.failed is None and not self._seed.fresh:
-            self._mother.body = body_of(function, self._seed.rejoin_seconds)
+            self._mother.body = body_of(function, self._seed)
 
     def _launch(self, launches: list[control.Launch]) -> list[Child]:
         """The containers, but for those that could not be started."""

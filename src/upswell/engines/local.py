@@ -63,19 +63,26 @@ class LocalEngine:
 
     Where their server is gone these look for another for `rejoin_seconds`: by default a minute with a `home`, the
     directory of a server, and not at all without. With one, the engine of the next server that has it finds them.
-    `code_root` is the folder of the trees that environments name.
+    `code_root` is the folder of the trees that environments name; `shortcut` a descriptor that containers are to have,
+    where they are forked.
     """
 
     crosses_machines = False
     _fresh = False  # whether each container is an interpreter of its own instead of a fork
 
     def __init__(
-        self, code_root: Path | None = None, home: Path | None = None, rejoin_seconds: float | None = None
+        self,
+        code_root: Path | None = None,
+        home: Path | None = None,
+        rejoin_seconds: float | None = None,
+        *,
+        shortcut: int = -1,
     ) -> None:
         self._code_root = str(code_root.absolute()) if code_root is not None else ""
         self._root_socket = home.absolute() / ROOT_SOCKET if home is not None else None
         usual = REJOIN_SECONDS if home is not None else 0.0
         self._rejoin_seconds = usual if rejoin_seconds is None else rejoin_seconds
+        self._shortcut = -1 if self._fresh else shortcut
         self._unused_seconds = UNUSED_SECONDS
         self._devices = found(os.environ)
         self._without_gpus: dict[str, tuple[Zygote, control.Launch, FunctionRecord]] = {}  # containers that wait
@@ -87,7 +94,7 @@ class LocalEngine:
         self._root_process = os.fork()
         if self._root_process == 0:
             self._root.close()
-            _be_root(theirs)
+            _be_root(theirs, self._shortcut)
         theirs.close()
         self._root_is_ours = True  # a child of this process
         self._is_open = False
@@ -254,8 +261,9 @@ class LocalEngine:
             os.waitpid(self._root_process, 0)
         self._root, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         os.set_inheritable(theirs.fileno(), True)
-        command = [sys.executable, "-P", "-m", "upswell.container.root", str(theirs.fileno())]
-        self._root_process = os.posix_spawn(sys.executable, command, os.environ)
+        command = [sys.executable, "-P", "-m", "upswell.container.root", str(theirs.fileno()), str(self._shortcut)]
+        inherited = [(os.POSIX_SPAWN_DUP2, self._shortcut, self._shortcut)] if self._shortcut >= 0 else []
+        self._root_process = os.posix_spawn(sys.executable, command, os.environ, file_actions=inherited)
         self._root_is_ours = True
         theirs.close()
         if self._root_socket is not None:
@@ -269,7 +277,7 @@ class LocalEngine:
     # -- zygotes -----------------------------------------------------------------------------------
 
     def _zygote(self, environment: Environment) -> Zygote:
-        seed = control.Seed(environment, self._fresh, self._code_root, self._rejoin_seconds)
+        seed = control.Seed(environment, self._fresh, self._code_root, self._rejoin_seconds, self._shortcut)
         zygote = self._zygotes.get(seed)
         if zygote is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -387,12 +395,12 @@ class LocalEngine:
         return zygote.containers.get(container, 0) if zygote else 0
 
 
-def _be_root(control_socket: socket.socket) -> NoReturn:
+def _be_root(control_socket: socket.socket, shortcut: int) -> NoReturn:
     """Be the root zygote. What zygotes need is imported here, beside the server, which imports what it needs itself."""
     try:
         from ..container.root import run_root
 
-        run_root(control_socket)
+        run_root(control_socket, shortcut)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

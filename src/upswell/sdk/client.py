@@ -187,6 +187,8 @@ class Client:
     def forget(self) -> None:
         """In a forked child: the connection is the parent's."""
         self._link.forget()
+        if self._private is not None:
+            self._private.forget()
 
     def _read(self) -> None:
         lost = self._link.read(self._route, self._restarted)
@@ -254,7 +256,7 @@ class Client:
 def connect(server: home.Server | PrivateServer) -> Client:
     """A connection to that server; `ConnectionError` where none answers."""
     if isinstance(server, PrivateServer):
-        return Client(Channel(server.socket), private=server)
+        return Client(Channel(server.socket, server.outputs), private=server)
     return Client(dial(server.address, ca=server.ca), server=server)
 
 

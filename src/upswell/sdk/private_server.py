@@ -10,15 +10,18 @@ import select
 import socket
 import sys
 
-CLIENT = 3  # the server's descriptor of the pair
+from ..wire import shortcut
+
+CLIENT = shortcut.DESCRIPTOR + 1  # the server's descriptor of the pair
 
 
 class PrivateServer:
-    """The process, and this end of the pair as `socket`."""
+    """The process, this end of the pair as `socket`, and as `outputs` what containers send straight to this program."""
 
     def __init__(self) -> None:
         _open_standard_descriptors()
         self.socket, theirs = socket.socketpair()
+        self.outputs, writing = shortcut.make()
         # -P: a file in the user's folder that is named like a module of the standard library is none of the server's.
         command = [sys.executable, "-P", "-m", "upswell.server", "--client-fd", str(CLIENT)]
         environment = dict(os.environ)
@@ -30,15 +33,18 @@ class PrivateServer:
             environment,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+                (os.POSIX_SPAWN_DUP2, writing.fileno(), shortcut.DESCRIPTOR),  # neither is the number of the next one
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), CLIENT),
                 *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable() if descriptor > CLIENT),
             ],
             setsid=True,  # Ctrl-C in the terminal is for the user's program
         )
         theirs.close()
+        self._writing = writing.detach()  # kept, so that no end of all others comes before the last words of the server
 
     def end(self, seconds: float) -> None:
         """Wait for its end, which the end of the connection is the signal for; after so many seconds it is killed."""
+        self.forget()
         try:
             handle = os.pidfd_open(self._process)
         except ProcessLookupError:
@@ -55,6 +61,12 @@ class PrivateServer:
             pass
         finally:
             os.close(handle)
+
+    def forget(self) -> None:
+        """In a forked child, which leaves the sockets to whom they were given: it is the parent's."""
+        writing, self._writing = self._writing, -1
+        if writing >= 0:
+            os.close(writing)
 
 
 def _open_standard_descriptors() -> None:

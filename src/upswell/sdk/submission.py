@@ -7,7 +7,7 @@ that is started again gets from here what it has to go on with.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from ..wire.payload import BARE, Packed, PackError, pack, pack_inputs
 from . import context
 from .client import failure
 from .inbox import Inbox, Restarted
+from .outcomes import Failure, Outcome
 
 
 def pack_segment(function: Any, inputs: Sequence[Any], starred: bool, kwargs: dict[str, Any]) -> Packed:
@@ -89,7 +90,7 @@ class Submission:
         )
         self.submitted += count
         self.ended = self.ended or last
-        offer = self._offers[submit.first] = _Offer(submit, packed, count)
+        offer = self._offers[submit.first] = _Offer(submit, packed, bytearray(count))
         self._positions.append(submit.first)
         self._unaccepted += 1
         if not self._refused:
@@ -119,6 +120,20 @@ class Submission:
             case Restarted():
                 self._restore()
 
+    def news(self, outcomes: list[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
+        """Those of inputs that have none yet: another container may send what one has sent before it was killed."""
+        found: list[tuple[int, Outcome]] = []
+        for first, outcome in outcomes:
+            count = outcome.inputs if isinstance(outcome, Failure) else len(outcome)
+            if (offer := self._offer_of(first)) is None:
+                continue
+            for start, stop in offer.unsettled(first, first + count):
+                if isinstance(outcome, Failure):
+                    found.append((start, Failure(outcome.error, stop - start)))
+                else:
+                    found.append((start, outcome[start - first : stop - first] if stop - start < count else outcome))
+        return found
+
     def close(self) -> None:
         """Nothing will be offered again."""
         self._forget(list(self._positions))
@@ -142,13 +157,18 @@ class Submission:
 
     def _settled(self, first: int, count: int) -> None:
         """The outputs of these inputs, all of one segment, are here."""
-        position = self._positions[bisect_right(self._positions, first) - 1] if self._positions else -1
-        if (offer := self._offers.get(position)) is None:
+        if (offer := self._offer_of(first)) is None:
             return
-        offer.settled.append((first, count))
-        offer.unsettled -= count
-        if not offer.unsettled:
+        position = offer.submit.first
+        offer.settled[first - position : first - position + count] = b"\1" * count
+        if 0 not in offer.settled:
             self._forget([position])
+
+    def _offer_of(self, first: int) -> _Offer | None:
+        """The segment that the input is of, where that may have to be sent again."""
+        at = bisect_right(self._positions, first) - 1
+        offer = self._offers[self._positions[at]] if at >= 0 else None
+        return offer if offer is not None and first < offer.submit.first + offer.submit.count else None
 
     def _forget(self, positions: list[int]) -> None:
         for position in positions:
@@ -184,7 +204,8 @@ class Submission:
             for left, offer in zip(reversed(range(len(offers))), offers, strict=True):
                 first, count = offer.submit.first, offer.submit.count
                 offer.unanswered = 1
-                part = replace(call, first=first, count=count, unsettled=offer.spans(), left=left)
+                unsettled = list(offer.unsettled(first, first + count))
+                part = replace(call, first=first, count=count, unsettled=unsettled, left=left)
                 self._inbox.submit(part, offer.packed)
             if not offers:
                 self._inbox.send(call)
@@ -196,12 +217,15 @@ class _Offer(msgspec.Struct, eq=False):
 
     submit: m.Submit
     packed: Packed
-    unsettled: int  # inputs without an output
+    settled: bytearray  # a 1 for each input that has an output
     unanswered: int = 0  # times it was sent, less refusals
-    settled: list[tuple[int, int]] = []  # first and count of outputs
 
-    def spans(self) -> list[tuple[int, int]]:
-        """The inputs without an output, as half-open spans."""
-        from ..core.snapshot import unsettled_spans  # seldom needed
-
-        return list(unsettled_spans(self.submit.first, self.submit.count, sorted(self.settled)))
+    def unsettled(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The inputs of these without an output, as half-open spans."""
+        first, end = self.submit.first, stop - self.submit.first
+        begun = self.settled.find(0, start - first, end)
+        while begun >= 0:
+            ended = self.settled.find(1, begun, end)
+            ended = end if ended < 0 else ended
+            yield first + begun, first + ended
+            begun = self.settled.find(0, ended, end)

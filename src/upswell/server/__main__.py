@@ -1,6 +1,7 @@
 """The server's process, and the one place where seams meet implementations.
 
-`python -m upswell.server --client-fd N` is a private server: descriptor N is its first client, and it ends with it.
+`python -m upswell.server --client-fd N` is a private server: descriptor N is its first client, and it ends with it. The
+shortcut for outputs to that client is where `wire/shortcut.py` says.
 With `--home DIRECTORY` it is a server that keeps what it is given, until a signal ends it.
 """
 
@@ -12,6 +13,8 @@ import resource
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
+
+from ..wire import shortcut
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +45,8 @@ def main() -> None:
 def serve_client(client: socket.socket) -> None:
     """Be the private server of the program at the other end."""
     # Forked before anything here starts a thread or a loop: see engines/local.py.
-    engine = local_engine("")
+    os.set_inheritable(shortcut.DESCRIPTOR, False)
+    engine = local_engine("", shortcut=shortcut.DESCRIPTOR)
     for function in declared(client):
         engine.prepare(function)  # so that the user's code is imported beside what follows
     from ..stores.memory import MemoryStore
@@ -95,7 +99,7 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def local_engine(chosen: str, *arguments: Any) -> LocalEngine:
+def local_engine(chosen: str, *arguments: Any, **options: Any) -> LocalEngine:
     """Make the engine that was chosen, or else that of the environment; ends the process where there is none of the
     name.
     """
@@ -106,7 +110,7 @@ def local_engine(chosen: str, *arguments: Any) -> LocalEngine:
     if name not in ENGINES:
         print(f"upswell: there is no engine {name!r}: UPSWELL_ENGINE is one of {', '.join(ENGINES)}", file=sys.stderr)
         sys.exit(2)
-    return (SpawnEngine if name == "spawn" else LocalEngine)(*arguments)
+    return (SpawnEngine if name == "spawn" else LocalEngine)(*arguments, **options)
 
 
 def _engine(directory: Path, arguments: argparse.Namespace, serving: Serving) -> Engine:

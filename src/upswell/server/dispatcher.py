@@ -32,6 +32,8 @@ from .window import Window
 log = logging.getLogger("upswell.server")
 
 NOTHING = Kept(b"")
+DELIVERED = Kept(b"")  # in place of outputs that the client has already
+ATTACHED = ("remote", "map")
 KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory", "cancelled")
 
 
@@ -110,6 +112,7 @@ class Dispatcher:
         self.logs = logs
         self.graph = CallGraph()
         self.stopping = False
+        self.shortcut: Connection | None = None  # whose client containers may send outputs to: see `wire/shortcut.py`
         self._runtime = runtime
         self._engine = engine
         self._arrived = NOTHING  # what the event being handled came with
@@ -268,6 +271,7 @@ class Dispatcher:
             caller.method if caller else "",
             command.batch,
             command.left,
+            self.shortcut is not None and caller is not None and self._takes_shortcut(caller),
         )
         if not assign.is_whole:
             served.segments.add(segment)
@@ -276,6 +280,9 @@ class Dispatcher:
         if served.connection is not None:
             served.connection.send(assign, b"" if known else kept.payload)
         self.graph.granted(command.call, command.start, command.stop, command.container)
+
+    def _takes_shortcut(self, caller: Caller) -> bool:
+        return caller.connection is self.shortcut and caller.kind in ATTACHED
 
     def _forget(self, call: str, first: int, holders: tuple[str, ...]) -> None:
         if self._is_kept(call):
@@ -343,6 +350,8 @@ class Dispatcher:
         elif caller.kind == "spawn":
             self.store.put_outcome(call, outcome)
             _share(call, caller, outcome)
+        elif outcome.kept is DELIVERED:
+            self._left(caller, outcome.count)
         elif caller.connection is not None and caller.connection.is_open:
             send_outcome(caller.connection, call, outcome)
             self._left(caller, outcome.count)

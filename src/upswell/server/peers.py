@@ -16,7 +16,7 @@ from ..wire.codec import ProtocolError
 from .apps import AppService
 from .calls import CallService, adopt
 from .connections import Connection
-from .dispatcher import App, Dispatcher, Served
+from .dispatcher import DELIVERED, App, Dispatcher, Served
 from .guard import Guard, no_function
 from .identity import NEIGHBOUR
 from .listing import Listings
@@ -55,8 +55,10 @@ class ContainerPeer:
     def _handle(self, message: m.Message, payload: memoryview) -> None:
         name, happened = self._served.id, self._dispatcher.happened
         match message:
+            case m.Results(delivered=True) if self._dispatcher.shortcut is None:
+                raise ProtocolError("it says that outputs are delivered, and there is no client to whom it could")
             case m.Results(range=number, start=start, count=count, seconds=seconds, cpu_seconds=cpu):
-                kept = adopt(self._connection, payload, message.buffers)
+                kept = DELIVERED if message.delivered else adopt(self._connection, payload, message.buffers)
                 happened(e.ResultsReceived(name, number, start, count, seconds, cpu), kept)
             case m.Failure() if self._dispatcher.stopping:
                 pass  # it was interrupted, and will be tried again

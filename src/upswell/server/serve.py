@@ -121,12 +121,20 @@ class Server:
         )
         self._sessions: Sessions | None = None if home is None else {}  # else clients end with their connection
         self._address = ""
+        self._has_shortcut = False
 
-    async def run(self, *, first_client: socket.socket | None = None, ready: Callable[[], None] | None = None) -> None:
+    async def run(
+        self,
+        *,
+        first_client: socket.socket | None = None,
+        has_shortcut: bool = False,
+        ready: Callable[[], None] | None = None,
+    ) -> None:
         """Serve until a signal asks for the end, or the first client is gone, where there is one.
 
-        `ready` is called when clients can connect.
+        With `has_shortcut` that is who reads what containers send by it. `ready` is called when clients can connect.
         """
+        self._has_shortcut = has_shortcut
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
@@ -213,6 +221,8 @@ class Server:
             self._clock.call_later(CODE_SWEEP_SECONDS, lambda: self._sweep_code(self._services.apps.sweep_code()))
 
     def _greet_first(self, connection: Connection, hello: m.Hello) -> Peer | None:
+        if self._has_shortcut:
+            self._services.dispatcher.shortcut = connection
         return self._welcome(connection, NEIGHBOUR)
 
     def _greet_neighbour(self, connection: Connection, hello: m.Hello) -> Peer | None:
@@ -327,7 +337,7 @@ def serve_private(engine: Engine, store: Store, first_client: socket.socket) -> 
     """Run a private server for the client at the other end of `first_client`."""
 
     async def run() -> None:
-        await Server(engine, store, Limits()).run(first_client=first_client)
+        await Server(engine, store, Limits()).run(first_client=first_client, has_shortcut=True)
 
     _run(run())
 

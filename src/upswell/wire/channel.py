@@ -61,10 +61,15 @@ def _connect_here(address: str, path: str, timeout: float) -> socket.socket:
 
 
 class Channel:
-    """Frames over a connected socket. Any thread may send; one thread receives."""
+    """Frames over a connected socket. Any thread may send; one thread receives.
 
-    def __init__(self, stream: socket.socket | TlsStream) -> None:
+    With a `shortcut` more come by that, each in a packet of its own.
+    """
+
+    def __init__(self, stream: socket.socket | TlsStream, shortcut: socket.socket | None = None) -> None:
         self._stream = stream
+        self._shortcut = shortcut
+        self._source = stream  # where the next bytes are, as was seen last
         self._decoder = Decoder()
         # Not a bytearray, which would be cleared: pages that nothing was received into cost no memory, and no start.
         self._received = memoryview(mmap.mmap(-1, RECEIVE_BYTES, flags=mmap.MAP_PRIVATE))
@@ -77,6 +82,9 @@ class Channel:
         self._peeker = select.poll()  # of its own: two threads may not wait with one at once
         self._peeker.register(stream.fileno(), select.POLLIN)
         self._peeked: deque[bytes | Frame] = deque()  # received, and not taken by anybody
+        if shortcut is not None:
+            self._poller.register(shortcut, select.POLLIN)
+            self._peeker.register(shortcut, select.POLLIN)
 
     def send(self, message: Message, payload: Bytes = b"") -> None:
         """Write one whole frame; `OSError` when the connection is gone, `ExecutionError` in the midst of another."""
@@ -114,7 +122,7 @@ class Channel:
 
     def wait_to_peek(self, milliseconds: float) -> bool:
         """Whether something comes in that time. A signal handler may let another thread `receive` meanwhile."""
-        return bool(self._peeked or self._peeker.poll(milliseconds))
+        return bool(self._peeked) or self._poll(self._peeker, milliseconds)
 
     def peek(self) -> Frame | None:
         """What came, which stays here for `move` or for `receive`; nothing where that is not just one frame.
@@ -125,7 +133,7 @@ class Channel:
         peeked = self._peeked
         try:
             if not peeked:
-                recv: Any = self._stream.recv  # that of a socket
+                recv: Any = self._source.recv  # that of a socket
                 peeked.extend(map(recv, (PEEK_BYTES,), (socket.MSG_DONTWAIT,)))
             first = peeked[0]
             if isinstance(first, bytes):
@@ -142,22 +150,36 @@ class Channel:
 
     def wait(self, milliseconds: float | None = None) -> bool:
         """Whether something comes, or the end, in that time (`None`: as long as it takes)."""
-        self._is_readable = bool(self._peeked or self._poller.poll(milliseconds))
+        self._is_readable = bool(self._peeked) or self._poll(self._poller, milliseconds)
         return self._is_readable
 
-    def _await_bytes(self) -> None:
-        """Who waits in `recv` at a Unix socket is woken in vain when the peer reads; who waits in `poll` is not."""
-        if self._is_local and not self._is_readable and self._is_patient:
-            self._poller.poll()
-        self._is_readable = False
+    def _poll(self, poller: select.poll, milliseconds: float | None) -> bool:
+        found = poller.poll(milliseconds)
+        self._source = self._stream
+        if (shortcut := self._shortcut) is not None and not self._decoder.unfinished:
+            number = shortcut.fileno()
+            if any(descriptor == number for descriptor, _ in found):
+                self._source = shortcut  # before the stream, which may have come to its end
+        return bool(found)
+
+    def _await_bytes(self) -> socket.socket | TlsStream:
+        """Where there are some, or will be.
+
+        Who waits in `recv` at a Unix socket is woken in vain when the peer reads; who waits in `poll` is not.
+        """
+        may_poll = self._is_local and self._is_patient and not self._is_readable
+        if may_poll and (self._shortcut is None or not self._decoder.unfinished):
+            self._poll(self._poller, None)
+        source, self._source, self._is_readable = self._source, self._stream, False
+        return source
 
     def _receive_some(self) -> bytes:
-        self._await_bytes()
+        source = self._await_bytes()
         missing = self._decoder.missing
         if missing > RECEIVE_BYTES:
             return self._stream.recv(min(missing, REST_BYTES))
         # A fresh object of the full size for each call would be mapped, faulted in and unmapped each time.
-        return bytes(self._received[: self._stream.recv_into(self._received)])
+        return bytes(self._received[: source.recv_into(self._received)])
 
     def succeed(self, broken: Channel) -> None:
         """Take the place of that channel, of which somebody may still want what came over it."""
@@ -182,10 +204,14 @@ class Channel:
     def close(self) -> None:
         """Close the descriptor."""
         self._stream.close()
+        if self._shortcut is not None:
+            self._shortcut.close()
 
     def forget(self) -> None:
         """In a forked child: let go of the descriptor, without a word to the peer."""
         try:
             os.close(self._stream.detach())
+            if self._shortcut is not None:
+                os.close(self._shortcut.detach())
         except OSError:
             pass

@@ -33,6 +33,7 @@ class Assign(Message, tag=50, frozen=True):
     method: str = ""  # which of the container's service to run
     batch: int = 0
     left: int = 0
+    shortcut: bool = False  # outputs may go straight to the client: see `wire/shortcut.py`
 
     @property
     def is_whole(self) -> bool:
@@ -92,7 +93,10 @@ class StartFailed(Message, tag=71, frozen=True):
 
 
 class Results(Message, tag=72, frozen=True):
-    """Outputs of `start .. start + count` of a range; spans of time summed over them. Payload: the values."""
+    """Outputs of `start .. start + count` of a range; spans of time summed over them. Payload: the values.
+
+    With `delivered` the client has them already, and there is no payload.
+    """
 
     range: int
     start: int
@@ -100,6 +104,7 @@ class Results(Message, tag=72, frozen=True):
     seconds: float
     cpu_seconds: float
     buffers: Buffers | None = None
+    delivered: bool = False
 
 
 class Failure(Message, tag=73, frozen=True):
