@@ -14,6 +14,10 @@ from msgspec.structs import replace
 
 from .errors import InvalidError
 
+CallKind = Literal["remote", "map", "spawn", "generator"]
+SourceKind = Literal["script", "module", "text"]  # the path of a script, the name of a module, or the text of a script
+Strategy = Literal["rolling", "recreate"]  # a new version replaces containers one by one, or all at once
+
 MAX_NAME_CHARACTERS = 64
 MIN_SCALEDOWN_SECONDS, MAX_SCALEDOWN_SECONDS = 2, 3600
 DEFAULT_SCALEDOWN_SECONDS = 60
@@ -385,7 +389,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """Where the code of a function comes from, and the process it needs: equal environments share a zygote.
 
-    `kind` says how `origin` is read: the path of a script, the name of a module to import, or the text of a script.
+    `kind` says how `origin` is read.
     `module` is the name under which it is imported; `main` is true where the client runs it as `__main__`, so that
     pickles that name `__main__` resolve to it. An empty `origin` means that nothing is imported (serialized functions).
 
@@ -393,7 +397,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     which whoever starts the process has; its own import path comes after. Without, they are this machine's.
     """
 
-    kind: Literal["script", "module", "text"]
+    kind: SourceKind
     origin: str
     module: str
     main: bool

@@ -16,9 +16,9 @@ import msgspec
 
 from .core.snapshot import SavedCall
 from .errors import ConflictError, Error, InvalidError, NotFoundError
-from .spec import FunctionRecord, SettingsUpdate
+from .spec import CallKind, FunctionRecord, SettingsUpdate
 from .wire.buffers import Block
-from .wire.messages import CallKind, ErrorRecord
+from .wire.messages import ErrorRecord
 
 MAX_FAILURES = 100_000  # that are counted of one call
 SCHEDULE = "(schedule)"  # the maker of a call that is one of its function's schedule; no app has such an id

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from hypothesis import HealthCheck, Phase, settings
@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from upswell.core import events as e
 from upswell.errors import InvalidError
-from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Resources, Retries, SettingsUpdate
+from upswell.spec import AutoscalerSettings, CallKind, Concurrency, FunctionSpec, Resources, Retries, SettingsUpdate
 
 from .accounts import Account, Declared
 from .process import Process, Work
@@ -118,9 +118,7 @@ class History(RuleBasedStateMachine):
         last=st.booleans(),
         owner=st.sampled_from(OWNERS),
     )
-    def a_call_is_made(
-        self, number: int, kind: Literal["remote", "map", "spawn", "generator"], count: int, last: bool, owner: str
-    ) -> None:
+    def a_call_is_made(self, number: int, kind: CallKind, count: int, last: bool, owner: str) -> None:
         pool = self.choose(self.world.functions.values(), number)
         self.made += 1
         owner = "" if kind == "spawn" else owner

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..sdk.deployment import STRATEGIES, Deployment, deploy_app
 from ..sdk.source import readable_size
-from ..spec import Cron, FunctionRecord, Period
+from ..spec import Cron, FunctionRecord, Period, Strategy
 from . import loading
-
-if TYPE_CHECKING:
-    from ..wire.messages import Strategy
 
 Action = Callable[[], int]
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InvalidError
 from ..sdk.app import App
 from ..sdk.environment import declare_source, script_module, working_directory
+from ..spec import SourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ MODAL_FOLDER = Path(__file__).parent / "as_modal"  # has one module, `modal`, wh
 class Target:
     """Where the code is, and the name of what to run in it ("" where it is to be found)."""
 
-    kind: Literal["script", "module", "text"]
+    kind: SourceKind
     place: str
     name: str
 

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from ..capacity import Capacity
-from ..spec import FunctionSpec, SettingsUpdate
+from ..spec import CallKind, FunctionSpec, SettingsUpdate, Strategy
 from .snapshot import SavedCall
 
 
@@ -26,7 +26,7 @@ class FunctionDeclared(msgspec.Struct, frozen=True, gc=False):
     spec: FunctionSpec
     ephemeral: bool = True
     version: int = 0
-    strategy: Literal["rolling", "recreate"] = "rolling"
+    strategy: Strategy = "rolling"
 
 
 class FunctionRemoved(msgspec.Struct, frozen=True, gc=False):
@@ -48,7 +48,7 @@ class InputsSubmitted(msgspec.Struct, frozen=True, gc=False):
 
     call: str
     function: str
-    kind: Literal["remote", "map", "spawn", "generator"]
+    kind: CallKind
     first: int
     count: int
     last: bool

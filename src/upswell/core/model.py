@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from ..spec import FunctionSpec
+from ..spec import CallKind, FunctionSpec
 
 KilledFor = Literal["", "timeout", "start", "cancelled"]
 
@@ -45,7 +45,7 @@ class Call(msgspec.Struct, eq=False):
 
     id: str
     function: str
-    kind: Literal["remote", "map", "spawn", "generator"]
+    kind: CallKind
     owner: str
     submitted: int = 0  # inputs taken so far; the next segment begins here
     unsettled: int = 0  # inputs taken and neither delivered nor failed

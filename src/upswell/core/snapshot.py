@@ -7,10 +7,10 @@ queue.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 import msgspec
 
+from ..spec import CallKind
 from .model import Call, Segment, Span
 
 
@@ -27,7 +27,7 @@ class SavedCall(msgspec.Struct, frozen=True):
 
     id: str
     function: str
-    kind: Literal["remote", "map", "spawn", "generator"]
+    kind: CallKind
     submitted: int
     total: int | None
     cancelled: bool

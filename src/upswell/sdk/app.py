@@ -9,7 +9,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, dataclass_transform
 
 from ..errors import InvalidError, NotFoundError
-from ..spec import EXIT_GRACE_SECONDS, Concurrency, Cron, FunctionRecord, Interface, Period, check_name, require
+from ..spec import (
+    EXIT_GRACE_SECONDS,
+    Concurrency,
+    Cron,
+    FunctionRecord,
+    Interface,
+    Period,
+    Strategy,
+    check_name,
+    require,
+)
 from . import context
 from .clients import get_keeper, join_client, leave_client, sees_our_files
 from .cls import Cls, declare_class, parameter
@@ -23,7 +33,7 @@ from .pool import Home, Pool
 from .variables import Variables, say_of_volumes, say_once
 
 if TYPE_CHECKING:
-    from ..wire.messages import Progress, Strategy
+    from ..wire.messages import Progress
     from .client import Client
     from .image import Image
     from .secret import Secret

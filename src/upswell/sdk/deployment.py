@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from msgspec.structs import replace
 
 from ..errors import InvalidError
-from ..spec import FunctionRecord, check_name, require
+from ..spec import FunctionRecord, Strategy, check_name, require
 from ..wire import messages as m
 from . import context
 from .background import keeper_in_background
@@ -23,7 +23,7 @@ from .variables import say_once
 if TYPE_CHECKING:
     from .app import App
 
-STRATEGIES = ("rolling", "recreate")
+STRATEGIES = get_args(Strategy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Deployment:
     sent: int
 
 
-def deploy_app(app: App, name: str | None, tag: str, strategy: m.Strategy) -> Deployment:
+def deploy_app(app: App, name: str | None, tag: str, strategy: Strategy) -> Deployment:
     """The same as `deploy`, for plain code."""
     return run_sync(deploy(app, name, tag, strategy))
 
 
-async def deploy(app: App, name: str | None, tag: str, strategy: m.Strategy) -> Deployment:
+async def deploy(app: App, name: str | None, tag: str, strategy: Strategy) -> Deployment:
     """Deploy the app under its own name or that one, and have it take inputs there."""
     if context.importing:
         raise context.ImportEnds  # what follows is the program's, not the container's

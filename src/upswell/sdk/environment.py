@@ -8,19 +8,19 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from msgspec.structs import replace
 
 from ..errors import InvalidError
-from ..spec import Environment, check_text
+from ..spec import Environment, SourceKind, check_text
 
-_declared: dict[str, tuple[Literal["script", "module", "text"], str]] = {}
+_declared: dict[str, tuple[SourceKind, str]] = {}
 _entered: Environment | None = None
 serializing: ContextVar[bool] = ContextVar("serializing", default=False)  # code is pickled by value just now
 
 
-def declare_source(module: str, kind: Literal["script", "module", "text"], origin: str) -> None:
+def declare_source(module: str, kind: SourceKind, origin: str) -> None:
     """Say where the code of a module comes from that was not imported in the usual way (the command line does)."""
     _declared[module] = (kind, origin)
 
@@ -87,7 +87,7 @@ def _main(module: ModuleType | None, variables: dict[str, str]) -> Environment:
     if specification is not None and specification.name != "__main__":  # which a folder or an archive has
         name = specification.name.removesuffix(".__main__")
         name = specification.name if name == specification.name else f"{name}.__main__"
-        kind: Literal["script", "module"] = "module"
+        kind: SourceKind = "module"
         origin = name
     else:
         name = script_module(path, module)
@@ -106,9 +106,7 @@ def _file_of(module: ModuleType | None) -> str:
 _is_file = cache(os.path.isfile)  # asked for every call, and a program's file does not come and go
 
 
-def _environment(
-    kind: Literal["script", "module", "text"], origin: str, module: str, main: bool, variables: dict[str, str]
-) -> Environment:
+def _environment(kind: SourceKind, origin: str, module: str, main: bool, variables: dict[str, str]) -> Environment:
     here = working_directory()
     return Environment(
         kind=kind,

@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ..errors import SerializationError
+from ..spec import CallKind
 from ..wire import messages as m
 from ..wire.payload import BARE, Packed, PackError, pack, pack_inputs
 from . import context
@@ -49,7 +50,7 @@ class Submission:
     """The inputs of one call, a map or a spawned one, on their way to the server."""
 
     def __init__(
-        self, inbox: Inbox, call: str, function: str, kind: m.CallKind, *, method: str = "", parent: str | None = None
+        self, inbox: Inbox, call: str, function: str, kind: CallKind, *, method: str = "", parent: str | None = None
     ) -> None:
         """`parent` is the input that makes the call: by default the one that this code runs for, if any."""
         self.call = call

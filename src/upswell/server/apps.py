@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from .. import store as s
 from ..core import events as e
 from ..errors import Error, NotFoundError, StoreError
-from ..spec import FunctionRecord, SettingsUpdate, app_of, check_name, require
+from ..spec import FunctionRecord, SettingsUpdate, Strategy, app_of, check_name, require
 from ..store import AppRecord, Version
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
@@ -209,7 +209,7 @@ class AppService:
         record: AppRecord,
         version: Version,
         contents: list[s.PutFile],
-        strategy: m.Strategy,
+        strategy: Strategy,
     ) -> None:
         """Have the version kept, and serve it then."""
         app = self._dispatcher.apps.get(record.id)
@@ -236,7 +236,7 @@ class AppService:
         self._dispatcher.ledger.offer(writes, answer)
 
     def _install(
-        self, record: AppRecord, version: Version, derived: Iterable[FunctionRecord], strategy: m.Strategy
+        self, record: AppRecord, version: Version, derived: Iterable[FunctionRecord], strategy: Strategy
     ) -> App:
         """What is kept is served from now on."""
         app = self._dispatcher.apps.get(record.id)

@@ -18,10 +18,9 @@ from ..core import commands as c
 from ..core import events as e
 from ..core.snapshot import SavedSegment
 from ..engine import CapacityChanged, ContainerDelayed, ContainerExit, ContainerOutput, Engine, Reported
-from ..spec import FunctionRecord, app_of, label_of
+from ..spec import CallKind, FunctionRecord, Strategy, app_of, label_of
 from ..store import AppRecord, Kept, Outcome, Store
 from ..wire import messages as m
-from ..wire.messages import Strategy
 from .connections import Connection
 from .graph import CallGraph
 from .ledger import Ledger
@@ -41,7 +40,7 @@ class Caller(msgspec.Struct, eq=False):
     """A call as the shell sees it: where its outcomes go."""
 
     connection: Connection | None  # none where the client has left, and the call goes on
-    kind: m.CallKind
+    kind: CallKind
     function: str
     method: str = ""  # of an object's, the one that its inputs run
     maker: str = ""  # the app whose container has made it, or `SCHEDULE`

@@ -10,11 +10,11 @@ from random import Random
 
 from ..core import events as e
 from ..core.plane import Plane
-from ..spec import AutoscalerSettings, Concurrency, FunctionSpec, Limits, Retries, SettingsUpdate
+from ..spec import AutoscalerSettings, CallKind, Concurrency, FunctionSpec, Limits, Retries, SettingsUpdate
 from .faults import FAULTY_SECONDS, Faults
 from .lives import follow
 from .process import Behaviour
-from .world import Caller, CallKind, Machine, World
+from .world import Caller, Machine, World
 
 TROUBLES = (
     "leaves",

@@ -12,17 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from ..core import commands as c
 from ..core import events as e
-from ..spec import MAP_WINDOW, FunctionSpec
+from ..spec import MAP_WINDOW, CallKind, FunctionSpec, Strategy
 from .faults import NO_FAULTS, Faults
 from .process import Behaviour, Process, Work
 from .processors import Processors
 from .watch import Violation, Watch
-
-CallKind = Literal["remote", "map", "spawn"]
 
 SEGMENT_INPUTS = 100  # of a map travel together
 WAKES_AT_ONE_MOMENT = 1000  # more than this, and the plane never lets time pass
@@ -137,7 +135,7 @@ class World:
     ) -> None:
         """The function exists from now on, or is of another version, which replaces the earlier one."""
         self.behaviours[function] = behaviour
-        strategy: Literal["rolling", "recreate"] = "recreate" if at_once else "rolling"
+        strategy: Strategy = "recreate" if at_once else "rolling"
         self.happened(e.FunctionDeclared(function, spec, version=version, strategy=strategy))
 
     def call(self, caller: Caller) -> None:

@@ -1,11 +1,7 @@
 """Apps and their functions: opened for as long as their client stays, or deployed and called by name."""
 
-from typing import Literal
-
-from ...spec import FunctionRecord
+from ...spec import FunctionRecord, Strategy
 from .base import ErrorRecord, Message
-
-Strategy = Literal["rolling", "recreate"]
 
 
 class OpenApp(Message, tag=10, frozen=True):

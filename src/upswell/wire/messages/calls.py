@@ -1,10 +1,7 @@
 """Calls: their inputs to the server, and what became of them back."""
 
-from typing import Literal
-
+from ...spec import CallKind
 from .base import Buffers, ErrorRecord, Message
-
-CallKind = Literal["remote", "map", "spawn", "generator"]
 
 
 class Submit(Message, tag=12, frozen=True):

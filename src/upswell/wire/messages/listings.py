@@ -8,9 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from ...spec import AutoscalerSettings
+from ...spec import AutoscalerSettings, CallKind
 from .base import ErrorRecord, Message
-from .calls import CallKind
 
 MAX_ROWS = 10_000  # of one listing
 MAX_LOG_LINES = 100_000  # that one `ReadLogs` asks for
