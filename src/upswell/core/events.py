@@ -102,10 +102,14 @@ class Recovered(msgspec.Struct, frozen=True, gc=False):
     events: tuple[FunctionDeclared | SettingsUpdated | CallRestored | ContainerRejoined, ...]
 
 
-class ContainerReady(msgspec.Struct, frozen=True, gc=False):
-    """User code is loaded and its start-up hooks have run."""
+class ContainerEvent(msgspec.Struct, frozen=True, gc=False):
+    """Base of all that a container says, and that happens to one; of a container that is not known it means nothing."""
 
     container: str
+
+
+class ContainerReady(ContainerEvent, frozen=True, gc=False):
+    """User code is loaded and its start-up hooks have run."""
 
 
 class HeldRange(msgspec.Struct, frozen=True, gc=False):
@@ -140,31 +144,26 @@ class ContainerRejoined(msgspec.Struct, frozen=True, gc=False):
     spec: FunctionSpec | None = None  # of that version; None: the present one's, or nobody knows
 
 
-class StartFailed(msgspec.Struct, frozen=True, gc=False):
+class StartFailed(ContainerEvent, frozen=True, gc=False):
     """The container could not load user code; its exit follows as `ContainerExited`."""
 
-    container: str
     message: str
 
 
-class ContainerExited(msgspec.Struct, frozen=True, gc=False):
+class ContainerExited(ContainerEvent, frozen=True, gc=False):
     """The process is gone and everything it sent has been handled. Every started container exits exactly once."""
 
-    container: str
     reason: str
     out_of_memory: bool = False
 
 
-class ContainerStopped(msgspec.Struct, frozen=True, gc=False):
+class ContainerStopped(ContainerEvent, frozen=True, gc=False):
     """Somebody wants the container ended: what it holds goes to others."""
 
-    container: str
 
-
-class ResultsReceived(msgspec.Struct, frozen=True, gc=False):
+class ResultsReceived(ContainerEvent, frozen=True, gc=False):
     """Outputs of the range, in order; `seconds` and `cpu_seconds` are sums over them."""
 
-    container: str
     range: int
     start: int
     count: int
@@ -172,10 +171,9 @@ class ResultsReceived(msgspec.Struct, frozen=True, gc=False):
     cpu_seconds: float
 
 
-class FailureReceived(msgspec.Struct, frozen=True, gc=False):
+class FailureReceived(ContainerEvent, frozen=True, gc=False):
     """The input at `position` raised, or ran out of time. `fatal`: the container exits because of it."""
 
-    container: str
     range: int
     position: int
     seconds: float
@@ -184,37 +182,33 @@ class FailureReceived(msgspec.Struct, frozen=True, gc=False):
     fatal: bool = False
 
 
-class ChunksReceived(msgspec.Struct, frozen=True, gc=False):
+class ChunksReceived(ContainerEvent, frozen=True, gc=False):
     """The generator of the range has yielded its chunks `first .. first + count`."""
 
-    container: str
     range: int
     first: int
     count: int
 
 
-class RangeReturned(msgspec.Struct, frozen=True, gc=False):
+class RangeReturned(ContainerEvent, frozen=True, gc=False):
     """The inputs of the range from `stop` on were not started by the container and will not be."""
 
-    container: str
     range: int
     stop: int
 
 
-class InputSuspended(msgspec.Struct, frozen=True, gc=False):
+class InputSuspended(ContainerEvent, frozen=True, gc=False):
     """The input the range is at waits for a nested call, or for the consumer of what it yields, and lends its place.
 
     The range's tail was returned before. Of a batch every range is suspended.
     """
 
-    container: str
     range: int
 
 
-class InputResumed(msgspec.Struct, frozen=True, gc=False):
+class InputResumed(ContainerEvent, frozen=True, gc=False):
     """The input has its place back."""
 
-    container: str
     range: int
 
 

@@ -133,94 +133,94 @@ class Plane:
         return out
 
     def _handle(self, event: e.Event, now: float, out: list[Command]) -> None:
-        """The most frequent events, those about containers and inputs."""
+        """The most frequent events: those about inputs and containers."""
         match event:
             case e.InputsSubmitted():
                 self._submitted(event, now, out)
             case e.ResultsReceived():
                 if found := self._container(event.container):
                     self._results(*found, event, now, out)
-            case e.FailureReceived():
-                if found := self._container(event.container):
-                    found[0].failure(found[1], event, event.kind, now, out)
-                    self._grant(found[0], now, out)
             case e.ChunksReceived():
                 if found := self._container(event.container):
-                    found[0].chunks(found[1], event, out)
-            case e.RangeReturned():
-                if found := self._container(event.container):
-                    found[0].returned(found[1], event.range, event.stop, now, out)
-                    self._grant(found[0], now, out)
-            case e.InputSuspended() | e.InputResumed():
-                if found := self._container(event.container):
-                    found[0].suspended(found[1], event.range, isinstance(event, e.InputSuspended), now, out)
-                    self._grant(found[0], now, out)
-            case e.ContainerReady():
-                if found := self._container(event.container):
-                    found[0].container_ready(found[1], now)
-                    self._grant(found[0], now, out)
-            case e.StartFailed():
-                if found := self._container(event.container):
-                    found[0].start_failed(found[1], event.message, out)
-                    self._grant(found[0], now, out)
+                    pool, container = found
+                    pool.chunks(container, event, out)
             case e.ContainerExited():
                 self._exited(event, now, out)
-            case e.NodesChanged(capacity=capacity):
-                self._node.resized(capacity)
-                self._grant_short(now, out)
+            case e.ContainerEvent():
+                if found := self._container(event.container):
+                    self._of_container(*found, event, now, out)
+                    self._grant(found[0], now, out)
             case e.UsageSampled():
-                if pool := self._pools.get(event.function):
-                    pool.sampled(event, now)
-                    self._grant(pool, now, out)
+                if sampled := self._pools.get(event.function):
+                    sampled.sampled(event, now)
+                    self._grant(sampled, now, out)
             case _:
                 self._administer(event, now, out)
 
+    def _of_container(
+        self, pool: Pool, container: Container, event: e.ContainerEvent, now: float, out: list[Command]
+    ) -> None:
+        match event:
+            case e.FailureReceived():
+                pool.failure(container, event, now, out)
+            case e.RangeReturned(range=number, stop=stop):
+                pool.returned(container, number, stop, now, out)
+            case e.InputSuspended(range=number):
+                pool.suspended(container, number, True, now, out)
+            case e.InputResumed(range=number):
+                pool.suspended(container, number, False, now, out)
+            case e.ContainerReady():
+                pool.container_ready(container, now)
+            case e.StartFailed(message=message):
+                pool.start_failed(container, message, out)
+            case e.ContainerStopped():
+                pool.stop(container, out)
+
     def _administer(self, event: e.Event, now: float, out: list[Command]) -> None:
-        """The rarer events: those about functions, owners and whole calls."""
+        """The rarer events: those about functions, owners, whole calls and nodes."""
         match event:
             case e.FunctionDeclared(function=function):
-                pool = self._pools.get(function)
-                if pool is None:
-                    pool = Pool(function, self._limits, self._node, self._policy, self._new_id)
-                    self._pools[function] = pool
-                pool.declare(event, now, out)
-                self._grant(pool, now, out)
-            case e.FunctionRemoved():
-                if pool := self._pools.pop(event.function, None):
-                    pool.remove(event.reason, now, out)
+                if function not in self._pools:
+                    self._pools[function] = Pool(function, self._limits, self._node, self._policy, self._new_id)
+                self._pools[function].declare(event, now, out)
+                self._grant(self._pools[function], now, out)
+            case e.FunctionRemoved(function=function, reason=reason):
+                if pool := self._pools.pop(function, None):
+                    pool.remove(reason, now, out)
                     self._grant(pool, now, out)
-            case e.SettingsUpdated():
-                if event.function in self._pools:
-                    self._pools[event.function].scaling.apply(event.update)
-                    self._grant(self._pools[event.function], now, out)
-            case e.InputsEnded():
-                if known := self._calls.get(event.call):
-                    known[0].queue.end(known[1], event.total, out)
-                    self._grant(known[0], now, out)
-            case e.CallCancelled():
-                self._cancel(event.call, event.running, event.terminate, now, out)
-            case e.InputCancelled(call=call, position=position, terminate=terminate):
-                if known := self._calls.get(call):
-                    known[0].cancel_input(known[1], position, terminate, out)
-                    self._grant(known[0], now, out)
-            case e.ContainerStopped():
-                if found := self._container(event.container):
-                    found[0].stop(found[1], out)
-                    self._grant(found[0], now, out)
-            case e.CallRestored():
-                self._restored(event.saved, now, out)
+            case e.SettingsUpdated(function=function, update=update):
+                if pool := self._pools.get(function):
+                    pool.scaling.apply(update)
+                    self._grant(pool, now, out)
+            case e.InputsEnded(call=name, total=total):
+                if known := self._calls.get(name):
+                    pool, call = known
+                    pool.queue.end(call, total, out)
+                    self._grant(pool, now, out)
+            case e.CallCancelled(call=name, running=running, terminate=terminate):
+                self._cancel(name, running, terminate, now, out)
+            case e.InputCancelled(call=name, position=position, terminate=terminate):
+                if known := self._calls.get(name):
+                    pool, call = known
+                    pool.cancel_input(call, position, terminate, out)
+                    self._grant(pool, now, out)
+            case e.CallRestored(saved=saved):
+                self._restored(saved, now, out)
             case e.ContainerRejoined():
                 self._rejoined(event, now, out)
-            case e.Recovered():
+            case e.Recovered(events=events):
                 self._recovers = True
-                for one in event.events:
+                for one in events:
                     self._administer(one, now, out)
                 self._recovers = False
-                for pool in self._changed:
-                    pool.grant(now, out)
-            case e.OwnerLeft():
-                for call in list(self._owned.pop(event.owner, ())):
-                    self._cancel(call, True, False, now, out)
+                for changed in self._changed:
+                    changed.grant(now, out)
+            case e.OwnerLeft(owner=owner):
+                for name in list(self._owned.pop(owner, ())):
+                    self._cancel(name, True, False, now, out)
+            case e.NodesChanged(capacity=capacity):
+                self._node.resized(capacity)
+                self._grant_short(now, out)
 
     def _submitted(self, event: e.InputsSubmitted, now: float, out: list[Command]) -> None:
         pool = self._pools.get(event.function)
@@ -305,8 +305,9 @@ class Plane:
 
     def _cancel(self, name: str, running: bool, terminate: bool, now: float, out: list[Command]) -> None:
         if known := self._calls.get(name):
-            known[0].cancel(known[1], running, terminate, out)
-            self._grant(known[0], now, out)
+            pool, call = known
+            pool.cancel(call, running, terminate, out)
+            self._grant(pool, now, out)
 
     def _container(self, name: str) -> tuple[Pool, Container] | None:
         pool = self._containers.get(name)

@@ -270,9 +270,7 @@ class Pool:
         out.append(CancelRange(container.id, held.id))
         self._progressed(container, held, now, out, heard=False)
 
-    def failure(
-        self, container: Container, event: FailureReceived, reason: str, now: float, out: list[Command]
-    ) -> None:
+    def failure(self, container: Container, event: FailureReceived, now: float, out: list[Command]) -> None:
         if event.fatal:
             container.blameless = True
             self.containers.end(container, now)
@@ -282,7 +280,7 @@ class Pool:
         container.advance(held, 1)
         if event.kind == "user":
             self.estimates.learn_service(1, event.seconds)
-        self.queue.fail_attempt(held, event.position, event.kind, reason, now, out)
+        self.queue.fail_attempt(held, event.position, event.kind, event.kind, now, out)
         self._progressed(container, held, now, out)
 
     def chunks(self, container: Container, event: ChunksReceived, out: list[Command]) -> None:
