@@ -19,14 +19,14 @@ import msgspec
 from ..spec import GATHER_SECONDS, AutoscalerSettings
 from .agenda import NEVER
 
-PROBE_SECONDS = 0.008  # a container's own beginnings are over after this; in as long again, inputs compute or wait
+PROBE_SECONDS = 0.008  # a container's own beginnings take this long; as long again shows whether inputs compute
 LEAST_START_COST_SECONDS = 0.001  # what one more fork adds to the wait of all, on a machine with two cores
 LEAST_AIM_SECONDS = 0.010
 STARTS_AT_ONCE = 128  # more in parallel only slow each other
-LOOK_AHEAD = 0.5  # of the inputs that busy containers end on average while another starts, so many are relied upon
+LOOK_AHEAD = 0.5  # this share of what busy containers end on average while another starts is relied upon
 HEADROOM = 2.0  # times the square root of the offered load: square-root staffing (Halfin and Whitt, 1981)
-ARRIVALS_SECONDS = 10.0  # the rate of calls is that of about the last so many seconds
-LONGER_THAN_AGE = 10.0  # times as long as it has run, an input takes of a function none of whose inputs has finished
+ARRIVALS_SECONDS = 10.0  # the rate of calls is an average over about this long
+LONGER_THAN_AGE = 10.0  # while none has finished, inputs are taken to last this many times as long as they have run
 LEAST_CPU_SHARE = 0.02  # below this, processors are no limit
 PATIENCE_SECONDS = 0.5  # a surplus container idles this long at least ...
 PATIENCE_STARTS = 7  # ... or as long as this many starts take: idling as long as a start costs is 2-competitive
@@ -35,7 +35,7 @@ BACKOFF_FIRST_SECONDS, BACKOFF_LAST_SECONDS = 1.0, 60.0
 SHORTEST_INPUT_SECONDS = 1e-9  # clocks may say that inputs took no time at all
 DECAY = 0.9  # weight of the past, for each measured result
 
-LIMITS = frozenset({"processors", "max_containers", "memory", "resources"})  # rules that no age of inputs lifts
+LIMITS = frozenset({"processors", "max_containers", "memory", "resources"})  # rules that longer inputs don't change
 RULES = ("probe", "backlog", "look-ahead", "headroom", "processors", "memory", "patience")
 
 
@@ -88,7 +88,7 @@ class Estimates(msgspec.Struct):
         self.started += 1
 
     def learn_call(self, now: float) -> None:
-        """A call came. A map is one, however many inputs it has: they are the backlog."""
+        """A call came. A map is one call, however many inputs it has: those are its backlog."""
         self._calls = self.calls_per_second(now) + 1 / ARRIVALS_SECONDS
         self._calls_at = now
 
@@ -97,9 +97,9 @@ class Estimates(msgspec.Struct):
         return self._calls * math.exp((self._calls_at - now) / ARRIVALS_SECONDS)
 
     def learn_cpu(self, share: float, running: int, cores: float, seconds: float = GATHER_SECONDS) -> None:
-        """`share` of a core was used by each of `running` inputs, for so many seconds: a moment says little.
+        """Each of `running` inputs has used `share` of a core, in so many seconds: the fewer, the less it says.
 
-        Where the processors are full a share says less than the input would use, so it may then only raise it.
+        Where the processors are full inputs get less than they would use, so there a share may only raise the estimate.
         """
         trust = min(1.0, seconds / GATHER_SECONDS)
         if self.cpu_share is None:
@@ -183,10 +183,10 @@ def decide(load: Load, estimates: Estimates, settings: AutoscalerSettings, polic
 
 
 def reconsider_seconds(load: Load, decided: Decision, estimates: Estimates) -> float:
-    """After how long to decide anew though nothing happens: what runs is older then, and so is taken for longer.
+    """After how long to decide anew though nothing happens: what runs is older by then, and expected to be longer.
 
-    Only who waits and will have no place can gain by it, and only until age says no more. From the moment at which what
-    runs began, a place then takes at most a quarter longer to come than if the decision were made all the time.
+    That can change something only for inputs that wait and will have no place, and only while age still counts. A place
+    then comes, counted from when what runs began, at most a quarter later than if the decision were made all the time.
     """
     known, age = estimates.service_seconds, load.running_seconds
     if known is None or not load.waiting or not load.running or decided.rule in LIMITS:
@@ -266,12 +266,12 @@ def _served_meanwhile(load: Load, service: float, startup: float, aim: float) ->
 
 
 def _with_headroom(wanted: Decision, load: Load, estimates: Estimates) -> Decision:
-    """Where a start takes longer than an input, a random crowd must find its containers: they can't come in time."""
+    """Where a start takes longer than an input, the containers for a chance crowd must be there before it comes."""
     service = estimates.service_seconds
     if service is None:
         return wanted
     offered = load.calls_per_second * service
-    # Within a start, those that run make way for those to come by so much; where inputs are long, hardly at all.
+    # The share of the running inputs that have made way for others when a start is over; of long ones hardly any.
     turnover = min(1.0, estimates.startup_seconds / service)
     busy = load.running + turnover * (offered - load.running)
     staffed = math.floor((busy + HEADROOM * turnover * math.sqrt(offered)) / load.target_inputs)

@@ -15,7 +15,7 @@ from .model import Container, KilledFor, State
 
 
 class Containers:
-    """Those that start, that are ready, and that retire or end."""
+    """The containers of one pool, from their start to their exit."""
 
     def __init__(self) -> None:
         self.by_id: dict[str, Container] = {}
@@ -54,7 +54,7 @@ class Containers:
     # -- their lives -----------------------------------------------------------------------------------
 
     def start(self, name: str, function: str, spec: FunctionSpec, version: int, now: float, out: list[Command]) -> None:
-        """One more, with these resources of its own."""
+        """One more starts; `spec` names the resources that are its own."""
         container = self.by_id[name] = Container(name, spec, State.STARTING, now, now, version)
         if not self.starting:
             self.ready_at = now
@@ -146,8 +146,8 @@ class Containers:
     # -- whether they are stuck ------------------------------------------------------------------------
 
     def watch(self, container: Container) -> None:
-        """What it is watched for may have begun or ended. As inputs come and go in one that is ready, it is seen once
-        it seems due that it was heard, or is idle.
+        """Note when it will be stuck unless it is heard. In one that is ready that moment moves on with each input, so
+        there it is only ever set earlier: `overdue` sees that the container was heard meanwhile.
         """
         put = self._watch.put_by if container.state is State.READY else self._watch.put
         put(container, watch.due_at(container))

@@ -31,15 +31,15 @@ class Matching:
         estimates: Estimates,
         new_id: Callable[[], int],
     ) -> None:
-        self.spec = FunctionSpec()  # as declared last: by it inputs are due; each container takes them as its own says
+        self.spec = FunctionSpec()  # as declared last, for when batches are due; a container takes what its own says
         self._queue = queue
         self._containers = containers
         self._estimates = estimates
         self._new_id = new_id
 
     def grant(self, now: float, out: list[Command], *, beyond_target: bool = False) -> None:
-        """Grant what waits to containers with room below their target, or with any: the fullest first, then the latest
-        idle.
+        """Grant what waits to containers below their target, or (`beyond_target`) with any room: the fullest first, and
+        of equals the one that became so last.
         """
         turns, buckets = self._queue.turns, self._containers.buckets
         for free in sorted(buckets) if turns else ():
@@ -47,7 +47,7 @@ class Matching:
             while bucket and turns and self._is_due(now):
                 container = next(reversed(bucket.values()))
                 self._grant_next(container, now, out)
-                # A container filled here moves to another bucket, and is met again only by who may go beyond.
+                # Each grant moves it to another bucket, so it is filled here, as far as it may be.
                 while turns and (left := container.bucket) is not None and (left > 0 or beyond_target):
                     if not self._is_due(now):
                         return
@@ -71,8 +71,8 @@ class Matching:
                 self._grant_next(container, now, out)
 
     def make_way(self, call: Call, out: list[Command]) -> None:
-        """The call is new. Where it has nothing, and more than a range of 10 ms is before it everywhere, one container
-        gives back what it has not begun.
+        """The call is new. Where nothing of it was granted, and every container has more than 10 ms of others' work to
+        begin, one of them gives that back.
         """
         service, containers = self._estimates.service_seconds, self._containers
         if not call.waiting or call.ranges or containers.room or self.spec.concurrency.batch_size:
@@ -104,7 +104,7 @@ class Matching:
         return look_again
 
     def batch_due_at(self) -> float:
-        """When what waits is to be granted as a batch; `NEVER` where nothing waits for that alone."""
+        """When what waits is due as a batch; `NEVER` where that is not all it waits for."""
         if not self.spec.concurrency.batch_size or not self._queue.waiting or not self._containers.room:
             return NEVER
         return self._batch_due_at()
@@ -113,7 +113,7 @@ class Matching:
         return batching.due_at(self._queue.waiting, self._queue.oldest_since(), self.spec.concurrency)
 
     def _is_due(self, now: float) -> bool:
-        """Whether what waits may be granted: for a batch, enough of it must."""
+        """Whether what waits may be granted now: always, unless it is to form a batch."""
         return not self.spec.concurrency.batch_size or self._batch_due_at() <= now
 
     def _grant_next(self, container: Container, now: float, out: list[Command]) -> None:

@@ -146,7 +146,7 @@ class Container(msgspec.Struct, eq=False):
     def suspend(self, held: Range, suspended: bool) -> None:
         """Its input lends its place, or has it back."""
         if held.suspended != suspended:
-            held.suspended = False
+            held.suspended = False  # or it would not be counted
             sign = -1 if suspended else 1
             self._count(held, sign, sign * len(held))
             held.suspended = suspended

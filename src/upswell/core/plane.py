@@ -1,10 +1,11 @@
 """The root of the core: events in, commands out.
 
 `handle(event, now)` and `wake(now)` return what the world should do; `deadline()` is the moment of the next `wake`.
-Who is in a hurry calls `take` instead of `handle`: it says what can't wait, and `wake` the rest, at once where an input
-waits and else a moment later, for all events until then. Who counts microseconds calls `answer` and `follow` instead of
-`take`. Time never runs backwards between calls. Nothing here reads a clock, does I/O or draws a random number, so the
-same history always gives the same commands, in the server, in the simulator and under the property tests.
+The server takes an event in parts, so that nobody waits for what can be decided later: `answer` returns what somebody
+waits for, `follow` what else is due at once (`take` is both), and the next `wake` the rest, such as how many containers
+there should be: at once where an input waits, else a moment later, for all events until then. Time never runs backwards
+between calls. Nothing here reads a clock, does I/O or draws a random number, so the same history always gives the same
+commands, in the server, in the simulator and under the property tests.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .pool import Pool
 from .queue import Queue
 from .snapshot import SavedCall
 
-AT_LEISURE_SECONDS = 0.002  # what follows from inputs that come and go may wait so long where nothing is pressing
+AT_LEISURE_SECONDS = 0.002  # so long `settle` may wait after inputs have come or gone, where nothing is pressing
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -103,11 +104,11 @@ class Plane:
         return self.take(event, now) + self.settle(now)
 
     def take(self, event: e.Event, now: float) -> list[Command]:
-        """What can't wait: what `event` ends, and who gets what waits where there is room. The rest is for `wake`."""
+        """The part of it that can't wait; the rest is for `wake`. The same as `answer` and then `follow`."""
         return self.answer(event, now) + self.follow(now)
 
     def answer(self, event: e.Event, now: float) -> list[Command]:
-        """Of that, the first part: where inputs or outputs came, what need not wait until the books are kept."""
+        """What somebody waits for: outputs for their caller, inputs for a container. `follow` must come next."""
         assert self._rest is None, "`follow` comes first"
         out: list[Command] = []
         self._handle(event, now, out)
@@ -115,7 +116,7 @@ class Plane:
         return out
 
     def follow(self, now: float) -> list[Command]:
-        """The other part. Nothing else may be called between the two."""
+        """What else is due at once because of that event: the books are kept, and places that are free are filled."""
         out: list[Command] = []
         if (rest := self._rest) is not None:
             self._rest = None
@@ -298,7 +299,10 @@ class Plane:
             self._grant_short(now, out, pool)
 
     def _grant_short(self, now: float, out: list[Command], granted: Pool | None = None) -> None:
-        """There may be the room that others wait for. Whoever still waits then goes to the end of the line."""
+        """There may be room again for pools that lacked it, of which `granted` has looked already.
+
+        One that still lacks it goes to the end of the line.
+        """
         for pool in list(self._short):
             if pool is not granted:
                 self._grant(pool, now, out)
@@ -340,7 +344,7 @@ class Plane:
         self._settles_at = now
 
     def _settle_soon(self, pool: Pool, now: float) -> None:
-        """The pool has changed as it does all the time: what is left is for `settle`, at leisure if it may."""
+        """Inputs of the pool have come or gone: the rest is for `settle`, at once only if something is pressing."""
         self._changed[pool] = None
         if pool.is_pressing():
             self._settles_at = now

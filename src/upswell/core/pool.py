@@ -124,7 +124,10 @@ class Pool:
         return container
 
     def _compare(self, container: Container, held: Range, told: HeldRange | None, out: list[Command]) -> None:
-        """Bring a range that the container was granted to what it says of it; what was lost on the way waits again."""
+        """Bring a range to what its container has told of it (`None`: it has no such range).
+
+        Inputs whose results were lost on the way wait again.
+        """
         before, stop, until = held.next, held.stop, held.next
         if told is None:  # the grant never reached it, or its last results never reached us
             until = stop
@@ -174,7 +177,7 @@ class Pool:
             self._fail_pending(f"{self.label} could not start: {message}", out)
 
     def container_exited(self, container: Container, event: ContainerExited, now: float, out: list[Command]) -> None:
-        # Hardly ready, and gone by itself: without a pause the next would follow it as fast.
+        # It was hardly ready, and died by itself: without a pause the next would go the same way at once.
         died_new = container.id in self.containers.idle and container.is_new(now, autoscaler.BACKOFF_FIRST_SECONDS)
         died_at_once = container.state is State.STARTING or died_new
         self.containers.remove(container)
@@ -187,8 +190,8 @@ class Pool:
             self._back_off(container, event.reason, now, out)
 
     def _back_off(self, container: Container, reason: str, now: float, out: list[Command]) -> None:
-        """A start failed: wait before the next one, and at last, where nobody else could serve them, fail who waits, or
-        say it where a later version may serve them.
+        """A start failed, and the next has to wait. Where several have failed in a row and no container is ready, calls
+        of an ephemeral app fail; those of a deployed one, whose next version may serve them, wait on, which is said.
         """
         if not self.scaling.failed(container, reason, now):
             return
@@ -236,8 +239,8 @@ class Pool:
     # -- what happens to inputs ----------------------------------------------------------------------
 
     def results(self, container: Container, event: ResultsReceived, now: float, out: list[Command]) -> Range | None:
-        """Outputs came. Their caller has them at once where they are those that are missing of the range that is
-        returned, and then `account` comes next.
+        """Outputs came: where they are the next of their range they are delivered. The range is returned, and `account`
+        must follow; `None` where they are not.
         """
         held = container.ranges.get(event.range)
         if held is not None and event.start < held.next < event.start + event.count:
@@ -252,7 +255,7 @@ class Pool:
     def account(
         self, container: Container, held: Range, event: ResultsReceived, now: float, out: list[Command]
     ) -> None:
-        """What else follows from outputs that are final."""
+        """Keep the books on outputs that were delivered."""
         container.advance(held, event.count)
         self.estimates.learn_service(event.count, event.seconds)
         if event.seconds > 1e-3:
@@ -352,10 +355,10 @@ class Pool:
                 self._end_unwanted(held, out)
 
     def _end_unwanted(self, held: Range, out: list[Command]) -> None:
-        """Do what can be done now about cancelled inputs of the range, and end none that is wanted.
+        """End cancelled inputs of the range, as far as that is possible without ending others.
 
-        What has not begun is asked back first, and is not granted again when it comes; the last that is left then runs,
-        or has ended. A batch can't be taken apart.
+        A container can be told to end a range only as a whole. So its tail is asked back first; a cancelled input that
+        comes back fails, and when the last that is left is cancelled, so is the range. A batch can't be taken apart.
         """
         unwanted = {place: dies for place, dies in held.call.unwanted.items() if held.next <= place < held.stop}
         alone = len(unwanted) == len(held) or (held.returned and not held.batch and held.stop - 1 in unwanted)

@@ -90,7 +90,7 @@ class Queue:
         return call
 
     def _over_limit(self, family: str, count: int, not_started: int) -> str:
-        """Which limit so many more inputs would exceed; what is larger than a limit may come alone."""
+        """Which limit `count` more inputs would exceed, or "". What is larger than a limit may come alone."""
         limits, unsettled = self.limits, self.unsettled[family]
         if not unsettled:
             return ""
@@ -164,8 +164,10 @@ class Queue:
         return Span(call, span.segment, start, stop)
 
     def reclaim(self, call: Call, segment: Segment, start: int, stop: int) -> int | None:
-        """Take inputs out that a container has had all along: those from `start` on are settled up to the position that
-        is returned, and waited from there to `stop`. None: it is otherwise, and nothing is taken.
+        """Take the inputs `start .. stop` out of the queue, which a container that has re-joined has had all along.
+
+        Returns the first of them that is not settled, if all from there on have been waiting; otherwise nothing is
+        taken, and it is `None`.
         """
         spans = [span for span in call.waiting if span.segment is segment and span.start < stop and span.stop > start]
         spans.sort(key=lambda span: span.start)
@@ -191,7 +193,7 @@ class Queue:
         return first
 
     def _is_elsewhere(self, call: Call, segment: Segment, start: int, stop: int) -> bool:
-        """Whether an input of these is in a container, or delayed; neither waits nor is settled, that is."""
+        """Whether one of these inputs is neither waiting nor settled, but in a container or delayed."""
         held = any(one.segment is segment and one.next < stop and one.stop > start for one in call.ranges.values())
         return held or any(entry[2].call is call and start <= entry[2].start < stop for entry in self.delayed)
 
@@ -217,7 +219,7 @@ class Queue:
                     break  # one at a time: what is here will make us look again
 
     def invite_all(self, out: list[Command]) -> None:
-        """The function is about to go: who offers again hears that."""
+        """The function is about to go: let refused calls offer their segments again, and hear of it."""
         for refused in self.refused.values():
             out += map(Invite, refused)
             refused.clear()
@@ -265,9 +267,10 @@ class Queue:
             out.append(RememberAttempts(call.id, position, failures, losses))
 
     def put_back(self, held: Range, start: int, stop: int, out: list[Command], reason: str = "") -> None:
-        """Inputs of the range wait again, before what never left; or end with their call, or `reason` ends them.
+        """Inputs of the range wait again, in front of those that never left.
 
-        Those that nobody wants any more end here.
+        Cancelled ones fail instead, and so does that of a generator that has yielded, which can't begin anew: `reason`
+        says why it ended.
         """
         call, segment = held.call, held.segment
         if call.unwanted and not call.cancelled:

@@ -45,7 +45,7 @@ class Scaling:
         self.settings = self.spec.settings
         self.version = 0
         self.decision = Decision(0, "idle", "no input yet")
-        self.reconsider_at = NEVER  # when it may be another, though nothing happens
+        self.reconsider_at = NEVER  # when to decide anew, though nothing happens
         self.starts = Starts()  # of this version
         self._function = function
         self._queue = queue
@@ -56,7 +56,7 @@ class Scaling:
         self._policy = policy
         self._new_id = new_id
         self._has_spare = False  # one more than needed has been started, to be exchanged for an outdated one
-        self._short_since = NEVER  # there is no room for as many as there must be; -NEVER once that was said
+        self._short_since = NEVER  # when room began to lack; NEVER: it does not; -NEVER: that it does was said
 
     def declare(self, event: FunctionDeclared, now: float, out: list[Command]) -> None:
         """Go by another declaration; containers of another version are outdated."""
@@ -80,7 +80,7 @@ class Scaling:
         self.settings = self.settings.merge(update)
 
     def failed(self, container: Container, reason: str, now: float) -> bool:
-        """A start failed, so the next has to wait; whether it is of the present version, which alone counts."""
+        """A start failed, so the next has to wait; false where it was of an earlier version, which does not count."""
         if container.version != self.version:
             return False
         self.starts.failed(container.started_at, reason, now)
@@ -173,9 +173,9 @@ class Scaling:
     # -- a new version replaces an earlier one -----------------------------------------------------------
 
     def _replace(self, now: float, out: list[Command]) -> bool:
-        """Let outdated containers go: all that nobody will miss, or one where there is no room for one more.
+        """Let outdated containers go: all that are not needed, or one where its successor has no room beside it.
 
-        Whether any went.
+        Returns whether any went.
         """
         containers = self._containers
         outdated, kept = len(containers.outdated), max(1, self._needed)
