@@ -23,6 +23,8 @@ MAX_POSITION = 1 << 48  # of an input in its call
 MAX_SEGMENT_INPUTS = 1 << 20
 MAX_FUNCTIONS = 10_000  # of one app
 MAX_RANGES = 100_000  # that one container holds
+MAX_VERSION = MAX_DESCRIPTOR = 1 << 31
+MAX_NUMBER = 1 << 62  # that a peer has given to a request, a range or a batch
 MAX_SECONDS = 1e9
 MOST_AHEAD = 2 * MAP_WINDOW  # inputs of a map that wait for outcomes of those before them
 MAX_BUFFER_BYTES = 1 << 40
@@ -39,8 +41,7 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_id("call", call)
             _check_whole("total", total, 0, MAX_POSITION)
             if caller := dispatcher.calls.get(call):
-                free = caller.kept and (caller.connection is None or not caller.connection.is_open)
-                _require(free or caller.connection is connection, f"the call {call} belongs to another connection")
+                _require(_may_go_on(caller, connection), f"the call {call} belongs to another connection")
                 least = caller.offered
                 _require(total >= least, f"the call {call} has {least} inputs already, not {total}")
                 _require(not caller.window.ahead or total == least, f"the call {call} has {least} inputs, not {total}")
@@ -66,14 +67,14 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_whole("stop", stop, -1, MAX_POSITION)
         case m.Cancel(call=name, request=request, position=position):
             _check_id("call", name)
-            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("request", request)
             _check_whole("position", position, -1, MAX_POSITION)
         case m.Uncollect(call=name) | m.Watch(app=name):
             _check_id("call or app", name)
         case m.Consumed(call=call, chunks=chunks, bytes=size):
             _check_id("call", call)
-            _check_whole("chunks", chunks, 0, 1 << 62)
-            _check_whole("bytes", size, 0, 1 << 62)
+            _check_whole("chunks", chunks)
+            _check_whole("bytes", size)
         case m.BackUp(path=path):
             _require(path.startswith("/") and path.isprintable(), f"{path[:80]!r} is no absolute path")
         case m.DescribeGraph(request=request, call=call, position=position):
@@ -81,25 +82,25 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_id("call", call)
             _check_whole("position", position, -1, MAX_POSITION)
         case m.UseObject(request=request, object=name, operation=operation):
-            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("request", request)
             _require(len(name) <= MAX_ID_CHARACTERS, f"{name[:40]!r} is no object id")
             spans = (getattr(operation, field, None) for field in ("wait", "lifetime"))
             _check_seconds(*(span for span in spans if span is not None))
         case m.Inquire(request=request, function=function):
-            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("request", request)
             _check_id("function", function)
         case _:
             _check_administration(message)
 
 
 def _check_administration(message: m.Message) -> None:
-    """What may be said of deployed apps."""
+    """What may be said of deployed apps, and asked of what is here."""
     match message:
         case m.OfferFiles(request=request, digests=digests):
-            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("request", request)
             _require(len(digests) <= MAX_CODE_FILES, f"a tree of code has at most {MAX_CODE_FILES:,} files")
         case m.Deploy():
-            _check_whole("request", message.request, 0, 1 << 62)
+            _check_whole("request", message.request)
             _check_id("app", message.app)
             _require("/" not in message.app, f"the app id {message.app!r} has a slash")
             _require(len(message.functions) <= MAX_FUNCTIONS, f"an app has at most {MAX_FUNCTIONS:,} functions")
@@ -111,34 +112,27 @@ def _check_administration(message: m.Message) -> None:
             _require(len(labels) == len(message.functions), "a function is there twice")
             _require(all(record.label == record.name for record in message.functions), "a function is another's pool")
         case m.Rollback(request=request, name=name, version=version):
-            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("request", request)
             _check_id("app", name)
-            _check_whole("version", version, 0, 1 << 31)
+            _check_whole("version", version, 0, MAX_VERSION)
         case m.StopApp(request=request, name=name):
-            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("request", request)
             _check_id("app", name)
         case m.Resolve(request=request, app=app, name=name, version=version):
-            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("request", request)
             _check_id("app", app)
             _require(len(name) <= MAX_ID_CHARACTERS, f"{name[:40]!r} is no function")
-            _check_whole("version", version, 0, 1 << 31)
-        case _:
-            _check_listing(message)
-
-
-def _check_listing(message: m.Message) -> None:
-    """What may be asked of what is here."""
-    match message:
+            _check_whole("version", version, 0, MAX_VERSION)
         case m.List(request=request, limit=limit, subject=subject):
-            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("request", request)
             _check_whole("limit", limit, 0, m.MAX_ROWS)
             if isinstance(subject, m.ListCalls):
                 _check_whole("position", subject.position, -1, MAX_POSITION)
         case m.StopContainer(request=request, container=container):
-            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("request", request)
             _check_id("container", container)
         case m.ReadLogs(request=request, app=app, container=container, lines=lines):
-            _check_whole("request", request, 0, 1 << 62)
+            _check_whole("request", request)
             _check_whole("lines", lines, 0, m.MAX_LOG_LINES)
             _check_id("app or container", app or container)
 
@@ -147,36 +141,36 @@ def check_container(message: m.Message, connection: Connection) -> None:
     """Raise `ProtocolError` where a container may not say this."""
     match message:
         case m.Results():
-            _check_whole("range", message.range, 0, 1 << 62)
+            _check_whole("range", message.range)
             _check_inputs(message.start, message.count)
             _check_seconds(message.seconds, message.cpu_seconds)
             if message.buffers is not None:
                 _check_buffers(message.buffers, connection)
         case m.Yielded():
-            _check_whole("range", message.range, 0, 1 << 62)
+            _check_whole("range", message.range)
             _check_inputs(message.first, message.count)
             if message.buffers is not None:
                 _check_buffers(message.buffers, connection)
         case m.Failure():
-            _check_whole("range", message.range, 0, 1 << 62)
+            _check_whole("range", message.range)
             _check_whole("position", message.position, 0, MAX_POSITION)
             _check_seconds(message.seconds, message.cpu_seconds)
             _check_error(message.error)
         case m.Returned(range=number, stop=stop):
-            _check_whole("range", number, 0, 1 << 62)
-            _check_whole("stop", stop, 0, 1 << 62)
+            _check_whole("range", number)
+            _check_whole("stop", stop)
         case m.Suspended(range=number) | m.Resumed(range=number):
-            _check_whole("range", number, 0, 1 << 62)
+            _check_whole("range", number)
         case m.Rejoin(ranges=ranges):
             _require(len(ranges) <= MAX_RANGES, f"a container holds at most {MAX_RANGES:,} ranges, not {len(ranges):,}")
             for held in ranges:
                 _check_id("call", held.call)
-                _check_whole("range", held.range, 0, 1 << 62)
+                _check_whole("range", held.range)
                 _check_whole("first", held.first, 0, MAX_POSITION)
                 _check_whole("next", held.next, held.first, MAX_POSITION)
                 _check_whole("stop", held.stop, held.next + 1, MAX_POSITION)
-                _check_whole("batch", held.batch, 0, 1 << 62)
-                _check_whole("chunks", held.chunks, 0, 1 << 62)
+                _check_whole("batch", held.batch)
+                _check_whole("chunks", held.chunks)
         case m.StartFailed(error=error):
             _check_error(error)
 
@@ -196,14 +190,11 @@ def _check_submit(message: m.Submit, connection: Connection, dispatcher: Dispatc
 def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> None:
     """A further segment must go on where the call is, under the names that were checked with the first."""
     reason, stop = "", message.first + message.count
-    # One that outlives its client may be gone on with by the client's next connection ...
-    free = caller.kept and (caller.connection is None or not caller.connection.is_open)
-    if not free and caller.connection is not connection:
+    if not _may_go_on(caller, connection):
         reason = "belongs to another connection"
     elif message.kind != caller.kind or message.function != caller.function or message.method != caller.method:
         reason = f"is a {caller.kind} of {caller.function}, not a {message.kind} of {message.function}"
-    # ... or the client may offer again what it has not heard of.
-    elif message.first < caller.offered and not caller.kept:
+    elif message.first < caller.offered and not caller.kept:  # else the client may not have heard that it is accepted
         reason = f"has its input {message.first} already"
     elif caller.window.waiting >= MOST_AHEAD:
         reason = f"has {caller.window.waiting:,} inputs ahead of those that are in flight, and may not have more"
@@ -211,6 +202,13 @@ def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> No
         reason = f"ended with {caller.total} inputs"
     if reason:
         raise ProtocolError(f"the call {message.call} {reason}")
+
+
+def _may_go_on(caller: Caller, connection: Connection) -> bool:
+    """Whether the call is this connection's: its own, or one that outlives its client and whose connection is gone."""
+    if caller.connection is connection:
+        return True
+    return caller.kept and (caller.connection is None or not caller.connection.is_open)
 
 
 def _check_restore(message: m.Restore, connection: Connection, dispatcher: Dispatcher) -> None:
@@ -271,7 +269,7 @@ def _check_buffers(buffers: m.Buffers, connection: Connection) -> None:
     """The block must be the peer's own, or it could have us open any other process's."""
     process = connection.peer_process()
     _require(buffers.process == process, f"shared memory of process {buffers.process} from process {process}")
-    _check_whole("descriptor", buffers.descriptor, 0, 1 << 31)
+    _check_whole("descriptor", buffers.descriptor, 0, MAX_DESCRIPTOR)
     _check_whole("size of shared memory", buffers.size, 0, MAX_BUFFER_BYTES)
 
 
@@ -289,7 +287,7 @@ def _check_id(what: str, value: str) -> None:
         raise ProtocolError(f"{value[:40]!r} is no {what} id")
 
 
-def _check_whole(what: str, value: int, least: int, most: int) -> None:
+def _check_whole(what: str, value: int, least: int = 0, most: int = MAX_NUMBER) -> None:
     if not least <= value <= most:
         raise ProtocolError(f"{what} must be from {least} to {most:,}, not {value:,}")
 
