@@ -480,6 +480,16 @@ def app_of(function: str) -> str:
     return function.rpartition("/")[0]
 
 
+def no_function(function: str) -> str:
+    """Why nothing can be asked of the function of that id."""
+    return f"there is no function {label_of(function)}: its app is stopped, or never ran"
+
+
+def no_call(call: str) -> str:
+    """Why nothing can be asked of the call of that id."""
+    return f"there is no call {call}: its app is stopped, or it never was"
+
+
 def label_of(function: str, method: str = "") -> str:
     """The function of that id as people are shown it, with the method that a call of an object's runs."""
     name = function.rpartition("/")[2]

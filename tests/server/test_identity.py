@@ -152,7 +152,7 @@ async def test_an_app_of_somebody_else_is_not_there_for_a_container(here: Stage)
     await inside.send(spawn("fc-9", "ap-2/f"), m.Inquire(1, "ap-2/f"), m.Watch("ap-2"))
     refused, _ = await inside.expect(m.Refused)
     assert refused.error.kind == "missing"
-    assert "there is no function ap-2/f" in (await inside.expect(m.Statistics))[0].error
+    assert "there is no function f:" in (await inside.expect(m.Statistics))[0].error
     await inside.send(spawn("fc-8", "ap-1/g"))
     await inside.expect(m.Accepted)
 

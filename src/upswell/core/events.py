@@ -13,6 +13,8 @@ from ..capacity import Capacity
 from ..spec import CallKind, FunctionSpec, SettingsUpdate, Strategy
 from .snapshot import SavedCall
 
+STOPPED = "its app is stopped"
+
 
 class FunctionDeclared(msgspec.Struct, frozen=True, gc=False):
     """A function exists from now on, with a pool of its own.
@@ -33,7 +35,7 @@ class FunctionRemoved(msgspec.Struct, frozen=True, gc=False):
     """The function is no more: its calls are cancelled and its containers drained, for this reason."""
 
     function: str
-    reason: str = "its app is stopped"
+    reason: str = STOPPED
 
 
 class SettingsUpdated(msgspec.Struct, frozen=True, gc=False):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..spec import AutoscalerSettings, Limits, label_of
+from ..spec import AutoscalerSettings, Limits, label_of, no_function
 from . import events as e
 from .agenda import NEVER, Agenda
 from .autoscaler import ALL_RULES, Policy
@@ -226,8 +226,7 @@ class Plane:
     def _submitted(self, event: e.InputsSubmitted, now: float, out: list[Command]) -> None:
         pool = self._pools.get(event.function)
         if pool is None:
-            reason = f"there is no function {label_of(event.function)}: its app is stopped, or never ran"
-            out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
+            out.append(Refuse(event.call, event.first, event.count, no_function(event.function), missing=True))
             return
         if not self._node.holds(pool.scaling.spec.resources):
             reason = f"{pool.label} asks for {pool.scaling.spec.resources}, and {self._node.held()}: ask for less"

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import InvalidError, NotFoundError, OutputExpiredError
+from ..spec import no_call
 from ..wire import messages as m
 from ..wire.ids import place_of
 from ..wire.payload import PackError
@@ -159,7 +160,7 @@ class FunctionCall(Generic[R]):
         return total is not None and index >= total
 
     def _missing(self) -> NotFoundError:
-        return NotFoundError(f"there is no call {self.object_id}: its app is stopped, or it never was")
+        return NotFoundError(no_call(self.object_id))
 
     def _known_total(self) -> int | None:
         return self._collect().total if self._total is None else self._total

@@ -67,7 +67,7 @@ class AppService:
             connection.send(m.AppClosed(name))
             self._left(app)
         else:
-            self._end(app, "its app is stopped")
+            self._end(app)
 
     def declare(self, message: m.Declare) -> None:
         """Add a function of other options or parameters to an app.
@@ -90,7 +90,7 @@ class AppService:
         for app in list(self._dispatcher.apps.values()):
             if app.opener is connection:
                 if app.record is None:
-                    self._end(app, "its app is stopped")
+                    self._end(app)
                 else:
                     self._left(app)
             if connection in app.watchers:
@@ -114,12 +114,12 @@ class AppService:
         app.opener = None
         self._end_if_done(app)
 
-    def _end(self, app: App, reason: str) -> None:
+    def _end(self, app: App) -> None:
         app.closing = True
         for function in list(app.functions):
             self._timetable.remove(function)
             self._overrides.pop(function, None)
-            self._dispatcher.remove(app, function, reason)
+            self._dispatcher.remove(app, function, e.STOPPED)
         self._dispatcher.close_if_empty(app)
 
     # -- code --------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class AppService:
         version = following(
             served, Version(app_id, number, message.tag, self._dispatcher.ledger.now(), functions, files)
         )
-        if known and served is not None and self._is_same(served, version):
+        if known and served is not None and (served.functions, served.files) == (version.functions, version.files):
             self._go_back_to_declared(connection, request, known, served)
             return
         contents = [
@@ -290,9 +290,6 @@ class AppService:
         else:
             self._timetable.put(record.id, record.spec.schedule, began_at, fired_until)
 
-    def _is_same(self, served: Version, version: Version) -> bool:
-        return (served.functions, served.files) == (version.functions, version.files)
-
     # -- stopping ----------------------------------------------------------------------------------
 
     def stop(self, connection: Connection, message: m.StopApp) -> None:
@@ -326,7 +323,7 @@ class AppService:
         self._dispatcher.say("stopped", app=app.id)
         if self._names.get(app.record.name) is app:
             del self._names[app.record.name]
-        self._end(app, "its app is stopped")
+        self._end(app)
 
     def _call_ended(self, call: str, caller: Caller) -> None:
         self._timetable.ended(caller.function, call)

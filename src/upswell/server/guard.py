@@ -6,7 +6,7 @@ the answers that it would get then.
 
 from __future__ import annotations
 
-from ..spec import AutoscalerSettings, app_of
+from ..spec import AutoscalerSettings, app_of, no_call, no_function
 from ..wire import messages as m
 from .connections import Connection
 from .dispatcher import Dispatcher
@@ -80,8 +80,7 @@ def answer_where_missing(message: m.Message) -> m.Message | None:
     """What is answered where the call or the function that the message names does not exist."""
     match message:
         case m.Collect(call=call):
-            reason = f"there is no call {call}: its app is stopped, or it never was"
-            return m.Failed(call, 0, 0, m.ErrorRecord("missing", "", reason))
+            return m.Failed(call, 0, 0, m.ErrorRecord("missing", "", no_call(call)))
         case m.DescribeGraph(request=request):
             return m.CallGraph(request, [], missing=True)
         case m.Cancel(request=request) if request:
@@ -91,11 +90,11 @@ def answer_where_missing(message: m.Message) -> m.Message | None:
             | m.Restore(call=call, first=first, count=count, function=function)
         ):
             return m.Refused(call, first, count, m.ErrorRecord("missing", "", no_function(function)))
-        case m.Inquire(request=request, function=function):
-            return m.Statistics(request, 0, 0, 0, 0, AutoscalerSettings(), "", no_function(function))
+        case m.Inquire():
+            return no_statistics(message)
     return None
 
 
-def no_function(function: str) -> str:
-    """Why nothing can be asked of the function."""
-    return f"there is no function {function}: its app is stopped, or never ran"
+def no_statistics(message: m.Inquire) -> m.Statistics:
+    """What is answered where the function does not exist."""
+    return m.Statistics(message.request, 0, 0, 0, 0, AutoscalerSettings(), "", no_function(message.function))

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from ..core import events as e
 from ..errors import Error, InvalidError
-from ..spec import AutoscalerSettings, app_of
+from ..spec import app_of
 from ..store import Kept
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
@@ -17,7 +17,7 @@ from .apps import AppService
 from .calls import CallService, adopt
 from .connections import Connection
 from .dispatcher import DELIVERED, App, Dispatcher, Served
-from .guard import Guard, no_function
+from .guard import Guard, no_statistics
 from .identity import NEIGHBOUR
 from .listing import Listings
 from .logs import Logs
@@ -201,10 +201,7 @@ class ClientPeer:
     def _inquire(self, message: m.Inquire) -> None:
         """Answer with the function's statistics, after the change of its settings, if one is asked for."""
         now = self._runtime.plane.statistics(message.function)
-        if now is None:
-            self._answer(message, no_function(message.function))
-            return
-        if message.update is None:
+        if now is None or message.update is None:
             self._answer(message)
             return
         try:
@@ -219,7 +216,7 @@ class ClientPeer:
     def _answer(self, message: m.Inquire, error: str = "") -> None:
         now = self._runtime.plane.statistics(message.function)
         if now is None:
-            self._connection.send(m.Statistics(message.request, 0, 0, 0, 0, AutoscalerSettings(), "", error))
+            self._connection.send(no_statistics(message))
             return
         self._connection.send(
             m.Statistics(
