@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, dataclass_transform
 
 from ..errors import InvalidError, NotFoundError
@@ -24,7 +23,7 @@ from . import context
 from .clients import get_keeper, join_client, leave_client, sees_our_files
 from .cls import Cls, declare_class, parameter
 from .decorators import Method, marked_concurrency
-from .dual import Dual, dual, run_async, run_sync
+from .dual import Dual, DualBlock, dual
 from .environment import is_typed_in
 from .function import Function
 from .kinds import gives_coroutine, is_generating
@@ -368,7 +367,7 @@ def checked_schedule(schedule: object, name: str, raw: Callable[..., Any], is_ge
     return schedule
 
 
-class Running:
+class Running(DualBlock[App]):
     """The block in which an app runs."""
 
     def __init__(self, app: App, detach: bool) -> None:
@@ -378,7 +377,7 @@ class Running:
         self._app_id: str | None = None
         self._pools: list[tuple[Pool, Home | None, FunctionRecord | None]] = []
 
-    async def _open(self) -> None:
+    async def _open(self) -> App:
         app = self._app
         if context.importing:
             raise context.ImportEnds
@@ -392,6 +391,7 @@ class Running:
         else:
             self._client = await self._open_here()
         app.is_running = True
+        return app
 
     async def _open_here(self) -> Client:
         app = self._app
@@ -436,7 +436,7 @@ class Running:
             if not failed:
                 raise
         finally:
-            client.close_inbox(app_id)
+            inbox.close()
             app.is_running = False
             if self._detach:
                 words = f"{app_id} goes on until its calls have ended; `upswell app stop {app_id}` stops it"
@@ -450,21 +450,3 @@ class Running:
         self._app.app_id = self._app_id
         for pool, home, record in self._pools:
             pool.serve(home, record)
-
-    def __enter__(self) -> App:
-        run_sync(self._open())
-        return self._app
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        run_sync(self._close(kind is not None))
-
-    async def __aenter__(self) -> App:
-        await run_async(self._open())
-        return self._app
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await run_async(self._close(kind is not None))

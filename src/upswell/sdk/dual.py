@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from . import context
@@ -228,6 +229,34 @@ class dual(Generic[P, R]):
 
     def __get__(self, instance: object, owner: type) -> Dual[P, R]:
         return Dual(self._method.__get__(instance, owner))
+
+
+class DualBlock(Generic[R]):
+    """A block that is entered by `with` or by `async with`, and opened and closed by one pair of coroutines."""
+
+    async def _open(self) -> R:
+        """Begin; returns what stands behind `as`."""
+        raise NotImplementedError
+
+    async def _close(self, failed: bool) -> None:
+        """End; where the block has `failed`, its exception goes on."""
+        raise NotImplementedError
+
+    def __enter__(self) -> R:
+        return run_sync(self._open())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        run_sync(self._close(kind is not None))
+
+    async def __aenter__(self) -> R:
+        return await run_async(self._open())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await run_async(self._close(kind is not None))
 
 
 class DualIteration(Generic[P, R]):

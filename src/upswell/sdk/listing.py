@@ -100,7 +100,7 @@ async def read_logs(client: Client, asked: m.ReadLogs) -> AsyncIterator[list[m.L
                 if answer.last and not asked.follow:
                     return
     finally:
-        client.close_inbox(str(asked.request))
+        inbox.close()
         if asked.follow:
             client.send(m.Unfollow(asked.request))
 
@@ -118,4 +118,4 @@ async def _listing(client: Client, subject: Any, kind: type[R], limit: int = m.M
                 if answer.last:
                     return Listing(rows, answer.more)
     finally:
-        client.close_inbox(str(request))
+        inbox.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from .. import errors
@@ -20,7 +19,7 @@ from ..wire.payload import PackError, dump
 from . import context
 from .client import Client, new_id, new_request
 from .clients import get_client, join_client, keep_client, leave_client
-from .dual import Dual, dual, run_async, run_sync
+from .dual import Dual, DualBlock, dual, run_sync
 from .environment import is_by_value
 
 LARGEST_REQUEST_BYTES = MAX_FRAME_BYTES - (1 << 20)  # leaves room for what stands beside the values
@@ -164,7 +163,7 @@ def _restored(kind: type[T], name: str, object_id: str, create: bool) -> T:
     return kind(name=name, object_id=object_id, create=create)
 
 
-class Ephemeral(Generic[T]):
+class Ephemeral(DualBlock[T]):
     """The block in which an object without a name lives."""
 
     def __init__(self, kind: type[T]) -> None:
@@ -182,7 +181,7 @@ class Ephemeral(Generic[T]):
         self._object = self._kind.from_id(answer.texts[0])
         return self._object
 
-    async def _close(self) -> None:
+    async def _close(self, failed: bool) -> None:
         assert self._object is not None
         try:
             await self._object._ask(o.Delete())
@@ -190,22 +189,6 @@ class Ephemeral(Generic[T]):
             pass  # deleted already, or its server is gone
         finally:
             leave_client()
-
-    def __enter__(self) -> T:
-        return run_sync(self._open())
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        run_sync(self._close())
-
-    async def __aenter__(self) -> T:
-        return await run_async(self._open())
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await run_async(self._close())
 
 
 async def request(
@@ -232,11 +215,11 @@ async def request(
         answer, payload = (await inbox.receive())[0]
     except BaseException as error:
         if isinstance(error, errors.ConnectionError):
-            client.close_inbox(str(number))
+            inbox.close()
             raise
 
         def arrived(frame: Frame | errors.Error) -> None:
-            client.close_inbox(str(number))
+            inbox.close()
             if unwanted and not isinstance(frame, errors.Error) and isinstance(frame[0], m.ObjectAnswer):
                 unwanted(client, frame[0], frame[1])
 
@@ -246,7 +229,7 @@ async def request(
         except errors.ConnectionError:
             pass
         raise
-    client.close_inbox(str(number))
+    inbox.close()
     assert isinstance(answer, m.ObjectAnswer)
     if answer.problem:
         raise _error(answer)
