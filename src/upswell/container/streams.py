@@ -106,4 +106,4 @@ class Stream:
             packed = pack(values)
             self._outbox.send_chunks(self._work, self._sent, packed, len(values))
             self._sent += len(values)
-            self._sent_bytes += len(packed.data) + (packed.buffers.size if packed.buffers else 0)
+            self._sent_bytes += packed.size

@@ -269,7 +269,7 @@ class Mapping:
             return self._pack(inputs[: error.index])
         if packed is None:
             return None
-        size = len(packed.data) + (packed.buffers.size if packed.buffers else 0)
+        size = packed.size
         self._segment += 1
         self._largest = max(1, SEGMENT_BYTES * len(inputs) // size)
         self._window = max(4, min(MAP_WINDOW, WINDOW_BYTES * len(inputs) // size))

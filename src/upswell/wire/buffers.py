@@ -19,6 +19,7 @@ from .messages import Buffers
 
 AVAILABLE = sys.platform == "linux" and hasattr(os, "memfd_create")
 ALIGNMENT = 64
+NAME = "upswell"  # of the memory of every block: no other is opened
 
 
 class BlockGone(ConnectionError):
@@ -34,7 +35,7 @@ class Block:
     @classmethod
     def write(cls, buffers: Sequence[PickleBuffer]) -> Block:
         """A new block with the buffers one after the other, each aligned."""
-        descriptor = os.memfd_create("upswell", os.MFD_CLOEXEC)
+        descriptor = new_memory()
         try:
             position = 0
             for buffer in buffers:
@@ -53,12 +54,10 @@ class Block:
     @classmethod
     def copy(cls, pieces: Iterable[bytes]) -> Block:
         """A new block with what another one contained, piece by piece."""
-        descriptor = os.memfd_create("upswell", os.MFD_CLOEXEC)
+        descriptor = new_memory()
         try:
             for piece in pieces:
-                view = memoryview(piece)
-                while len(view):
-                    view = view[os.write(descriptor, view) :]
+                append(descriptor, piece)
             return cls(descriptor, os.fstat(descriptor).st_size)
         except BaseException:
             os.close(descriptor)
@@ -78,7 +77,7 @@ class Block:
         """Open another process's block; `BlockGone` when the process is, `ConnectionError` when it is not as said."""
         path = f"/proc/{buffers.process}/fd/{buffers.descriptor}"
         try:
-            if not os.readlink(path).startswith("/memfd:upswell"):
+            if not os.readlink(path).startswith(f"/memfd:{NAME}"):
                 raise ConnectionError(f"{path} is no block of shared memory")
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -105,6 +104,18 @@ class Block:
         if self.buffers.descriptor >= 0:
             os.close(self.buffers.descriptor)
             self.buffers = Buffers(0, -1, 0)
+
+
+def new_memory() -> int:
+    """A descriptor of empty memory that may become a block."""
+    return os.memfd_create(NAME, os.MFD_CLOEXEC)
+
+
+def append(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of the data behind what is there."""
+    view = memoryview(data)
+    while len(view):
+        view = view[os.write(descriptor, view) :]
 
 
 def aligned(position: int) -> int:

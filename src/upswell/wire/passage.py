@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from .buffers import AVAILABLE, Block
+from .buffers import AVAILABLE, Block, append, new_memory
 from .codec import ProtocolError
 from .messages import Buffers, Message, Piece
 
@@ -92,18 +92,17 @@ class Arrivals:
         if not AVAILABLE:
             raise ProtocolError("this system has no shared memory for large buffers to arrive in")
         if self._descriptor < 0:
-            self._descriptor = os.memfd_create("upswell", os.MFD_CLOEXEC)
+            self._descriptor = new_memory()
         self._size += len(payload)
         if not len(payload) or self._size > MAX_BLOCK_BYTES:
             raise ProtocolError(f"a block is of 1 to {MAX_BLOCK_BYTES:,} bytes")
         try:
-            while len(payload):
-                payload = payload[os.write(self._descriptor, payload) :]
+            append(self._descriptor, payload)
         except OSError as error:
             raise ProtocolError(f"there is no memory for a block of more than {self._size:,} bytes: {error}") from None
 
     def _finish(self) -> Block:
-        descriptor = self._descriptor if self._descriptor >= 0 else os.memfd_create("upswell", os.MFD_CLOEXEC)
+        descriptor = self._descriptor if self._descriptor >= 0 else new_memory()
         block = self._blocks[descriptor] = Block(descriptor, self._size)
         self._descriptor, self._size = -1, 0
         return block

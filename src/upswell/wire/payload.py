@@ -66,6 +66,11 @@ class Packed(msgspec.Struct):
     def buffers(self) -> Buffers | None:
         return self.block.buffers if self.block else None
 
+    @property
+    def size(self) -> int:
+        """Bytes, those of the block among them."""
+        return len(self.data) + (self.block.buffers.size if self.block else 0)
+
     def close(self) -> None:
         """Let go of the block; those to whom it was lent have their own hold on it."""
         if self.block is not None:
