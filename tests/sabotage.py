@@ -25,6 +25,7 @@ TESTS = ("tests/core", "tests/transcripts", *LAWS)
 REJOINING = ("tests/core/test_rejoining.py", "tests/conformance/test_rejoining.py", "tests/properties/test_restarts.py")
 RESTARTS = ("tests/core/test_snapshot.py", "tests/stores", "tests/conformance/test_durable_stores.py")
 CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
+PACE = ("tests/sdk/test_pace.py",)
 LOOKING = ("tests/server/test_listing.py", "tests/server/test_logs.py")
 SESSIONS = ("tests/wire/test_delivery.py", "tests/server/test_sessions.py")
 LEASES = ("tests/engines/test_leases.py", "tests/engines/test_link.py")
@@ -331,6 +332,7 @@ BUGS = [
         "False",
         CODE,
     ),
+    Bug("no map is ever brisk", "sdk/pace.py", "now - self._timed_at < BRISK_SECONDS", "False", PACE),
     Bug("what is installed travels", "sdk/source.py", "if INSTALLED_FOLDERS & {*place.split(os.sep)} or", "if", CODE),
     Bug(
         "who is stopped by hand is blamed", "core/pool.py", '"cancelled", "it was stopped"', '"start", "it was stopped"'

@@ -1,10 +1,9 @@
 """`map`: inputs pulled lazily, sent in segments, outputs in order, in bounded memory.
 
-At most `MAP_WINDOW` inputs are in flight, and the iterator is not pulled further ahead of the consumer. The first input
-leaves at once, later ones travel in segments of half the window, so that there is work while the consumer has its turn.
-Where messages take longer than the work, a segment is the whole window, and one more goes ahead: the server lets it in
-as the outputs of those before it leave. A slow iterator's inputs leave after a few milliseconds. Plain iterators are
-advanced on the consumer's own thread. Leaving early cancels what has not started, in silence.
+At most `MAP_WINDOW` inputs are in flight, and the iterator is not pulled further ahead of the consumer, but where one
+more segment goes ahead: the server lets it in as the outputs of those before it leave (`pace.py`). A slow iterator's
+inputs leave after a few milliseconds. Plain iterators are advanced on the consumer's own thread. Leaving early cancels
+what has not started, in silence.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ..errors import InvalidError, UserCodeException
-from ..spec import MAP_WINDOW
 from ..wire import messages as m
 from ..wire.codec import Frame
 from ..wire.payload import Packed, PackError
@@ -25,6 +23,7 @@ from .client import new_id
 from .dual import run_async, run_sync
 from .inbox import Inbox
 from .outcomes import Failure, Outcome, outcomes_of, raisable
+from .pace import Pace
 from .pump import Pump
 from .submission import Submission, pack_segment, unpicklable
 
@@ -33,11 +32,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-SEGMENTS = (1, 8, 64, MAP_WINDOW // 2)  # inputs in the first, second … and every later segment
-SEGMENT_BYTES = 256 << 10
-WINDOW_BYTES = 64 << 20  # of inputs between iterator and consumer
 PULL_SECONDS = 0.003  # what was pulled from a slow iterator leaves after this
-BRISK_SECONDS = 0.005  # half a window that is through sooner, from iterator to consumer, was mostly on its way
 
 
 class Mapped(Generic[R]):
@@ -121,12 +116,7 @@ class Mapping:
         self._iterator: Iterator[Any] | Pump | None = None
         self._exhausted = False
         self._input_error: Exception | None = None  # ends the inputs; it comes after the outputs of those before
-        self._segment = 0  # index into SEGMENTS
-        self._largest = MAP_WINDOW  # inputs that make a segment of SEGMENT_BYTES
-        self._window = MAP_WINDOW
-        self._filled = False  # the window was full once
-        self._timed = (0, 0.0)  # how many inputs there were with a certain segment, and when it was sent
-        self._is_brisk = False  # so it was with the last one that was timed
+        self._pace = Pace()
         self._consumed = 0  # outputs handed to the consumer, all of them eaten when it asks for more
         self._next = 0  # the position whose output comes next, in order
         self._arrived: dict[int, Outcome] = {}
@@ -193,43 +183,26 @@ class Mapping:
         assert self._submission is not None
         if self._exhausted or self._submission.is_refused:
             return False
-        # Filled to the brim at first, refilled by segments and not by single inputs.
         room = self._room()
-        self._filled = self._filled or room <= 0
-        ready = not isinstance(self._iterator, Pump) or self._iterator.has_items_of(room)
-        return ready and room >= (min(self._size(), self._window) if self._filled else 1)
+        is_enough = self._pace.is_enough(room)
+        return (not isinstance(self._iterator, Pump) or self._iterator.has_items_of(room)) and is_enough
 
     def _room(self) -> int:
         assert self._submission is not None
-        ahead = self._size() if self._is_brisk and not isinstance(self._iterator, Pump) else 0
-        return self._window + ahead - (self._submission.submitted - self._consumed)
+        under_way = self._submission.submitted - self._consumed
+        return self._pace.room(under_way, may_go_ahead=not isinstance(self._iterator, Pump))
 
-    def _size(self) -> int:
-        size = MAP_WINDOW if self._is_brisk else SEGMENTS[min(self._segment, len(SEGMENTS) - 1)]
-        return min(size, self._largest)
-
-    def _take_time(self) -> None:
-        """See how long it took until the segment that is timed was consumed."""
-        inputs, sent_at = self._timed
-        if inputs and self._consumed >= inputs:
-            now = perf_counter()
-            self._is_brisk = now - sent_at < BRISK_SECONDS
-            self._timed = (0, 0.0)
-            self._time(now)  # what is here by now was sent ahead, and had to wait for the others
-
-    def _time(self, now: float) -> None:
-        """Begin to take the time of all that is on its way, if that is much."""
+    def _look(self) -> None:
         assert self._submission is not None
-        if not self._timed[0] and self._submission.submitted - self._consumed >= SEGMENTS[-1]:
-            self._timed = (self._submission.submitted, now)
+        self._pace.look(self._submission.submitted, self._consumed, perf_counter())
 
     def _send_inputs(self) -> None:
         """Send segments while there is room; one only, where pulling its inputs took long."""
         assert self._submission is not None
-        self._take_time()
+        self._look()
         while self._may_pull():
             began = perf_counter()
-            if segment := self._pack(self._pull(min(self._size(), self._room()), began)):
+            if segment := self._pack(self._pull(min(self._pace.segment, self._room()), began)):
                 self._send(*segment)
             elif self._input_error is None:
                 self._submission.end()
@@ -269,16 +242,13 @@ class Mapping:
             return self._pack(inputs[: error.index])
         if packed is None:
             return None
-        size = packed.size
-        self._segment += 1
-        self._largest = max(1, SEGMENT_BYTES * len(inputs) // size)
-        self._window = max(4, min(MAP_WINDOW, WINDOW_BYTES * len(inputs) // size))
+        self._pace.packed(len(inputs), packed.size)
         return packed, len(inputs)
 
     def _send(self, packed: Packed, inputs: int) -> None:
         assert self._submission is not None
         self._submission.send(packed, inputs, self._exhausted)
-        self._time(perf_counter())
+        self._look()
 
     # -- outputs -----------------------------------------------------------------------------------
 
