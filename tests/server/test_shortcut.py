@@ -2,7 +2,7 @@
 
 import pytest
 
-from upswell.spec import MAP_WINDOW, AutoscalerSettings
+from upswell.spec import MAP_WINDOW, AutoscalerSettings, CallKind
 from upswell.wire import messages as m
 
 from .stage import Stage, record, stage
@@ -10,7 +10,7 @@ from .stage import Stage, record, stage
 ONE = record("f", settings=AutoscalerSettings(max_containers=1))
 
 
-async def submit(here: Stage, call: str, kind: m.CallKind, first: int = 0, count: int = 1) -> None:
+async def submit(here: Stage, call: str, kind: CallKind, first: int = 0, count: int = 1) -> None:
     await here.client.send(m.Submit(call, "ap-1/f", kind, first, count, kind != "map"), payload=b"in")
 
 
@@ -20,7 +20,7 @@ def delivered(assign: m.Assign) -> m.Results:
 
 
 @pytest.mark.parametrize("kind", ["remote", "map", "spawn", "generator"])
-async def test_it_is_for_calls_that_the_first_client_waits_for(kind: m.CallKind) -> None:
+async def test_it_is_for_calls_that_the_first_client_waits_for(kind: CallKind) -> None:
     async with stage(has_shortcut=True) as here:
         await here.client.send(m.OpenApp("ap-1", "app", [ONE]))
         await submit(here, "fc-1", kind)
