@@ -268,6 +268,15 @@ def test_the_users_exception_with_the_users_frames(program: Program, where: str)
     assert files == {"program.py"}
 
 
+def test_an_assertion_of_a_function_is_no_defect_of_ours(program: Program) -> None:
+    entrypoint = "@app.local_entrypoint()\ndef main():\n    check.remote(0)\n"
+    program.write(f"import upswell\napp = upswell.App()\n@app.function()\ndef check(x):\n    assert x\n{entrypoint}")
+    done = program.upswell("run", "program.py")
+    assert (done.status, done.out) == (1, "")
+    files = [line.split('"')[1].rpartition("/")[2] for line in done.err.splitlines() if line.startswith("  File")]
+    assert files == ["program.py", "program.py"], done.err
+
+
 def test_a_declaration_that_is_refused(program: Program) -> None:
     program.write("import upswell\napp = upswell.App()\n@app.function(scaledown_window=1)\ndef f(): ...\n")
     done = program.upswell("run", "program.py")

@@ -96,6 +96,63 @@ def test_a_call_outside_of_a_run_names_what_is_missing(program: Program) -> None
     assert "app.run()" in done.err.splitlines()[-1]
 
 
+def test_tracebacks_have_the_users_frames_alone(program: Program) -> None:
+    program.write("""
+        import asyncio, traceback, upswell
+
+        app = upswell.App()
+
+        @app.function()
+        def check(x):
+            assert x
+            return check.remote(0)
+
+        @app.function()
+        def stream(x):
+            yield 1 / x
+
+        def inputs():
+            yield 1 / 0
+
+        async def over(outputs):
+            return [one async for one in outputs]
+
+        def loop(coroutine):
+            asyncio.get_event_loop_policy().new_event_loop().run_until_complete(coroutine)
+
+        ways = {
+            "remote": lambda: check.remote(0),
+            "remote.aio": lambda: loop(check.remote.aio(0)),
+            "within": lambda: check.remote(1),
+            "map": lambda: list(check.map([0])),
+            "map.aio": lambda: loop(over(check.map.aio([0]))),
+            "inputs": lambda: list(check.map(inputs())),
+            "for_each": lambda: check.for_each([0]),
+            "remote_gen": lambda: list(stream.remote_gen(0)),
+            "remote_gen.aio": lambda: loop(over(stream.remote_gen.aio(0))),
+            "get": lambda: check.spawn(0).get(),
+            "iter": lambda: list(check.spawn_map([0]).iter()),
+            "iter.aio": lambda: loop(over(check.spawn_map([0]).iter())),
+            "arguments": lambda: check.remote(inputs()),
+            "run": lambda: app.run().__enter__(),
+        }
+
+        if __name__ == "__main__":
+            with app.run():
+                for name, way in ways.items():
+                    try:
+                        way()
+                    except Exception as error:
+                        text = "".join(traceback.format_exception(error))
+                        print(name, text.count("program.py"), text.count("/upswell/"))
+    """)
+    done = program.run(sys.executable, "program.py")
+    assert done.err == ""
+    frames = {"remote": 3, "remote.aio": 4, "within": 4, "map": 3, "map.aio": 6, "inputs": 3, "for_each": 3}
+    frames |= {"remote_gen": 3, "remote_gen.aio": 6, "get": 3, "iter": 3, "iter.aio": 6, "arguments": 2, "run": 2}
+    assert done.lines == [f"{name} {count} 0" for name, count in frames.items()]
+
+
 def test_serialized_closures(program: Program) -> None:
     program.write("""
         import upswell

@@ -10,23 +10,17 @@ import os
 import sys
 import traceback
 
-from ..errors import InternalFailure
-from ..home import PACKAGE
+from ..sdk.frames import OURS, shows_ours
 
-OURS = PACKAGE + os.sep
 MACHINERY = ("<frozen ", os.path.dirname(os.path.abspath(os.__file__)) + os.sep + "importlib")
 
 
 def show(error: BaseException) -> None:
     """Print the exception and the user's frames to standard error."""
     shown = traceback.TracebackException.from_exception(error)
-    if not isinstance(error, InternalFailure | AssertionError) or not _ends_in_ours(shown):
+    if not shows_ours(error, shown.stack[-1].filename if shown.stack else ""):
         _trim(shown)
     print("".join(shown.format()), end="", file=sys.stderr, flush=True)
-
-
-def _ends_in_ours(shown: traceback.TracebackException) -> bool:
-    return bool(shown.stack) and shown.stack[-1].filename.startswith(OURS)
 
 
 def _trim(shown: traceback.TracebackException | None) -> None:

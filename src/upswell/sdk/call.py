@@ -17,6 +17,7 @@ from .client import ask, new_id, new_request
 from .clients import client_of_call, keeper_is_another
 from .collection import Collection, collection_of
 from .dual import Dual, dual, on_a_loop, run_async, run_sync
+from .frames import their_frames
 from .inbox import Inbox
 from .outcomes import outcome_of
 from .pump import Inputs, Pump
@@ -198,20 +199,22 @@ class Results(Generic[R]):
         self._end = end
 
     def __iter__(self) -> Iterator[R]:
-        index, first, collection = self._start, self._call._first, self._call._collect()
-        while not self._is_end(index) and (
-            first + index in collection or run_sync(self._call._until_here(index, None))
-        ):
-            yield collection.result(first + index)
-            index += 1
+        with their_frames:
+            index, first, collection = self._start, self._call._first, self._call._collect()
+            while not self._is_end(index) and (
+                first + index in collection or run_sync(self._call._until_here(index, None))
+            ):
+                yield collection.result(first + index)
+                index += 1
 
     async def __aiter__(self) -> AsyncIterator[R]:
-        index, first, collection = self._start, self._call._first, self._call._collect()
-        while not self._is_end(index) and (
-            first + index in collection or await run_async(self._call._until_here(index, None))
-        ):
-            yield collection.result(first + index)
-            index += 1
+        with their_frames:
+            index, first, collection = self._start, self._call._first, self._call._collect()
+            while not self._is_end(index) and (
+                first + index in collection or await run_async(self._call._until_here(index, None))
+            ):
+                yield collection.result(first + index)
+                index += 1
 
     def _is_end(self, index: int) -> bool:
         return self._end is not None and index >= self._end

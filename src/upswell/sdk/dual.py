@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from . import context
+from .frames import leave_out_ours, their_frames
 
 if TYPE_CHECKING:
     import asyncio
@@ -210,11 +211,19 @@ class Dual(Generic[P, R]):
         self.__doc__ = method.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return run_sync(self._method(*args, **kwargs))
+        try:
+            return run_sync(self._method(*args, **kwargs))
+        except BaseException as error:
+            leave_out_ours(error)
+            raise
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The same, for asynchronous code."""
-        return await run_async(self._method(*args, **kwargs))
+        try:
+            return await run_async(self._method(*args, **kwargs))
+        except BaseException as error:
+            leave_out_ours(error)
+            raise
 
 
 class dual(Generic[P, R]):
@@ -243,20 +252,24 @@ class DualBlock(Generic[R]):
         raise NotImplementedError
 
     def __enter__(self) -> R:
-        return run_sync(self._open())
+        with their_frames:
+            return run_sync(self._open())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        run_sync(self._close(kind is not None))
+        with their_frames:
+            run_sync(self._close(kind is not None))
 
     async def __aenter__(self) -> R:
-        return await run_async(self._open())
+        with their_frames:
+            return await run_async(self._open())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await run_async(self._close(kind is not None))
+        with their_frames:
+            await run_async(self._close(kind is not None))
 
 
 class DualIteration(Generic[P, R]):
@@ -267,16 +280,18 @@ class DualIteration(Generic[P, R]):
         self.__doc__ = method.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
-        pages = self._method(*args, **kwargs)
-        while (page := run_sync(_next_page(pages))) is not None:
-            yield from page
+        with their_frames:
+            pages = self._method(*args, **kwargs)
+            while (page := run_sync(_next_page(pages))) is not None:
+                yield from page
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
         """The same, for asynchronous code."""
-        pages = self._method(*args, **kwargs)
-        while (page := await run_async(_next_page(pages))) is not None:
-            for item in page:
-                yield item
+        with their_frames:
+            pages = self._method(*args, **kwargs)
+            while (page := await run_async(_next_page(pages))) is not None:
+                for item in page:
+                    yield item
 
 
 async def _next_page(pages: AsyncIterator[list[R]]) -> list[R] | None:

@@ -21,6 +21,7 @@ from ..wire.codec import Frame
 from ..wire.payload import Packed, PackError
 from .client import new_id
 from .dual import run_async, run_sync
+from .frames import their_frames
 from .inbox import Inbox
 from .outcomes import Failure, Outcome, outcomes_of, raisable
 from .pace import Pace
@@ -55,20 +56,22 @@ class Mapped(Generic[R]):
 
     def _batches(self) -> Generator[list[R], None, None]:
         mapping = self._mapping
-        try:
-            while (batch := run_sync(mapping.next_batch(False))) is not None:
-                yield batch
-        finally:
-            mapping.close()
+        with their_frames:
+            try:
+                while (batch := run_sync(mapping.next_batch(False))) is not None:
+                    yield batch
+            finally:
+                mapping.close()
 
     async def _iterate_async(self) -> AsyncIterator[R]:
         mapping = self._mapping
-        try:
-            while (batch := await run_async(mapping.next_batch(True))) is not None:
-                for output in batch:
-                    yield output
-        finally:
-            mapping.close()
+        with their_frames:
+            try:
+                while (batch := await run_async(mapping.next_batch(True))) is not None:
+                    for output in batch:
+                        yield output
+            finally:
+                mapping.close()
 
     def __repr__(self) -> str:
         return f"<outputs of {self._mapping.function.name}: loop over them{'' if self._begun else ', and it begins'}>"

@@ -17,6 +17,7 @@ from ..wire.codec import Frame
 from .client import new_id
 from .context import current_input_id
 from .dual import run_async, run_sync
+from .frames import their_frames
 from .inbox import Inbox, Restarted
 from .outcomes import error_of, raisable, values_of
 from .submission import pack_arguments
@@ -55,20 +56,22 @@ class RemoteGenerator(Generic[P, R]):
 
 
 def _iterate(streaming: Streaming) -> Generator[Any, None, None]:
-    try:
-        while (values := run_sync(streaming.next_values())) is not None:
-            yield from values
-    finally:
-        streaming.close()
+    with their_frames:
+        try:
+            while (values := run_sync(streaming.next_values())) is not None:
+                yield from values
+        finally:
+            streaming.close()
 
 
 async def _iterate_async(streaming: Streaming) -> AsyncGenerator[Any, None]:
-    try:
-        while (values := await run_async(streaming.next_values())) is not None:
-            for value in values:
-                yield value
-    finally:
-        streaming.close()
+    with their_frames:
+        try:
+            while (values := await run_async(streaming.next_values())) is not None:
+                for value in values:
+                    yield value
+        finally:
+            streaming.close()
 
 
 class Streaming:
