@@ -81,12 +81,13 @@ def __getattr__(name: str) -> object:
     if name == "call_graph":
         return _cold_start.load(f"{__name__}.{name}")
     if name not in _MODULE_OF:
-        from .sdk.absent import why_absent
+        from .sdk.absent import say_why_absent
+        from .sdk.frames import their_frames
 
-        words = f"module {__name__!r} has no attribute {name!r}"
-        if reason := why_absent(name):
-            raise AttributeError(f"{words}: {reason}")
-        raise AttributeError(words, name=name, obj=sys.modules[__name__])  # Python says what may have been meant
+        with their_frames:
+            say_why_absent(name, sys._getframe(1))
+            words = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(words, name=name, obj=sys.modules[__name__])  # Python says what may have been meant
     found: object = getattr(_cold_start.load(f"{__name__}.{_MODULE_OF[name]}"), name)
     globals()[name] = found
     return found

@@ -18,6 +18,7 @@ PACKAGE = os.path.dirname(os.path.abspath(__file__))  # upswell itself, which ev
 SOCKET, LOCK, LOG = "server.sock", "lock", "server.log"
 DATABASE = "upswell.db"
 CONFIGURATION = "config.toml"
+LOCAL_ENGINES = ("local", "spawn")
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -125,6 +126,15 @@ def chosen_server() -> Server | None:
     token = os.environ.get("UPSWELL_TOKEN") or (found.token if address in ("", found.server) else "")
     address = address or found.server
     return Server(address, token, ca) if address else None
+
+
+def local_engine(chosen: str = "") -> str:
+    """The name of the engine that was chosen, or else that of the environment; `InvalidError` where there is none."""
+    name = chosen or os.environ.get("UPSWELL_ENGINE") or LOCAL_ENGINES[0]
+    if name not in LOCAL_ENGINES:
+        which = f"UPSWELL_ENGINE is {' or '.join(LOCAL_ENGINES)}, and for a server with a home also ray"
+        raise InvalidError(f"there is no engine {name!r}{' here' * (name == 'ray')}: {which}")
+    return name
 
 
 def background_server() -> Server:

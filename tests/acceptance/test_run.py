@@ -1,5 +1,7 @@
 """`upswell run`: what can be named, what is picked, which options a program has, and what a wrong one is told."""
 
+import sys
+
 import pytest
 
 from .processes import SECONDS_TO_RUN, UPSWELL, Program
@@ -216,6 +218,19 @@ def test_a_wrong_command_line_is_told_in_one_line(
     assert done.out == ""
     assert words in done.err
     assert done.err.startswith("upswell: ") and done.err.count("\n") == 1, done.err
+
+
+@pytest.mark.parametrize("engine", ["spwn", "ray"])
+def test_an_engine_that_there_is_not(program: Program, engine: str) -> None:
+    program.variables["UPSWELL_ENGINE"] = engine
+    program.write("print('ran')\nimport upswell\napp = upswell.App()\nwith app.run(): pass\n")
+    done = program.upswell("run", "program.py")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"upswell: there is no engine '{engine}'") and done.err.count("\n") == 1
+    assert "UPSWELL_ENGINE is local or spawn" in done.err
+    script = program.run(sys.executable, "program.py")
+    assert (script.status, script.out) == (1, "ran\n")
+    assert f"InvalidError: there is no engine '{engine}'" in script.err.splitlines()[-1], script.err
 
 
 def test_an_unknown_command(program: Program) -> None:

@@ -54,6 +54,13 @@ REFUSED = [
     ("upswell.asgi_app", AttributeError, ["'asgi_app'", "no web endpoints", "upswell.Function.from_name"]),
     ("upswell.gpu.A100(count=2)", AttributeError, ["'gpu'", "gpu='A10G'"]),
     ("upswell.Sandbox.create()", AttributeError, ["'Sandbox'", "a function of an app"]),
+    (
+        "from upswell import App, web_endpoint",
+        ImportError,
+        ["'web_endpoint'", "no web endpoints", "Function.from_name"],
+    ),
+    ("import upswell as modal\nhasattr(modal, 'Sandbox') or modal.Sandbox", AttributeError, ["'Sandbox'"]),
+    ("from upswell import Ap", ImportError, ["cannot import name 'Ap'"]),
     ("upswell.Ap", AttributeError, ["has no attribute 'Ap'"]),
     ("upswell.build", AttributeError, ["no image builds", "upswell.enter()"]),
     # -- local entrypoints

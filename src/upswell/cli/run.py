@@ -9,6 +9,8 @@ from contextlib import nullcontext
 
 import click
 
+from .. import home
+from ..errors import InvalidError
 from ..sdk import output
 from . import loading, options
 from .progress import LiveProgress, at_terminal
@@ -50,6 +52,8 @@ def run(detach: bool, quiet: bool, is_module: bool, as_modal: bool, target: str,
 
 def _run(target: loading.Target, arguments: tuple[str, ...], detach: bool, quiet: bool, as_modal: bool) -> int:
     output.quiet = quiet
+    if not detach and home.chosen_server() is None:
+        _check_environment()
     source = loading.prepare(target)
     if as_modal or loading.lacks_modal(source):
         loading.install_modal()
@@ -66,6 +70,14 @@ def _run(target: loading.Target, arguments: tuple[str, ...], detach: bool, quiet
                 chosen.app.watch(display.update)
             _call(chosen, call)
     return 0
+
+
+def _check_environment() -> None:
+    """A mistake in what the shell says is told like one in the command, before the program runs."""
+    try:
+        home.local_engine()
+    except InvalidError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _call(chosen: loading.Chosen, call: inspect.BoundArguments) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from opcode import opmap
+from types import FrameType
+
 _ABSENT = {
     "web endpoints: functions are called by name, with upswell.Function.from_name(app, function)": (
         "asgi_app fastapi_endpoint web_endpoint web_server wsgi_app Server"
@@ -27,9 +30,13 @@ _ABSENT = {
 }
 
 
-def why_absent(name: str) -> str:
-    """What to tell who asks for this name of the package; "" where no SDK has it."""
+def say_why_absent(name: str, asking: FrameType) -> None:
+    """Raise why the package has not this name, if an SDK has it; `asking` is the frame that names it.
+
+    From a `from upswell import name` Python would show nothing of an `AttributeError`.
+    """
     for reason, names in _ABSENT.items():
         if name in names.split():
-            return f"upswell has no {reason}"
-    return ""
+            if asking.f_code.co_code[asking.f_lasti] == opmap["IMPORT_FROM"]:
+                raise ImportError(f"cannot import name {name!r} from 'upswell': upswell has no {reason}")
+            raise AttributeError(f"module 'upswell' has no attribute {name!r}: upswell has no {reason}")

@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 
+from .. import home
 from ..wire import shortcut
 
 CLIENT = shortcut.DESCRIPTOR + 1  # the server's descriptor of the pair
@@ -19,6 +20,8 @@ class PrivateServer:
     """The process, this end of the pair as `socket`, and as `outputs` what containers send straight to this program."""
 
     def __init__(self) -> None:
+        """Start it; `InvalidError` where the environment names no engine that there is."""
+        home.local_engine()  # which nobody would hear of later
         _open_standard_descriptors()
         self.socket, theirs = socket.socketpair()
         self.outputs, writing = shortcut.make()

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..home import Serving
     from ..spec import FunctionRecord
 
-ENGINES = ("local", "spawn")
 ON_A_CLUSTER = "ray"  # for a server with a home only
 PEEK_BYTES = 64 << 10  # of what the first client has said already
 
@@ -100,17 +99,12 @@ def read_arguments() -> argparse.Namespace:
 
 
 def local_engine(chosen: str, *arguments: Any, **options: Any) -> LocalEngine:
-    """Make the engine that was chosen, or else that of the environment; ends the process where there is none of the
-    name.
-    """
+    """Make the engine that was chosen, or else that of the environment; `InvalidError` where there is none."""
+    from .. import home
     from ..engines.local import LocalEngine
     from ..engines.spawn import SpawnEngine
 
-    name = chosen or os.environ.get("UPSWELL_ENGINE") or "local"
-    if name not in ENGINES:
-        print(f"upswell: there is no engine {name!r}: UPSWELL_ENGINE is one of {', '.join(ENGINES)}", file=sys.stderr)
-        sys.exit(2)
-    return (SpawnEngine if name == "spawn" else LocalEngine)(*arguments, **options)
+    return (SpawnEngine if home.local_engine(chosen) == "spawn" else LocalEngine)(*arguments, **options)
 
 
 def _engine(directory: Path, arguments: argparse.Namespace, serving: Serving) -> Engine:
