@@ -144,10 +144,10 @@ BATCHED = """
 """
 
 
-def out(program: Program, name: str, *arguments: str) -> list[str]:
+def out(program: Program, name: str, *arguments: str, told: str = "") -> list[str]:
     program.write(BATCHED)
     done = program.upswell("run", f"program.py::{name}", *arguments)
-    assert (done.status, done.err) == (0, "")
+    assert (done.status, done.err) == (0, told)
     return done.lines
 
 
@@ -168,7 +168,8 @@ def test_what_is_returned_must_fit(program: Program) -> None:
 
 
 def test_a_batch_fails_together_and_is_tried_again(program: Program) -> None:
-    assert out(program, "failing", "--folder", "kept") == [
+    told = "upswell: a container of deadly died, and what it ran is tried again: exited with status 3\n"
+    assert out(program, "failing", "--folder", "kept", told=told) == [
         "[1, 2, 3] ['0-of-3', '1-of-3']",
         "[1, 2, 3]",
         "['FunctionTimeoutError', 'FunctionTimeoutError'] [0, 0]",

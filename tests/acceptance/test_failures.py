@@ -129,10 +129,10 @@ FAILURES = """
 """
 
 
-def out(program: Program, name: str, *arguments: str) -> list[str]:
+def out(program: Program, name: str, *arguments: str, told: str = "") -> list[str]:
     program.write(FAILURES)
     done = program.upswell("run", f"program.py::{name}", *arguments)
-    assert (done.status, done.err) == (0, "")
+    assert done.status == 0 and re.fullmatch(told, done.err), done.err
     return done.lines
 
 
@@ -160,7 +160,8 @@ def test_an_unhandled_one_shows_both_sides_and_only_the_users_frames(program: Pr
 
 
 def test_a_container_that_dies_gives_its_inputs_back(program: Program) -> None:
-    assert out(program, "dies", "--folder", "kept") == ["True"]
+    told = r"upswell: a container of exit_once died, and what it ran is tried again: .*(status 3|SIGKILL).*\n"
+    assert out(program, "dies", "--folder", "kept", told=told) == ["True"]
 
 
 KILLED_AS_IT_DELIVERS = """
@@ -201,7 +202,8 @@ def test_a_container_that_dies_between_client_and_server_has_each_output_come_on
 
 
 def test_an_input_that_kills_three_containers_fails_alone(program: Program) -> None:
-    counts, message = out(program, "poisoned")
+    told = r"upswell: a container of poison died, and what it ran is tried again: .*status 9.*\n"
+    counts, message = out(program, "poisoned", told=told)
     assert counts == "19 RemoteError"
     assert "3" in message and "status 9" in message
 

@@ -268,19 +268,16 @@ async def test_who_does_not_read_why_is_cut_off(here: Stage, caplog: pytest.LogC
     assert await works(here)
 
 
-async def test_a_container_that_waits_for_room_is_told_of(here: Stage, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_container_that_waits_for_room_is_told_of(here: Stage) -> None:
     name = await here.started("ap-1/f")
     here.engine.delay(name, "no node has cpu=8")
     log, _ = await here.client.expect(m.Log)
     assert (log.function, log.stream, log.text) == ("f", 2, "no node has cpu=8\n")
-    assert "ap-1/f: no node has cpu=8" in caplog.text
     await here.container(name)
     assert await works(here), "and starts when there is some"
 
 
-async def test_who_must_have_more_than_there_is_room_for_is_told_and_gets_it_when_there_is(
-    here: Stage, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_who_must_have_more_than_there_is_room_for_is_told_and_gets_it_when_there_is(here: Stage) -> None:
     one_gpu = FunctionSpec(settings=AutoscalerSettings(min_containers=2), resources=Resources(gpus=(Gpu("T4"), Gpu())))
     here.engine.grow(Capacity(2.0, 1 << 40, gpus={"": 1, "T4": 1}))
     await here.client.send(m.OpenApp("ap-2", "app", [structs.replace(record("h", "ap-2"), spec=one_gpu)]))
@@ -291,8 +288,7 @@ async def test_who_must_have_more_than_there_is_room_for_is_told_and_gets_it_whe
     words = (
         "there is room for 1 of its containers, and there should be 2: each asks for gpu=T4 or any, and free are 0 of"
     )
-    assert (log.function, log.container, log.stream) == ("h", "", 2) and words in log.text
-    assert f"ap-2/h: {words}" in caplog.text
+    assert (log.function, log.container, log.stream) == ("h", "", 0) and words in log.text
     here.engine.grow(Capacity(4.0, 1 << 40, gpus={"": 2, "T4": 1, "L4": 1}))
     await here.until(lambda: list(here.engine.functions.values()).count("ap-2/h") == 2)
     given = [function.spec.resources.gpus for function in here.engine.records if function.id == "ap-2/h"]

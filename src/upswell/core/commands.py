@@ -151,7 +151,7 @@ class FinishCall(msgspec.Struct, frozen=True, gc=False):
 
 class Complain(msgspec.Struct, frozen=True, gc=False):
     """The function has not the containers that it must have: for some seconds there has been no room for them, or start
-    after start has failed. Say so, once.
+    after start has failed. Or one has died, and what it ran is tried again. Say so, once.
     """
 
     function: str

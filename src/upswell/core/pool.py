@@ -40,6 +40,7 @@ class Pool:
         self.label = label_of(function)
         self.ephemeral = False
         self.removed = False
+        self.losses_are_told = False  # that a container died and what it ran is tried again
         self.queue = Queue(function, limits)
         self.estimates = Estimates()
         self.containers = Containers()
@@ -184,8 +185,16 @@ class Pool:
         self._node.release(container.spec.resources, self.estimates.memory_bytes)
         self._sampling.forget(container.id)
         started = container.started()
+        again = False
         for held in reversed(list(container.ranges.values())):  # each goes before the others, so they keep their order
-            self._lose(container, held, held.id in started, event, now, out)
+            again |= self._lose(container, held, held.id in started, event, now, out)
+        if again and not self.losses_are_told:
+            self.losses_are_told = True
+            out.append(
+                Complain(
+                    self.function, f"a container of {self.label} died, and what it ran is tried again: {event.reason}"
+                )
+            )
         if died_at_once:
             self._back_off(container, event.reason, now, out)
 
@@ -208,8 +217,11 @@ class Pool:
 
     def _lose(
         self, container: Container, held: Range, started: bool, event: ContainerExited, now: float, out: list[Command]
-    ) -> None:
-        """The container is gone: settle or put back what remains of one of its ranges."""
+    ) -> bool:
+        """The container is gone: settle or put back what remains of one of its ranges. Returns whether its death ended
+        an attempt at an input that is tried again.
+        """
+        again = False
         del held.call.ranges[held.id]
         held.segment.holders.discard(container.id)
         first, killed_for, timeout = held.next, container.killed_for, container.spec.timeout
@@ -220,12 +232,13 @@ class Pool:
         self.queue.put_back(held, first, held.stop, out, event.reason)
         for position in reversed(range(held.next, first)):
             if event.out_of_memory:
-                self.queue.fail_attempt(held, position, "memory", event.reason, now, out)
+                again |= self.queue.fail_attempt(held, position, "memory", event.reason, now, out)
             elif stuck:
                 reason = f"it ran longer than timeout={timeout:g} s"
                 self.queue.fail_attempt(held, position, "timeout", reason, now, out)
             else:
-                self.queue.lose_attempt(held, position, event.reason, out)
+                again |= self.queue.lose_attempt(held, position, event.reason, out)
+        return again
 
     def _fail_pending(self, reason: str, out: list[Command]) -> None:
         for call in list(self.queue.calls.values()):

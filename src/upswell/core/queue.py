@@ -233,33 +233,38 @@ class Queue:
 
     def fail_attempt(
         self, held: Range, position: int, kind: FailureKind, reason: str, now: float, out: list[Command]
-    ) -> None:
-        """An attempt at the input failed by its own doing: try again later while it has retries, else it failed."""
+    ) -> bool:
+        """An attempt at the input failed by its own doing: try again later while it has retries, else it failed.
+        Returns whether it is tried again.
+        """
         call = held.call
         failures = call.failures[position] = call.failures.get(position, 0) + 1
         allowed = self.retries.max_retries if self.retries and not held.chunks else 0
         if call.cancelled or position in call.unwanted:
             reason = call.cancelled or CANCELLED
             self._fail(call, held.segment, position, position + 1, "cancelled", reason, out)
-            return
+            return False
         if kind in ("cancelled", "unreadable") or failures > allowed:
             self._fail(call, held.segment, position, position + 1, kind, reason, out)
-            return
+            return False
         self._remember(call, position, out)
         delay = self.retries.delay_seconds(failures) if self.retries else 0.0
         self._tick += 1
         heappush(self.delayed, (now + delay, self._tick, Span(call, held.segment, position, position + 1)))
+        return True
 
-    def lose_attempt(self, held: Range, position: int, reason: str, out: list[Command]) -> None:
-        """The container died under the input: try again, but not for ever."""
+    def lose_attempt(self, held: Range, position: int, reason: str, out: list[Command]) -> bool:
+        """The container died under the input: try again, but not for ever. Returns whether it is tried again."""
         call = held.call
         losses = call.losses[position] = call.losses.get(position, 0) + 1
         if losses >= MAX_ATTEMPTS_LOST and not (call.cancelled or position in call.unwanted or held.chunks):
             reason = f"its container died {losses} times in a row, the last one: {reason}"
             self._fail(call, held.segment, position, position + 1, "lost", reason, out)
-        else:
-            self._remember(call, position, out)
-            self.put_back(held, position, position + 1, out, reason)
+            return False
+        self._remember(call, position, out)
+        waiting = self.waiting
+        self.put_back(held, position, position + 1, out, reason)
+        return self.waiting > waiting
 
     def _remember(self, call: Call, position: int, out: list[Command]) -> None:
         if call.kind == "spawn" and not call.cancelled and position not in call.unwanted:

@@ -21,7 +21,10 @@ _unfinished: dict[int, Speaker] = {}  # stream → whose line there has no end y
 
 
 def show(log: Log) -> None:
-    """Write a container's lines to this program's own streams."""
+    """Write a container's lines to this program's own streams, or what the server itself has to say of a function."""
+    if log.stream == 0:
+        say(log.text.rstrip("\n"))
+        return
     stream: TextIO | None = sys.stdout if log.stream == 1 else sys.stderr
     if stream is None:
         return  # it was closed before Python began

@@ -217,13 +217,13 @@ class Dispatcher:
 
     def _complain(self, function: str, reason: str) -> None:
         """Something keeps the function from what it must have: who uses it hears of it, and who looks at the log."""
-        log.warning("%s: %s", function, reason)
+        self._warn(function, reason)
         app = self.apps.get(app_of(function))
         users = {caller.connection for caller in self.calls.values() if caller.function == function}
         users.add(app.opener if app is not None else None)
         for connection in users:
             if connection is not None:
-                connection.send(m.Log(app_of(function), label_of(function), "", 2, f"{reason}\n"))
+                connection.send(m.Log(app_of(function), label_of(function), "", 0, f"{reason}\n"))
         self.say(reason, function=function)
 
     def _kill(self, container: str, reason: str) -> None:
@@ -415,7 +415,7 @@ class Dispatcher:
         if served is None:
             return
         if isinstance(report, ContainerDelayed):
-            log.warning("%s: %s", served.record.id, report.reason)
+            self._warn(served.record.id, report.reason)
             report = ContainerOutput(report.container, 2, f"{report.reason}\n")
         if isinstance(report, ContainerOutput):
             self._wrote(served, report)
@@ -434,6 +434,11 @@ class Dispatcher:
         if app is not None and app.record is not None and self.logs is not None:
             stream: m.LogStream = "stdout" if output.stream == 1 else "stderr"
             self.logs.keep(app.id, served.record.label, served.id, stream, output.text)
+
+    def _warn(self, function: str, reason: str) -> None:
+        """Whoever looks after the server may want to know; that of a program has no log but the program's terminal."""
+        if self.logs is not None:
+            log.warning("%s: %s", function, reason)
 
     def say(self, words: str, *, app: str = "", function: str = "", container: str = "") -> None:
         """A line of the server's own in the log of the app, or of the function's, if that is kept."""

@@ -57,7 +57,7 @@ class Progress(Message, tag=39, frozen=True):
 
 
 class Log(Message, tag=38, frozen=True):
-    """Whole lines that a container wrote: stream 1 or 2; `container` is a short label."""
+    """Whole lines that a container wrote: stream 1 or 2; `container` is a short label. Of stream 0, a server's own."""
 
     app: str
     function: str
