@@ -1,5 +1,7 @@
 """What a map promises where it is hard: odd inputs, odd outputs, failing iterators, threads and loops."""
 
+import sys
+
 from .processes import Program
 
 MAPS = """
@@ -195,3 +197,61 @@ def test_many_maps_at_once_share_the_limit(program: Program) -> None:
 
 def test_no_output_waits_for_a_slow_input_behind_it(program: Program) -> None:
     assert out(program, "hostage") == ["True"]
+
+
+def test_who_watches_sees_how_many_inputs_there_will_be(program: Program) -> None:
+    """As far as the iterable says, and as soon as it is known better what there is."""
+    program.write("""
+        import time, upswell
+
+        app = upswell.App()
+
+        @app.function()
+        def same(x, _=None):
+            return x
+
+        class Said:
+            def __init__(self, length, inputs):
+                self.length, self.inputs = length, inputs
+
+            def __len__(self):
+                return self.length() if callable(self.length) else self.length
+
+            def __iter__(self):
+                return iter(range(self.inputs))
+
+        if __name__ == "__main__":
+            totals = []
+
+            def watch(progress):
+                for one in progress.functions:
+                    totals.append(one.pending + one.running + one.succeeded + one.failed)
+
+            def until(total):
+                while totals[-1:] != [total]:
+                    time.sleep(0.01)
+
+            with app.run():
+                app.watch(watch)
+                before = 0
+                for inputs, first in [
+                    (range(3000), 3000),
+                    (Said(9000, 3000), 9000),
+                    (Said(9, 3000), None),
+                    (Said(lambda: 1 / 0, 3000), None),
+                    ((x for x in range(3000)), None),
+                ]:
+                    outputs = iter(same.map(inputs))
+                    next(outputs)
+                    until(before + (first or 1000))
+                    print(1 + sum(1 for _ in outputs))
+                    until(before + 3000)
+                    before += 3000
+                outputs = iter(same.map(range(5000), (None for _ in range(3000))))
+                next(outputs)
+                until(before + 5000)
+                outputs.close()
+                until(before + 1000)
+    """)
+    done = program.run(sys.executable, "program.py")
+    assert (done.err, done.lines) == ("", ["3000"] * 5)

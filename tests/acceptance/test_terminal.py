@@ -54,6 +54,14 @@ def test_progress_while_it_runs_and_nothing_afterwards(program: Program, termina
     assert sorted(last) == sorted(["begin", "container says 3", "done 9", "done 19", "done 29", "status=0"])
 
 
+def test_progress_is_of_all_inputs_that_there_will_be(program: Program, terminal: Tmux) -> None:
+    program.write(PROGRAM.replace("range(30)", "range(2500)"))
+    terminal.type(*UPSWELL, "run", "program.py")
+    assert until(lambda: "10/2,500" in (shown := "".join(terminal.screen())) and "2,488 pending" in shown)
+    terminal.press("C-c")
+    assert until(lambda: "status=130" in terminal.screen()), terminal.screen()
+
+
 def test_ctrl_c_takes_the_progress_away(program: Program, terminal: Tmux) -> None:
     program.write(PROGRAM.replace("x >= 10", "True").replace("x == 3", "x == 0"))
     terminal.type(*UPSWELL, "run", "program.py")

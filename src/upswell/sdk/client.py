@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -26,6 +26,7 @@ from ..errors import (
     RemoteError,
     ResourceExhaustedError,
 )
+from ..spec import app_of, label_of
 from ..wire import messages as m
 from ..wire.buffers import Block
 from ..wire.channel import Channel, dial
@@ -36,6 +37,9 @@ from .dual import Wait
 from .inbox import Inbox
 from .link import Link
 from .private_server import PrivateServer
+
+if TYPE_CHECKING:
+    from .mapping import Mapping
 
 SERVER_EXIT_SECONDS = 3.0  # a private server that takes longer to end is killed
 
@@ -74,7 +78,8 @@ class Client:
         self._private = private
         self._inboxes: dict[str, Inbox] = {}
         self._lent: dict[int, Block] = {}  # shared memory the server has not taken over
-        self._watchers: dict[str, Any] = {}
+        self._watchers: dict[str, Callable[[m.Progress], None]] = {}
+        self.maps: dict[str, tuple[str, Mapping]] = {}  # call → function and map, while somebody watches
         self.spawning = Spawning(self)
         self._declared: dict[tuple[type[m.Message], str, str], Declared] = {}
         self.users = 0  # apps that run over this connection
@@ -90,6 +95,11 @@ class Client:
     def is_broken(self) -> bool:
         """Whether the connection is lost just now, and being made again."""
         return self._link.is_broken
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody is told how functions progress."""
+        return bool(self._watchers)
 
     def open_inbox(self, name: str, *, renewable: bool = False) -> Inbox:
         """Frames about `name` (a call, an app, a request) go there until it is closed.
@@ -171,7 +181,7 @@ class Client:
             for key in [key for key in self._declared if key[1] == app_id]:
                 del self._declared[key]
 
-    def watch(self, app_id: str, callback: Any) -> None:
+    def watch(self, app_id: str, callback: Callable[[m.Progress], None]) -> None:
         """Have `callback(Progress)` called, in the reader thread, while the app's state changes."""
         self._watchers[app_id] = callback
         self.declare(m.Watch(app_id))
@@ -205,6 +215,15 @@ class Client:
         for inbox in list(self._inboxes.values()):
             inbox.restarted(self._link.life)
 
+    def _foreseen(self, progress: m.Progress) -> m.Progress:
+        """The same, where what maps have yet to pull is pending too, as far as that is known."""
+        more: dict[str, int] = {}
+        for function, mapping in list(self.maps.values()):
+            if app_of(function) == progress.app:
+                more[label_of(function)] = more.get(label_of(function), 0) + mapping.to_be_pulled
+        functions = [replace(one, pending=one.pending + more.get(one.name, 0)) for one in progress.functions]
+        return m.Progress(progress.app, functions)
+
     def _route(self, message: m.Message, payload: memoryview) -> None:
         match message:
             case m.Outputs(call=name) | m.Failed(call=name) | m.Accepted(call=name) | m.Refused(call=name):
@@ -230,7 +249,7 @@ class Client:
                 return
             case m.Progress(app=app):
                 if callback := self._watchers.get(app):
-                    callback(message)
+                    callback(self._foreseen(message))
                 return
             case m.Denied(about=name, reason=reason):
                 if inbox := self._inboxes.get(name):

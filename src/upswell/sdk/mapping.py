@@ -118,6 +118,8 @@ class Mapping:
         self._inbox: Inbox | None = None
         self._iterator: Iterator[Any] | Pump | None = None
         self._exhausted = False
+        self._length = 0  # of the iterables, as far as they say it and somebody watches
+        self._watched: dict[str, tuple[str, Mapping]] = {}
         self._input_error: Exception | None = None  # ends the inputs; it comes after the outputs of those before
         self._pace = Pace()
         self._consumed = 0  # outputs handed to the consumer, all of them eaten when it asks for more
@@ -125,6 +127,12 @@ class Mapping:
         self._arrived: dict[int, Outcome] = {}
         self._error: BaseException | None = None
         self._finished = False
+
+    @property
+    def to_be_pulled(self) -> int:
+        """How many inputs are still to come, as far as the iterables have said."""
+        submission = self._submission
+        return 0 if submission is None or self._exhausted else max(0, self._length - submission.submitted)
 
     # -- the consumer's side -----------------------------------------------------------------------
 
@@ -161,6 +169,7 @@ class Mapping:
             self._inbox.cancel(running=False)
         self._inbox.close()
         self._submission.close()
+        self._watched.pop(self._submission.call, None)
         ended = InvalidError(f"this map of {self.function.name} has ended: call .map again for its outputs once more")
         self._submission, self._finished, self._error = None, True, ended
 
@@ -178,6 +187,9 @@ class Mapping:
             raise self._error
         client, function_id = self.function.connect()
         call = new_id("fc")
+        if client.is_watched:
+            self._length, self._watched = self._inputs.length(), client.maps
+            self._watched[call] = (function_id, self)
         self._inbox = client.open_inbox(call, renewable=True)
         self._submission = Submission(self._inbox, call, function_id, "map", method=self.function.method)
         self._iterator = self._inputs.open(asynchronous, self._inbox)

@@ -10,6 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 from .inbox import Inbox
@@ -130,6 +131,16 @@ class Inputs:
         if len(iterators) > 1:
             return zip(*iterators, strict=False)
         return map(arguments_of, iterators[0]) if self._starred else iterators[0]
+
+    def length(self) -> int:
+        """How many inputs there will be, where an iterable says how long it is; else 0. It may be mistaken."""
+        lengths = []
+        for one in self._iterables:
+            try:
+                lengths.append(length_hint(one))
+            except Exception:
+                pass  # it has none, or the user's code for it does not work: that is no matter of the map
+        return min(filter(None, lengths), default=0)
 
     async def _zipped(self) -> AsyncIterator[Any]:
         iterators = [aiter(one) if hasattr(one, "__aiter__") else _lifted(one) for one in self._iterables]
