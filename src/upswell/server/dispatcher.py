@@ -270,7 +270,7 @@ class Dispatcher:
             caller.method if caller else "",
             command.batch,
             command.left,
-            self.shortcut is not None and caller is not None and self._takes_shortcut(caller),
+            caller is not None and caller.kind in ATTACHED and caller.connection is self.shortcut is not None,
         )
         if not assign.is_whole:
             served.segments.add(segment)
@@ -279,9 +279,6 @@ class Dispatcher:
         if served.connection is not None:
             served.connection.send(assign, b"" if known else kept.payload)
         self.graph.granted(command.call, command.start, command.stop, command.container)
-
-    def _takes_shortcut(self, caller: Caller) -> bool:
-        return caller.connection is self.shortcut and caller.kind in ATTACHED
 
     def _forget(self, call: str, first: int, holders: tuple[str, ...]) -> None:
         if self._is_kept(call):
