@@ -200,3 +200,32 @@ def test_an_import_that_fails_for_an_image_fails_the_functions_that_use_it(progr
         f"An image is recorded, not built: what it is to have is to be installed in {sys.prefix}.",
         "This happened as a container started, before any input ran.",
     ]
+
+
+@pytest.mark.parametrize("engine", ["local", "spawn"])
+def test_what_ps_shows_of_its_processes(program: Program, engine: str) -> None:
+    program.variables["UPSWELL_ENGINE"] = engine
+    program.write("""
+        import os, pathlib, upswell
+
+        app = upswell.App()
+
+        @app.function()
+        def above():
+            shown, process = [], os.getpid()
+            while process != 1:
+                words = pathlib.Path(f"/proc/{process}/cmdline").read_text().replace("\\0", " ").strip()
+                name = pathlib.Path(f"/proc/{process}/comm").read_text().strip()
+                shown.append(f"{words} ({name})")
+                process = int(pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+            return shown
+
+        @app.local_entrypoint()
+        def main():
+            print(*above.remote(), sep="\\n")
+    """)
+    container, zygote, root, server, *_ = program.upswell("run", "program.py").lines
+    assert container == "upswell: above, container 1 (upswell: above,)"
+    assert zygote == "upswell: program, zygote (upswell: progra)"
+    assert root == "upswell: root zygote (upswell: root z)"
+    assert "-m upswell.server" in server

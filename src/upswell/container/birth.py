@@ -22,6 +22,7 @@ from .lineage import Guardian, adopt_orphans, close_descriptors, die_with_parent
 from .lines import Lines
 from .rehearsal import rehearse
 from .runtime import Body, run_container, show_devices
+from .title import entitle
 
 
 class Mother(msgspec.Struct, eq=False):
@@ -168,6 +169,7 @@ def open_streams() -> None:
 def _await_life(mother: Mother, naming: socket.socket, spare: bool) -> NoReturn:
     if spare:
         rehearse()
+        entitle(f"upswell: {mother.seed.label}, spare container")
     packet = naming.recv(control.MAX_PACKET_BYTES)
     if not packet:
         os._exit(0)  # a spare that nobody needs

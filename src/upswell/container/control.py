@@ -38,6 +38,11 @@ class Seed(msgspec.Struct, frozen=True):
     rejoin_seconds: float = 0.0  # containers look so long for another server when theirs is gone
     shortcut: int = -1  # the descriptor of every process from the server down to its containers: `wire/shortcut.py`
 
+    @property
+    def label(self) -> str:
+        """Whose code its containers run, for people."""
+        return self.environment.module or "code by value"
+
 
 class Packet(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Base of all packets."""

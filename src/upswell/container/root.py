@@ -22,6 +22,7 @@ from ..wire.shortcut import first_other
 from . import control, groups
 from .lineage import Guardian, close_descriptors, die_with_parent
 from .rehearsal import rehearse
+from .title import entitle
 from .zygote import Zygote
 
 REHEARSALS = 8  # after so many calls CPython has adapted a function's code
@@ -41,6 +42,7 @@ def run_root(engine: socket.socket, shortcut: int) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         rehearse(REHEARSALS)
+        entitle("upswell: root zygote")
         # What is there by now no collection in a zygote goes through, which would copy all of it. Here none is made
         # either: it would find a twentieth to be garbage, and take longer than to fork the first container.
         gc.freeze()

@@ -22,6 +22,7 @@ from .link import Link
 from .loader import find_service
 from .outbox import PACKAGE
 from .service import Service
+from .title import entitle
 
 
 class Body:
@@ -102,5 +103,6 @@ def _loaded(seed: Seed, name: Name, failed: BaseException | None) -> Body:
 
 def _enter(name: Name, link: Link, record: FunctionRecord) -> None:
     """From now on this process is the container of that name."""
+    entitle(f"upswell: {record.label}, container {name.launch.container.removeprefix('co-')}")
     limit_memory(record.spec.resources, name.in_group)
     context.enter_container(name.launch.address, name.launch.token, link.authority)

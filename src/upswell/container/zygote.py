@@ -26,6 +26,7 @@ from .groups import Group
 from .lineage import Guardian, adopt_orphans, kill_group
 from .loader import load_environment
 from .runtime import body_of
+from .title import entitle
 
 READ_BYTES = 64 << 10
 PACKETS_AT_ONCE = 16  # of the engine's; what containers write waits for so long
@@ -52,6 +53,7 @@ class Zygote:
 
     def run(self) -> NoReturn:
         """Import, then serve the engine until it is gone."""
+        entitle(f"upswell: {self._seed.label}, zygote")
         # Output of the user's module as it is imported would appear twice: the client has imported it too.
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
