@@ -62,6 +62,20 @@ def test_progress_is_of_all_inputs_that_there_will_be(program: Program, terminal
     assert until(lambda: "status=130" in terminal.screen()), terminal.screen()
 
 
+def test_a_terminal_that_is_narrowed_keeps_nothing_of_the_progress(program: Program, terminal: Tmux) -> None:
+    program.write(PROGRAM)
+    terminal.type(*UPSWELL, "run", "program.py")
+    assert until(lambda: "10/30" in (shown := "".join(terminal.screen())) and "2 containers" in shown)
+    terminal.narrow(40)
+    lines = ["begin", "container says 3", "done 9"]
+    assert until(lambda: (shown := [line for line in terminal.screen() if line])[:3] == lines and len(shown) == 4), (
+        terminal.screen()
+    )
+    (program.folder / "kept").mkdir()
+    assert until(lambda: "status=0" in terminal.screen()), terminal.screen()
+    assert [line for line in terminal.screen() if line] == [*lines, "done 19", "done 29", "status=0"]
+
+
 def test_ctrl_c_takes_the_progress_away(program: Program, terminal: Tmux) -> None:
     program.write(PROGRAM.replace("x >= 10", "True").replace("x == 3", "x == 0"))
     terminal.type(*UPSWELL, "run", "program.py")

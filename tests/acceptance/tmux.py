@@ -23,11 +23,15 @@ class Tmux:
         self._tmux("-f", "/dev/null", "new-session", "-d", *size, f"sh -c {shlex.quote(line)}")
 
     def screen(self) -> list[str]:
-        shown = self._tmux("capture-pane", "-p").rstrip("\n")
+        """What is shown, below what has left it at the top."""
+        shown = self._tmux("capture-pane", "-p", "-S", "-").rstrip("\n")
         return [line.rstrip() for line in shown.split("\n")]
 
     def press(self, key: str) -> None:
         self._tmux("send-keys", key)
+
+    def narrow(self, columns: int) -> None:
+        self._tmux("resize-window", "-x", str(columns), "-y", str(HEIGHT))
 
     def close(self) -> None:
         self._tmux("kill-server")

@@ -9,6 +9,8 @@ print a line meanwhile. Knows nothing of what the lines say.
 from __future__ import annotations
 
 import builtins
+import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -16,6 +18,8 @@ from typing import Any, TextIO, cast
 
 REFRESH_SECONDS = 0.1
 MAX_HELD_CHARACTERS = 64 * 1024
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+CUTS_LINES = "XTERM_VERSION"  # in the environment of a terminal that cuts lines as it is narrowed, as few do
 
 
 class Screen:
@@ -32,7 +36,7 @@ class Screen:
         self._held_characters = 0
         self._unfinished: dict[tuple[int, TextIO], str] = {}  # by thread: the line that it has begun
         self._lines = ""  # as they are to be drawn
-        self._drawn = 0  # how many of them stand on the terminal, just above the cursor
+        self._drawn = ""  # those that stand on the terminal, just above the cursor
         self._at_line_start = True
         self._live = True
         self._asking = 0  # prompts that wait for an answer
@@ -118,9 +122,9 @@ class Screen:
 
     def _put_out(self) -> None:
         if self._drawn:
-            self._terminal.write(f"\x1b[{self._drawn}A\r\x1b[J")  # up to the first of them, and clear from there on
+            self._terminal.write(f"\x1b[{self._rows()}A\r\x1b[J")  # up to the first of them, and clear from there on
             self._terminal.flush()
-            self._drawn = 0
+            self._drawn = ""
         held, self._held, self._held_characters = self._held, [], 0
         for stream, text in held:
             stream.write(text)
@@ -130,7 +134,18 @@ class Screen:
         if self._lines and self._at_line_start and not self._asking:  # a prompt or an unfinished line is left alone
             self._terminal.write(self._lines)
             self._terminal.flush()
-            self._drawn = self._lines.count("\n")
+            self._drawn = self._lines
+
+    def _rows(self) -> int:
+        """How many rows of the terminal the live lines take up by now: one that was narrowed has broken them."""
+        lines = [ESCAPES.sub("", line) for line in self._drawn.splitlines()]
+        try:
+            columns = os.get_terminal_size(self._terminal.fileno()).columns
+        except (OSError, ValueError):  # it is gone, or closed
+            columns = 0
+        if not columns or CUTS_LINES in os.environ:
+            return len(lines)
+        return sum(max(1, -(-len(line) // columns)) for line in lines)
 
 
 class _Above:
