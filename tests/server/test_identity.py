@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from tests.wire import arbitrary
 from upswell.errors import InvalidError
@@ -153,6 +154,11 @@ async def test_an_app_of_somebody_else_is_not_there_for_a_container(here: Stage)
     refused, _ = await inside.expect(m.Refused)
     assert refused.error.kind == "missing"
     assert "there is no function f:" in (await inside.expect(m.Statistics))[0].error
+    block = Block.write([])
+    await inside.send(structs.replace(spawn("fc-9", "ap-2/f"), buffers=block.buffers))
+    await inside.expect(m.Refused)
+    assert (await inside.expect(m.Release))[0].descriptor == block.buffers.descriptor, "nobody else would let it go"
+    block.close()
     await inside.send(spawn("fc-8", "ap-1/g"))
     await inside.expect(m.Accepted)
 

@@ -1,8 +1,10 @@
-"""How a private server begins: what it finds out before it reads anything."""
+"""How a server begins: what it finds out before it reads anything, and what it says of its home."""
 
 import socket
+from pathlib import Path
 
 from upswell.server.__main__ import declared
+from upswell.server.serve import kept_bytes
 from upswell.spec import Environment, FunctionRecord, FunctionSpec
 from upswell.wire import messages as m
 from upswell.wire.channel import Channel
@@ -35,3 +37,9 @@ def test_what_is_no_frame_is_left_to_who_reads_it() -> None:
     assert declared(theirs) == []
     ours.close()
     theirs.close()
+
+
+def test_a_file_of_the_database_that_vanishes_as_it_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "upswell.db").write_bytes(b"12345")
+    (tmp_path / "upswell.db-wal").symlink_to("gone")
+    assert kept_bytes(tmp_path) == 5

@@ -36,6 +36,8 @@ class Guard:
             return True
         if (answer := answer_where_missing(message)) is not None:
             self._connection.send(answer)
+        if (buffers := getattr(message, "buffers", None)) is not None:
+            self._connection.send(m.Release(buffers.descriptor))  # that nobody takes over
         return False
 
     def _is_there(self, message: m.Message) -> bool:

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from hmac import compare_digest
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -380,7 +381,12 @@ def _front(home: Path, serving: Serving) -> Front | None:
 
 def kept_bytes(home: Path) -> int:
     """The size of the home's database, with the files that SQLite has beside it."""
-    return sum(entry.stat().st_size for entry in os.scandir(home) if entry.name.startswith(DATABASE))
+    size = 0
+    for entry in os.scandir(home):
+        if entry.name.startswith(DATABASE):
+            with suppress(FileNotFoundError):  # one that SQLite has just done away with
+                size += entry.stat().st_size
+    return size
 
 
 def _fail(error: Error) -> None:
