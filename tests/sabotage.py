@@ -264,7 +264,7 @@ BUGS = [
     ),
     Bug("nobody wakes who waits for room", "core/plane.py", "if pool is not granted:", "if False:"),
     Bug("calls outlive their owner", "core/plane.py", "self._owned.setdefault(call.owner, {})[call.id] = None", "pass"),
-    Bug("the agenda keeps what is outdated", "core/agenda.py", "> 2 * len(self._moments) + FEW", "> 10**9"),
+    Bug("the agenda keeps what is outdated", "core/agenda.py", "> 2 * len(self._entries) + FEW", "> 10**9"),
     Bug("a call that is new waits for what others hold", "core/plane.py", "pool.make_way(call, out)", "pass"),
     Bug(
         "outputs are pickled when they are sent",

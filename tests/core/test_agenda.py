@@ -7,9 +7,9 @@ from upswell.core.agenda import NEVER, Agenda
 
 def drain(agenda: Agenda[str]) -> list[tuple[float, str]]:
     found = []
-    while first := agenda.first():
-        found.append(first)
-        agenda.put(first[1], NEVER)
+    while (moment := agenda.next_at()) < NEVER:
+        assert agenda.pop_due(moment - 1) is None
+        found.append((moment, agenda.pop_due(moment) or ""))
     return found
 
 
@@ -23,6 +23,17 @@ def test_the_last_word_counts() -> None:
     agenda.put("d", 5.0)
     agenda.put("d", NEVER)
     assert drain(agenda) == [(1.0, "a"), (1.0, "c"), (4.0, "b")]
+
+
+def test_equal_moments_come_in_the_order_in_which_they_were_put() -> None:
+    """However often they were put before, and whether or not anybody has looked meanwhile."""
+    agenda: Agenda[str] = Agenda()
+    agenda.put("early", 1.0)
+    agenda.put("a", 3.0)
+    agenda.put("a", NEVER)
+    agenda.put("b", 3.0)
+    agenda.put("a", 3.0)
+    assert drain(agenda) == [(1.0, "early"), (3.0, "b"), (3.0, "a")]
 
 
 def test_it_grows_with_its_keys_alone() -> None:

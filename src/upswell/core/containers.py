@@ -154,20 +154,18 @@ class Containers:
 
     def overdue(self, now: float) -> Container | None:
         """One that takes too long to start or to exit, or is silent for longer than any input may take."""
-        while (first := self._watch.first()) and first[0] <= now:
-            container = first[1]
+        while (container := self._watch.pop_due(now)) is not None:
             due = watch.due_at(container)  # later by now, where it was heard meanwhile
-            self._watch.put(container, due if due > now else NEVER)
             if due <= now:
                 return container
+            self._watch.put(container, due)
         return None
 
     def due_at(self) -> float:
         """When to look for one that is stuck; `NEVER` where none has anything to do."""
         if not (self.running or self.unstarted or self.starting or self.leaving):
             return NEVER
-        first = self._watch.first()
-        return first[0] if first else NEVER
+        return self._watch.next_at()
 
     # -- what they have room for -------------------------------------------------------------------------
 

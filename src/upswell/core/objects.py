@@ -304,9 +304,7 @@ class Objects:
     def wake(self, now: float) -> list[Command]:
         """What to do because time has passed."""
         out: list[Command] = []
-        while (first := self._agenda.first()) and first[0] <= now:
-            due = first[1]
-            self._agenda.put(due, NEVER)
+        while (due := self._agenda.pop_due(now)) is not None:
             if isinstance(due, Waiting):
                 due.partition.look_at_clock(due, now, out)
                 self._look_after(due.partition)
@@ -318,5 +316,5 @@ class Objects:
 
     def deadline(self) -> float | None:
         """When `wake` wants to be called, or `None`: nothing happens by itself."""
-        first = self._agenda.first()
-        return first[0] if first else None
+        moment = self._agenda.next_at()
+        return None if moment == NEVER else moment

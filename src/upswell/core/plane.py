@@ -321,9 +321,7 @@ class Plane:
     def wake(self, now: float) -> list[Command]:
         """What to do because time has passed, and the rest of what follows from events that were only taken."""
         out = self.settle(now) if self._settles_at <= now else []
-        while (first := self._agenda.first()) and first[0] <= now:
-            pool = first[1]
-            self._agenda.put(pool, NEVER)
+        while (pool := self._agenda.pop_due(now)) is not None:
             pool.grant(now, out)
             self._reconcile(pool, now, out)
         self._note(out)
@@ -331,8 +329,9 @@ class Plane:
 
     def deadline(self) -> float | None:
         """When `wake` wants to be called, or `None`: nothing happens by itself."""
-        first = self._agenda.first()
-        moment = min(first[0], self._settles_at) if first else self._settles_at
+        moment = self._agenda.next_at()
+        if self._settles_at < moment:
+            moment = self._settles_at
         return None if moment == NEVER else moment
 
     def _grant(self, pool: Pool, now: float, out: list[Command]) -> None:

@@ -64,8 +64,8 @@ class Schedules:
     def due(self, now: float) -> list[Fire]:
         """What is to fire, each function at most once. The caller makes the calls and says so by `begun`."""
         fires = []
-        while (first := self._agenda.first()) and first[0] <= now:
-            moment, entry = first
+        while (entry := self._agenda.pop_due(now)) is not None:
+            moment = entry.next
             entry.next = next_moment(entry.schedule, moment, entry.began_at)
             missed = entry.next <= now
             until = now if missed else moment
@@ -92,5 +92,5 @@ class Schedules:
 
     def deadline(self) -> float | None:
         """When something is due next, or `None`."""
-        first = self._agenda.first()
-        return first[0] if first else None
+        moment = self._agenda.next_at()
+        return None if moment == NEVER else moment
