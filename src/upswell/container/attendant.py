@@ -59,7 +59,7 @@ class Attendant:
         return True
 
     def read_at_once(self) -> None:
-        """Do not wait for a nap to end: the main thread will wait for somebody else."""
+        """Have the other thread read without the end of its nap: the main thread is about to wait for a nested call."""
         self._turns.want()
 
     # -- the thread of its own ---------------------------------------------------------------------

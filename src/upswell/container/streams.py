@@ -74,7 +74,7 @@ class Stream:
             self._work.outputs.append(self._sent)
 
     def flush(self) -> bool:
-        """Send what waits; whether there was anything."""
+        """Send what waits; whether there was anything. Takes the range's lock."""
         with self._work.lock:
             return self.send()
 
@@ -89,7 +89,7 @@ class Stream:
         self._wake()
 
     def send(self) -> bool:
-        """The same, with the range's lock held."""
+        """The same as `flush`, where the range's lock is held already."""
         values, self._values = self._values, []
         if not values or self._broken is not None:
             return False

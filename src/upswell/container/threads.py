@@ -53,9 +53,9 @@ class Threads:
             self._places.put(None)
         self._counting = threading.Lock()
         self._runners = int(main)
-        self._idle = int(main)  # of them, those that wait for work, or are about to
+        self._idle = int(main)  # of the runners, those that wait for work, or are about to
+        self._suspended = 0  # of the runners, those whose input lends its place
         self._threads: list[threading.Thread] = []  # the runners, less the main thread
-        self._suspended = 0  # of them, those whose input lends its place
         self._queued = 0  # ranges and batches not taken by a runner
         self._read_at_once: Callable[[], None] | None = None  # for when the main thread waits for a nested call
 
@@ -172,7 +172,7 @@ class Threads:
                 before = len(outputs)
                 for value in islice(due, stride):
                     outputs.append(function(value))
-                if len(outputs) == before:  # the end was moved to here, and away again
+                if len(outputs) == before:  # the end was moved to here and away again: the iterator is over for good
                     due = islice(work.due, before, None)
                 stride = self._look_at_clock(work, stride)
             return True

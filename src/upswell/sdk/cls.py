@@ -118,8 +118,8 @@ class Obj:
         return restore, (Cls.of(type(self)).declared, pool.spec, pool.own_variables, pool.parameters)
 
 
-# What a class gets, except where it has something of that name itself.
-VERBS: Final = tuple(name for name in vars(Obj) if name in ("__init__", "__reduce__") or not name.startswith("_"))
+# What `@app.cls()` gives a class, except where it has something of that name itself.
+GIVEN: Final = tuple(name for name in vars(Obj) if name in ("__init__", "__reduce__") or not name.startswith("_"))
 
 
 class Cls:
@@ -167,7 +167,7 @@ class Cls:
         return self
 
     async def _resolved(self) -> None:
-        """Know what it is, where it is a matter of asking before the class is used."""
+        """Ask the server what it is, where the class is known by name alone."""
 
     def with_options(self, **options: Unpack[PoolOptions]) -> type[Any]:
         """The class with these options in place of what it was declared with."""
@@ -247,7 +247,7 @@ class Link:
 
     def __init__(self, pool: Pool, entered: bool) -> None:
         self.pool = pool
-        self._entered = entered  # in a container from the beginning: there it runs the hooks itself
+        self._entered = entered  # true from the beginning inside a container, which runs the hooks itself
         self._entering = threading.Lock()
         self._entry: Any = None  # the task that runs the hooks, for asynchronous methods
         self._handles: dict[Method[Any, Any], Function[Any, Any]] = {}
@@ -400,9 +400,9 @@ def declare_class(raw: Any, declaration: Declaration, serialized: bool) -> Cls:
     defaults = {one.name: one.default for one in parameters.values()}
     complete = MISSING not in defaults.values()
     pool = Pool(name, raw, declaration, serialized=serialized, parameters=defaults if complete else None)
-    for verb in VERBS:
-        if getattr(raw, verb, None) is getattr(object, verb, None):
-            setattr(raw, verb, vars(Obj)[verb])
+    for given in GIVEN:
+        if getattr(raw, given, None) is getattr(object, given, None):
+            setattr(raw, given, vars(Obj)[given])
     known = Cls(raw, pool, raw)
     pool.interface = known.interface
     setattr(raw, CLASS_MARK, known)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# A signal that comes between two bytecodes of Python and the system call after them interrupts neither: so often
-# whoever is blocked looks whether there was one.
+# A signal that comes just before a thread blocks does not interrupt the system call that follows: so often whoever is
+# blocked wakes up, for Python to see whether there was one.
 HEARING_SECONDS = 1.0
 
 
@@ -163,7 +163,7 @@ async def on_a_loop() -> bool:
 
 
 class _Look(Wait):
-    """Happens at once, and has seen who waits."""
+    """Happens at once, and notes whether a loop waits for it or a thread."""
 
     __slots__ = ("on_a_loop",)
 

@@ -45,7 +45,7 @@ class Function(Generic[P, R]):
         origin: object = None,
     ) -> None:
         """`origin` is the object whose method it is, or the function of which it has other options."""
-        self._pool: Pool | None = pool  # none while it is a matter of asking
+        self._pool: Pool | None = pool  # none where the server has not been asked for it yet
         self._is_generator = is_generator
         self._origin = origin
         self._describe(pool.name, method, raw, here or raw)
@@ -84,7 +84,7 @@ class Function(Generic[P, R]):
         return self._is_generator
 
     async def _resolved(self) -> Pool:
-        """Its pool, where it is a matter of asking before the function is used."""
+        """Its pool, for which the server is asked now if the function is known by name alone."""
         return self.pool
 
     @dual

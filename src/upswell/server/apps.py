@@ -309,7 +309,7 @@ class AppService:
         self._dispatcher.ledger.offer(self._as_stopped(app), answer)
 
     def _as_stopped(self, app: App) -> list[s.Write]:
-        """What is kept of it then: not what came after its deploy, which is not to come back with the next one."""
+        """The writes that stop it: versions stay, and what came after its deploy (settings, fires, derived) goes."""
         assert app.record is not None
         writes: list[s.Write] = [
             s.PutSettings(function, None) for function in app.functions if function in self._overrides

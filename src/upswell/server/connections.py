@@ -57,8 +57,8 @@ Sessions = dict[str, "Connection"]  # those of peers that may come back, by the 
 
 
 class Connection(asyncio.Protocol):
-    """One stream of frames, or with a session several, one after the other; `sessions` is given where peers may come
-    back. A frame leaves as it is sent, unless the peer is slow to read: who waits for it wakes up meanwhile.
+    """One stream of frames, or with a session several streams, one after the other; `sessions` is given where peers may
+    come back. A frame is written as it is sent and not later, so that who waits for it wakes up meanwhile.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         self._hello: m.Hello | None = None
         self._delivery: Delivery | None = None  # of a session
         self._ended = False  # of a session: the peer is not waited for
-        self._earlier: Connection | None = None  # that of the session, where this stream goes on with it
+        self._earlier: Connection | None = None  # whose session this stream goes on with
         self._process = -1  # at the other end
         self._watched = -1  # a descriptor that tells when the process of a peer that is away has ended
         self._peer: Peer | None = None
@@ -175,7 +175,7 @@ class Connection(asyncio.Protocol):
     def refuse(self, error: ProtocolError) -> None:
         """Send the peer away for this."""
         if self.is_open:
-            # Of strangers only who looks for it hears: one may be a container that was killed while it called home.
+            # A stranger is nothing to be warned of: it may be a container that was killed while it called home.
             log.log(logging.WARNING if self._peer else logging.INFO, "%s: closed, %s", self.name, error)
             self.close(str(error), denied=isinstance(error, DenialError))
 
@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
         return message
 
     def _first_of(self, error: ProtocolError) -> ProtocolError:
-        """The first that is wrong with what came: frames before a malformed one count, however the bytes were cut."""
+        """The first thing that is wrong with what came: the frames before a malformed one are taken first."""
         try:
             self._take(error.before)
         except ProtocolError as earlier:

@@ -52,8 +52,8 @@ class Reader(msgspec.Struct, eq=False):
         """Send them, if they can be read."""
         self.connection.send(m.Logged(self.asked.request, entries))
 
-    def is_up_to_date(self, at: float) -> None:
-        """What was there has been sent; at that moment this follows."""
+    def caught_up(self, at: float) -> None:
+        """What was there at the moment `at` has been sent: send what has come since."""
         held, self.held, self.is_here = self.held, [], True
         self.connection.send(m.Logged(self.asked.request, held, True, at=at))
 
@@ -88,7 +88,7 @@ class Logs:
                 self._pass_on(reader, entry)
 
     def _moment(self) -> float:
-        """Now, a little later for each that comes within one tick of the clock: who follows names an entry by it."""
+        """Now, and a little later for each further entry within one tick of the clock: no two have the same moment."""
         if (now := self._now()) != self._tick:
             self._tick = self._last = now
         else:
@@ -145,7 +145,7 @@ class Logs:
             reader.send(page)
             self._loop.call_soon(self._answer, reader, rest)
             return
-        reader.is_up_to_date(self._now())
+        reader.caught_up(self._now())
         if not reader.asked.follow:
             del self._readers[key]
 

@@ -27,7 +27,7 @@ class Window(msgspec.Struct, eq=False):
         return sum(message.count for message, _ in self.ahead)
 
     def put(self, message: m.Submit, kept: Kept, accepted: int) -> bool:
-        """Have the segment wait if it must; whether it does. Of its call so many inputs were `accepted`."""
+        """Have the segment wait where there is no room; whether it does. `accepted` inputs of its call were taken."""
         waits = bool(self.ahead) or not self._has_room(message, accepted)
         if waits:
             self.ahead.append((message, kept))
@@ -48,6 +48,6 @@ class Window(msgspec.Struct, eq=False):
             self.ahead.pop()[1].close()
 
     def _has_room(self, message: m.Submit, accepted: int) -> bool:
-        """Where one before it was refused, it will be too, and its client is to hear that."""
+        """Whether the segment may go in. One behind a refused one may: its client hears that it is refused, too."""
         is_refused = message.first != accepted
         return is_refused or not self.in_flight or self.in_flight + message.count <= MAP_WINDOW

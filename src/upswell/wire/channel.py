@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 RECEIVE_BYTES = 256 << 10  # at once, into a buffer that is used again
 REST_BYTES = 4 << 20  # at once, of a frame known to be larger than that buffer
-PEEK_BYTES = 96 << 10  # at once, by who looks before taking; from 128 KiB on malloc maps memory for each
+PEEK_BYTES = 96 << 10  # at once, by `peek`; from 128 KiB on malloc would map memory for each
 
 # As a number: to make a member of an enumeration of it takes longer than all else that a connection needs.
 _family: Callable[[socket.socket], int] = socket.SocketType.family.__get__
@@ -117,7 +117,7 @@ class Channel:
 
     @property
     def may_peek(self) -> bool:
-        """Whether `peek` loses nothing, as its steps are single calls of C."""
+        """Whether `peek` may be used: at a Unix socket each of its steps is one call of C, so that it loses nothing."""
         return self._is_local
 
     def wait_to_peek(self, milliseconds: float) -> bool:
@@ -182,7 +182,7 @@ class Channel:
         return bytes(self._received[: source.recv_into(self._received)])
 
     def succeed(self, broken: Channel) -> None:
-        """Take the place of that channel, of which somebody may still want what came over it."""
+        """Take the place of that channel, and take over what came over it and is still wanted."""
         broken.close()
 
     def be_patient(self, seconds: float | None) -> None:

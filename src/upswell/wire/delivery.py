@@ -40,7 +40,7 @@ class Delivery:
     def take(self, message: Message, payload: Bytes) -> Received | None:
         """Count a frame that came. What is returned is to be said to the other side.
 
-        Who is interrupted, as by Ctrl-C, before it has moved the frame to its place may begin again: that counts once.
+        A caller that is interrupted, as by Ctrl-C, before the frame is in its place may take it again: it counts once.
         """
         size = len(payload)
         if message is self._last or isinstance(message, UNCOUNTED):

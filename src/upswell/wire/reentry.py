@@ -1,5 +1,5 @@
-"""Locks and signals: a handler runs in the midst of what its thread was doing, and would wait for ever for a lock that
-this holds. It is told so instead, as Python tells who prints from a handler in the midst of a print.
+"""Locks for which no signal handler waits for ever: it interrupts its thread, and that may hold the lock just then. It
+gets an exception instead, as it does from Python where it prints and has interrupted a print.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ..errors import ExecutionError
 
 
 def lock() -> Any:
-    """One for `unheld`, which has to know by whom it is held."""
+    """A lock that knows which thread holds it, for `unheld`."""
     return threading.RLock()
 
 

@@ -28,7 +28,7 @@ class Turns:
         self._bed.acquire()
         self._sleeps = False  # until it is woken, and not only for a nap
         self._wanted = False  # by somebody who does not wait for the end of a nap
-        self.is_open = True  # the steady thread does not read, and who wants it to should say so
+        self.is_open = True  # the steady thread does not read just now: who needs it to calls `want`
 
     # -- who passes by -----------------------------------------------------------------------------
 
