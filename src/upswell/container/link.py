@@ -67,7 +67,7 @@ class Link:
     """Any thread may send. One at a time receives, and where the connection is lost looks for another server."""
 
     def __init__(self, rejoin_seconds: float, shortcut: int = -1) -> None:
-        """A container that is without a server for `rejoin_seconds` ends. Made before a fork, it is of the child.
+        """A container that is without a server for `rejoin_seconds` ends. It may be made before a fork, for the child.
 
         `shortcut` is the descriptor to which outputs may be written, if there is one: see `wire/shortcut.py`.
         """
@@ -156,7 +156,7 @@ class Link:
     # -- in ----------------------------------------------------------------------------------------
 
     def call_home(self, address: str, token: str) -> FunctionRecord:
-        """Connect for the first time; what this container is to be."""
+        """Connect for the first time; returns what this container is to be."""
         self._know_home(address, token)
         while True:
             try:
@@ -170,7 +170,7 @@ class Link:
             self._pause()
 
     def report_home(self, address: str, token: str, ready: m.Ready) -> None:
-        """The same of a container that knows what it is to be, and is `ready`: it waits for no answer."""
+        """The same where this container knows what it is to be, and is `ready`: no answer is awaited."""
         self._know_home(address, token)
         self._loaded = True
         while self._channel is None:
@@ -189,7 +189,7 @@ class Link:
             self._session = os.urandom(16).hex()
 
     def meet(self, channel: Channel) -> FunctionRecord | None:
-        """Go by what the server at the other end says first, what this container is to be; `None` where it has left."""
+        """Have the server at the other end say what this container is to be; `None` where it has gone instead."""
         self._begin(channel)
         frames = self.receive()
         if not frames:

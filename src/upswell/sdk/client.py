@@ -140,7 +140,7 @@ class Client:
         return False
 
     def read_here(self, wait: Wait) -> bool:
-        """Who waits for more than frames does not read."""
+        """Who waits for something else than frames must not read: it would not wake up for that."""
         self.read_elsewhere()
         return False
 

@@ -48,7 +48,7 @@ class Inbox:
     # -- the reader's side -------------------------------------------------------------------------
 
     def put(self, frame: Frame | Error) -> None:
-        """Called by the reader."""
+        """Take what has come. Called by the reader."""
         self.frames.append(frame)
         if self._diverted is not None:
             self.divert(self._diverted)
@@ -171,7 +171,7 @@ class Inbox:
     # -- in whose thread it is read -------------------------------------------------------------------
 
     def read_here(self, wait: Wait) -> bool:
-        """Frames are what is waited for, so that who waits may read them for itself."""
+        """Whoever waits here waits for frames alone, and so may read them for itself."""
         return self._client.read_for(self, wait)
 
     def take_here(self, move: Callable[[], None]) -> bool:
@@ -180,7 +180,7 @@ class Inbox:
         return True
 
     def read_elsewhere(self) -> None:
-        """Who waits can't."""
+        """Have another thread read, as who waits can't."""
         self._client.read_elsewhere()
 
     def is_answered_by(self, message: m.Message) -> bool:

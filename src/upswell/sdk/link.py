@@ -65,7 +65,7 @@ class Link:
         self._reader = 0  # the thread that reads
         self._ended = threading.Event()  # nothing more is read
         self._turns = Turns()
-        self._successor: Wait | None = None  # whose thread would have read for itself, had it been its turn
+        self._successor: Wait | None = None  # whose thread would read for itself, if nobody else did
         if channel is None:
             return
         try:
@@ -161,7 +161,7 @@ class Link:
 
     def read_for(self, inbox: Inbox, wait: Wait) -> bool:
         """Read in this thread the one frame that the inbox waits for; false where something else is to be read, or
-        another thread reads: once this wait is over, that lets others.
+        another thread is reading. That one lets others read once this wait is over.
         """
         if (channel := self._channel) is None or not channel.may_peek:
             self.read_elsewhere()
@@ -191,7 +191,7 @@ class Link:
             self.send(due)
 
     def read_elsewhere(self) -> None:
-        """Have the thread read whose business that is, also once who would have read for itself is answered."""
+        """Have the steady thread read, and go on with that: nobody who waits now could read for itself."""
         self._successor = None
         if self._turns.is_open:
             self._turns.want()

@@ -124,7 +124,7 @@ class Spawning:
         return False
 
     def read_elsewhere(self) -> None:
-        """Who waits can't."""
+        """Have another thread read, as who waits can't."""
         self._client.read_elsewhere()
 
     def give_up(self, spawn: Spawn) -> None:

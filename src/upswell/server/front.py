@@ -47,8 +47,7 @@ class Front:
 
     async def open(self, greet: Greet, clock: Clock, sessions: Sessions | None) -> asyncio.Server:
         """Take connections from now on."""
-        self._clock = clock
-        self._look()
+        self._look(clock)
         return await asyncio.get_running_loop().create_server(
             lambda: RemoteConnection(greet, clock, sessions),
             sock=self._socket,
@@ -74,7 +73,7 @@ class Front:
         self._connections[connection] = token.id
         return Identity(token.scope, token.id)
 
-    def _look(self) -> None:
+    def _look(self, clock: Clock) -> None:
         """End what tokens have opened that are not good any more, now and again and again."""
         now = time.time()
         for connection, token in list(self._connections.items()):
@@ -82,7 +81,7 @@ class Front:
                 del self._connections[connection]
             elif not self._is_good(token, now):
                 connection.refuse(DenialError("the token is not valid here any more"))
-        self._clock.call_later(LOOK_SECONDS, self._look)
+        clock.call_later(LOOK_SECONDS, self._look, clock)
 
     def _is_good(self, token: str, now: float) -> bool:
         try:

@@ -1,8 +1,8 @@
 """The log that commits are written to first: how large its file is, and when it is emptied into the database.
 
 A commit that lets a file grow waits for the file system's own journal too, and takes two to three times as long as one
-that overwrites. So there is always some room at the end of the log. Nothing here is a matter of what is kept: behind
-its last commit SQLite reads nothing, and a log that is emptied later is longer, no more.
+that overwrites. So there is always some room at the end of the log. What is kept does not depend on any of this: SQLite
+reads nothing behind the last commit, and a log that is emptied late is longer, and nothing else.
 """
 
 from __future__ import annotations

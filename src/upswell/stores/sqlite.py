@@ -203,8 +203,8 @@ class SqliteStore:
 
 
 def _are_small(steps: Sequence[Step]) -> bool:
-    """Whether their number and size make no difference to how long it takes to write them, and nothing can be done
-    meanwhile: more of the call may be on its way, and a group has the results of the one before it behind it.
+    """Whether the loop may write them: they take no longer than the least that can be written, and the loop has nothing
+    else to do meanwhile, as it has while parts of a `spawn_map` or groups of spawns come.
     """
     writes = size = 0
     for step in steps:

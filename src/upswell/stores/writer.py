@@ -73,7 +73,7 @@ class Writer:
         self._failed = failed
         self._queue: SimpleQueue[Step | Sweep | End | Tend] = SimpleQueue()
         self._put = 0  # items, by the loop
-        self._done = 0  # of them, by the thread; as many: it waits for more, and touches nothing
+        self._done = 0  # of them, by the thread; when that is all of them, it waits for more, and touches nothing
         self._said = 0  # how often the thread has answered
         self._heard = 0  # how often the loop has heard of that: what it writes itself is answered after all before it
         self._seconds = math.inf  # that the last transaction took
