@@ -8,7 +8,8 @@ from ..sdk.dual import run_sync
 from ..sdk.listing import list_apps, list_versions, roll_back, stop_app
 from ..wire.messages import AppInfo, VersionInfo
 from . import logs, naming
-from .connection import Action, connected
+from .commands import Action
+from .connection import connected
 from .tables import Column, as_json, count, moment, show_listing, tell
 
 COLUMNS: tuple[Column[AppInfo], ...] = (

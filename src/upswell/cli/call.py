@@ -17,7 +17,8 @@ from ..wire import messages as m
 from ..wire.ids import place_of
 from ..wire.messages import CallInfo
 from . import naming
-from .connection import Action, connected
+from .commands import Action
+from .connection import connected
 from .tables import Column, as_json, count, moment, show_listing, tell
 
 LIMIT = 50

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 
 import click
 
 # In the order of `--help`. Each is a module of this package, with a command of its own name in it.
 NAMES = ("run", "deploy", "serve", "server", "app", "function", "call", "container", "top")
+
+
+# What a command gives, for `main` to call once click is done, which would answer exceptions of the user's code.
+Action = Callable[[], int]
 
 
 class Commands(click.Group):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
@@ -10,8 +10,6 @@ import click
 from ..errors import Error
 from ..sdk.client import Client
 from ..sdk.clients import get_keeper
-
-Action = Callable[[], int]
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from ..sdk.dual import run_sync
 from ..sdk.listing import list_containers, stop_container
 from ..wire.messages import ContainerInfo
 from . import logs, naming
-from .connection import Action, connected
+from .commands import Action
+from .connection import connected
 from .tables import Column, as_json, count, mebibytes, moment, seconds, show_listing, tell
 
 COLUMNS: tuple[Column[ContainerInfo], ...] = (

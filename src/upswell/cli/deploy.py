@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -12,8 +12,7 @@ from ..sdk.deployment import STRATEGIES, Deployment, deploy_app
 from ..sdk.source import readable_size
 from ..spec import Cron, FunctionRecord, Period, Strategy
 from . import loading
-
-Action = Callable[[], int]
+from .commands import Action
 
 HELP = """Put the app in a file on the server that keeps apps, which serves its functions by name from then on.
 

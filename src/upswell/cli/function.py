@@ -13,7 +13,8 @@ from ..sdk.pool import FunctionStats
 from ..spec import AutoscalerSettings, SettingsUpdate
 from ..wire.messages import FunctionInfo
 from . import naming
-from .connection import Action, connected
+from .commands import Action
+from .connection import connected
 from .tables import NOTHING, Column, as_json, count, moment, print_json, show_listing
 
 DEFAULT = "default"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 
 import click
@@ -13,9 +12,8 @@ from .. import home
 from ..errors import InvalidError
 from ..sdk import output
 from . import loading, options
+from .commands import Action
 from .progress import LiveProgress, at_terminal
-
-Action = Callable[[], int]
 
 HELP = """Run a local entrypoint, or a single function, of the app in a file.
 
@@ -46,7 +44,6 @@ Exit status: 0, 1 if the program failed, 2 for a wrong command line, 130 after C
 def run(detach: bool, quiet: bool, is_module: bool, as_modal: bool, target: str, arguments: tuple[str, ...]) -> Action:
     """Read what is to be run; running it is the caller's, once click is done."""
     where = loading.Target.parse(target, is_module)
-    # click answers some exceptions itself, and those of the user's code are not its business.
     return lambda: _run(where, arguments, detach, quiet, as_modal)
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,12 @@ import click
 
 from .. import home
 from ..errors import ConnectionError, Error
+from .commands import Action
 from .serve import as_arguments, home_option, serving_options
 from .tables import as_json, tell
 
 if TYPE_CHECKING:
     from ..server.tokens import Token
-
-Action = Callable[[], int]
 
 STATUS_NONE_RUNS = 3  # as `systemctl status` has it
 LOOK_SECONDS = 0.2  # at the log, for what is new

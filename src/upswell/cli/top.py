@@ -15,7 +15,8 @@ from ..sdk.dual import run_sync
 from ..sdk.listing import list_functions
 from ..wire.messages import FunctionInfo
 from . import naming
-from .connection import Action, connected
+from .commands import Action
+from .connection import connected
 from .function import containers
 from .progress import Rate, short
 from .tables import Column, count, draw, print_json, width_of_output
