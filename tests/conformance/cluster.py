@@ -1,10 +1,16 @@
 """The Ray cluster that tests run on: one for all of them, as it takes half a minute and most of a gigabyte."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 import psutil
 import pytest
@@ -18,6 +24,16 @@ def need_ray() -> None:
     """Skip the module where nobody asked for it."""
     if not ASKED_FOR:
         pytest.skip("Ray is heavy: `make test-ray` runs this, and other engines' tests too", allow_module_level=True)
+
+
+@contextmanager
+def small_cluster() -> Iterator[RayCluster]:
+    """A cluster of two nodes with two processors each."""
+    folder = Path(mkdtemp(prefix="ray-"))  # names of sockets are long, and may have a hundred characters only
+    cluster = RayCluster(folder / "c", 2, 2)
+    yield cluster
+    cluster.close()
+    rmtree(folder, ignore_errors=True)
 
 
 class RayCluster:

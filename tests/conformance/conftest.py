@@ -2,23 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 
 import pytest
 
 from tests.pretended import make_certificate
 
-from .cluster import RayCluster
+from .cluster import RayCluster, small_cluster
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[RayCluster]:
-    folder = Path(mkdtemp(prefix="ray-"))  # names of sockets are long, and may have a hundred characters only
-    cluster = RayCluster(folder / "c", 2, 2)
-    yield cluster
-    cluster.close()
-    rmtree(folder, ignore_errors=True)
+    with small_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

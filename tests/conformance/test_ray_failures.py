@@ -7,8 +7,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 
 import psutil
 import pytest
@@ -17,7 +15,7 @@ from tests.acceptance.kept import KeptServer
 from tests.server.stage import Peer
 from upswell.engines.ray.engine import prefix_of
 
-from .cluster import IN_TIME, RayCluster, need_ray
+from .cluster import IN_TIME, RayCluster, need_ray, small_cluster
 from .home import soon, until_seen
 from .test_engines import words_of
 
@@ -191,11 +189,8 @@ async def test_the_process_that_speaks_to_ray_is_killed_and_cut_off(load: Load) 
 @pytest.fixture
 def other_cluster() -> Iterator[RayCluster]:
     """One that may break."""
-    folder = Path(mkdtemp(prefix="ray-"))
-    cluster = RayCluster(folder / "c", 2, 2)
-    yield cluster
-    cluster.close()
-    rmtree(folder, ignore_errors=True)
+    with small_cluster() as cluster:
+        yield cluster
 
 
 async def test_the_head_is_killed(other_cluster: RayCluster, tmp_path: Path) -> None:

@@ -5,14 +5,22 @@ It does what a world must, and no more: containers get ready when they are told 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar, get_args
 
 from upswell.core import commands as c
 from upswell.core import events as e
 from upswell.core.plane import Plane
-from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Retries
+from upswell.spec import AutoscalerSettings, CallKind, Concurrency, FunctionSpec, Retries
 
-CALL_KINDS = ("remote", "map", "spawn", "generator")
+CALL_KINDS = get_args(CallKind)
+
+Kind = TypeVar("Kind")
+
+
+def of(commands: Iterable[c.Command], kind: type[Kind]) -> list[Kind]:
+    """Return the commands of that kind."""
+    return [command for command in commands if isinstance(command, kind)]
 
 
 class Player:

@@ -1,7 +1,6 @@
 """Containers that outlive the server, or their connection to it, go on with what is still to be done."""
 
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -11,12 +10,9 @@ from upswell.core.plane import Plane
 from upswell.core.snapshot import SavedCall, SavedSegment
 from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Retries
 
-Kind = TypeVar("Kind")
+from .player import of
+
 ONE = FunctionSpec(settings=AutoscalerSettings(max_containers=1))
-
-
-def of(commands: Iterable[c.Command], kind: type[Kind]) -> list[Kind]:
-    return [command for command in commands if isinstance(command, kind)]
 
 
 def left(*unsettled: tuple[int, int], call: str = "a", kind: Any = "spawn", cancelled: bool = False) -> e.CallRestored:

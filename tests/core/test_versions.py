@@ -1,19 +1,17 @@
 """What a deploy changes of a function that is known, and what stays as it is."""
 
-from collections.abc import Iterable
-from typing import TypeVar
-
 from upswell.core import commands as c
 from upswell.core import events as e
 from upswell.core.plane import Plane
-from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Retries, SettingsUpdate
+from upswell.spec import AutoscalerSettings, Concurrency, FunctionSpec, Retries, SettingsUpdate, Strategy
 
-Kind = TypeVar("Kind")
+from .player import of
+
 PLAIN = FunctionSpec()
 
 
-def declared(version: int, spec: FunctionSpec = PLAIN, strategy: str = "rolling") -> e.FunctionDeclared:
-    return e.FunctionDeclared("f", spec, False, version, strategy)  # type: ignore[arg-type]
+def declared(version: int, spec: FunctionSpec = PLAIN, strategy: Strategy = "rolling") -> e.FunctionDeclared:
+    return e.FunctionDeclared("f", spec, False, version, strategy)
 
 
 def running(inputs: int = 1, spec: FunctionSpec = PLAIN) -> tuple[Plane, list[c.Grant]]:
@@ -26,10 +24,6 @@ def running(inputs: int = 1, spec: FunctionSpec = PLAIN) -> tuple[Plane, list[c.
         grants += of(plane.handle(e.ContainerReady(start.container), 0.1), c.Grant)
     assert len(grants) == inputs
     return plane, grants
-
-
-def of(commands: Iterable[c.Command], kind: type[Kind]) -> list[Kind]:
-    return [command for command in commands if isinstance(command, kind)]
 
 
 def test_what_was_laid_over_the_settings_is_gone() -> None:

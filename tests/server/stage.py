@@ -270,6 +270,11 @@ class Stage:
         await peer.expect(m.Welcome)
         return peer
 
+    async def has_taken_all(self) -> None:
+        """Return when the server has taken all that the first client has sent."""
+        await self.client.send(m.Inquire(1, "ap-1/f"))
+        await self.client.expect(m.Statistics)
+
     async def container(self, name: str) -> Peer:
         """The container, loaded and ready."""
         self.played.add(name)

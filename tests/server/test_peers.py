@@ -41,12 +41,6 @@ async def here(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
         yield on_stage
 
 
-async def taken(here: Stage) -> None:
-    """Wait until the server has taken all that the first client sent."""
-    await here.client.send(m.Inquire(1, "ap-1/f"))
-    await here.client.expect(m.Statistics)
-
-
 async def works(here: Stage) -> bool:
     """Whether an honest client and an honest container still get a call done."""
     await here.client.send(submit("fc-honest", "ap-1/g", last=True), payload=b"in")
@@ -169,7 +163,7 @@ async def test_what_is_late_changes_nothing(here: Stage) -> None:
 
 async def test_calls_of_others(here: Stage) -> None:
     await here.client.send(submit(count=3))
-    await taken(here)
+    await here.has_taken_all()
     name = await here.started("ap-1/f")
     for message in (submit(first=3), m.EndInputs("fc-1", 3)):
         client = await here.client_inside(name)
@@ -241,11 +235,11 @@ async def test_who_says_nothing_is_sent_away(here: Stage) -> None:
     await stranger.send_bytes(b"\0")
     half = await here.stranger()
     await half.send_bytes(encode(m.Hello(m.PROTOCOL, "client", "", PID))[:-1])
-    await taken(here)  # by now the others are connected
+    await here.has_taken_all()  # by now the others are connected
     here.clock.advance(connections.HELLO_SECONDS + 0.1)
     assert "no Hello within 5 seconds" in await stranger.dismissed()
     assert "no Hello within 5 seconds" in await half.dismissed()
-    await taken(here)
+    await here.has_taken_all()
 
 
 async def test_who_is_not_greeted_can_not_fill_memory(here: Stage) -> None:
@@ -259,7 +253,7 @@ async def test_who_does_not_read_why_is_cut_off(here: Stage, caplog: pytest.LogC
     name = await here.started("ap-1/f")
     container = await here.container(name)
     await here.client.send(submit(last=True), payload=bytes(2 << 20))  # more than the socket holds
-    await taken(here)
+    await here.has_taken_all()
     await container.send(m.Returned(0, -1))
     await here.until(lambda: "stop must be" in caplog.text)
     assert name not in here.engine.killed

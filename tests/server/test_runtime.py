@@ -28,12 +28,6 @@ async def opened(here: Stage, **options: Retries | AutoscalerSettings) -> None:
     await here.client.expect(m.AppOpened)
 
 
-async def answered(here: Stage) -> None:
-    """Let the server take everything that was sent."""
-    await here.client.send(m.Inquire(1, "ap-1/f"))
-    await here.client.expect(m.Statistics)
-
-
 async def test_an_idle_container_is_drained_after_the_window() -> None:
     async with stage() as here:
         await opened(here)
@@ -43,7 +37,7 @@ async def test_an_idle_container_is_drained_after_the_window() -> None:
         await container.send(m.Results(assign.range, 0, 1, 0.001, 0.001))
         await here.client.expect(m.Outputs)
         here.clock.advance(DEFAULT_SCALEDOWN_SECONDS - 1)
-        await answered(here)
+        await here.has_taken_all()
         assert not container.is_dismissed() and not here.engine.killed
         here.clock.advance(1.5)
         drain, _ = await container.expect(m.Drain)
@@ -74,7 +68,7 @@ async def test_retries_without_end() -> None:
         for _ in range(500):
             assign, _ = await container.expect(m.Assign)
             await container.send(m.Failure(assign.range, 0, 0.001, 0.001, ERROR))
-            await answered(here)
+            await here.has_taken_all()
             here.clock.advance(0.001)
         assign, _ = await container.expect(m.Assign)
         await container.send(m.Failure(assign.range, 0, 0.001, 0.001, ERROR))
