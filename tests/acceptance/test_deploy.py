@@ -458,6 +458,23 @@ def test_a_private_server_and_the_one_that_keeps_apps(program: Program) -> None:
     assert python(program, text) == ["[0, 2, 8, 18] [0, 4, 16, 36]", "[8, 16]", "[8, 16]", "25"]
 
 
+def test_who_looks_at_the_wrong_server_for_what_deployed_apps_share_is_told(program: Program) -> None:
+    deployed(program)
+    program.write("""
+        import upswell
+
+        upswell.Function.from_name("census", "square").remote(1)
+        upswell.Queue.from_name("todo", create_if_missing=True).put(1)
+        upswell.Dict.from_name("seen")["today"]
+    """)
+    done = program.run(sys.executable, "program.py")
+    place = f"at this program's own server: that of deployed apps is UPSWELL_SERVER=unix:{program.home}/server.sock"
+    first, *_, last = done.err.splitlines()
+    assert first == f"upswell: Queue.from_name('todo') is {place}"
+    assert last.startswith("upswell.errors.NotFoundError: there is no Dict named 'seen'") and last.endswith(place)
+    assert "/upswell/sdk/" not in done.err
+
+
 def test_settings_changed_by_name(program: Program) -> None:
     deployed(program)
     text = """

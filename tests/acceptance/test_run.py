@@ -272,9 +272,10 @@ def test_names_that_python_can_not_read_are_refused_with_what_helps(program: Pro
     assert "is no text in ascii: rename it, or have Python use UTF-8 (PYTHONUTF8=1)" in refused.err
 
 
-@pytest.mark.parametrize("where", ["import", "entrypoint"])
+@pytest.mark.parametrize("where", ["import", "entrypoint", "loop"])
 def test_the_users_exception_with_the_users_frames(program: Program, where: str) -> None:
     calls = {"import": "fail()", "entrypoint": "@app.local_entrypoint()\ndef main():\n    fail()"}
+    calls["loop"] = calls["entrypoint"].replace("def", "async def")
     program.write(f"import upswell\napp = upswell.App()\ndef fail():\n    {{}}['absent']\n{calls[where]}\n")
     done = program.upswell("run", "program.py")
     assert (done.status, done.out) == (1, "")

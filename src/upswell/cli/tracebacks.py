@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from itertools import dropwhile
 
 from ..sdk.frames import OURS, shows_ours
 
-MACHINERY = ("<frozen ", os.path.dirname(os.path.abspath(os.__file__)) + os.sep + "importlib")
+LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+MACHINERY = ("<frozen ", LIBRARY + "importlib")
+LOOP = LIBRARY + "asyncio"  # which runs asynchronous entrypoints
 
 
 def show(error: BaseException) -> None:
@@ -27,7 +30,9 @@ def _trim(shown: traceback.TracebackException | None) -> None:
     """Drop what is not the user's; without any frame left there is no heading either."""
     if shown is None:
         return
-    kept = [frame for frame in shown.stack if not frame.filename.startswith((OURS, *MACHINERY))]
+    before_theirs = (OURS, *MACHINERY, LOOP) if shown.stack and shown.stack[0].filename.startswith(OURS) else ()
+    theirs = dropwhile(lambda frame: frame.filename.startswith(before_theirs), shown.stack)
+    kept = [frame for frame in theirs if not frame.filename.startswith((OURS, *MACHINERY))]
     shown.stack[:] = kept
     if not kept:
         shown.stack = None  # type: ignore[assignment]

@@ -98,6 +98,19 @@ def keeper_is_another() -> bool:
         return False
 
 
+def where_apps_are_kept(client: Client) -> str:
+    """The address of the user's background server, where that is there and `client` is of a private one; else ""."""
+    if context.server is not None or home.chosen_server() is not None or client is _keeper:
+        return ""
+    address = home.background_server().address
+    return address if os.path.exists(address.removeprefix("unix:")) else ""
+
+
+def uses_kept_apps(client: Client) -> bool:
+    """Whether this program speaks to the server that keeps apps, too, and `client` is of another one."""
+    return _keeper is not None and _keeper is not client
+
+
 def close_keeper() -> None:
     """End the connection to the server that keeps apps, where that is one of its own."""
     global _keeper

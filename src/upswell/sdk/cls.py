@@ -19,6 +19,7 @@ from ..spec import AutoscalerSettings, Concurrency, FunctionSpec, Interface, che
 from .decorators import CLASS_MARK, CONCURRENCY_MARK, HOOK_MARK, Kind, Method, concurrent_on_method, marked_concurrency
 from .dual import Dual, dual
 from .environment import is_typed_in
+from .frames import their_frames
 from .function import Function
 from .kinds import gives_coroutine
 from .options import Declaration, PoolOptions
@@ -155,7 +156,8 @@ class Cls:
 
     def __call__(self, *args: Any, **parameters: Any) -> Any:
         """An object with these parameters; `ParameterError` for one that is missing, unknown or of the wrong type."""
-        return self.raw(*args, **parameters)
+        with their_frames:
+            return self.raw(*args, **parameters)
 
     @dual
     async def hydrate(self) -> Self:

@@ -14,6 +14,7 @@ from typing import Any
 from .. import operations as o
 from ..errors import SerializationError
 from .dual import dual, dual_iteration, run_sync
+from .frames import their_frames
 from .shared import SharedObject, load, pieces
 
 KEYS_AT_A_TIME, KEY_BYTES_AT_A_TIME = 10_000, 4 << 20
@@ -101,16 +102,19 @@ class Dict(SharedObject):
 
     def __getitem__(self, key: Any) -> Any:
         """The value of the key, or `KeyError`. Blocks; in asynchronous code use `get.aio`."""
-        (value,) = run_sync(self._values([key], [_key(key)]))
-        if value is _nothing:
-            raise self._key_error(key)
-        return value
+        with their_frames:
+            (value,) = run_sync(self._values([key], [_key(key)]))
+            if value is _nothing:
+                raise self._key_error(key)
+            return value
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.put(key, value)
+        with their_frames:
+            self.put(key, value)
 
     def __delitem__(self, key: Any) -> None:
-        self.pop(key)
+        with their_frames:
+            self.pop(key)
 
     def __contains__(self, key: Any) -> bool:
         return self.contains(key)

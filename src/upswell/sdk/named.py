@@ -20,6 +20,7 @@ from .clients import get_keeper
 from .cls import KINDS, MISSING, Cls, Obj, link_of, parameter, restore
 from .decorators import CLASS_MARK, Method
 from .dual import run_sync
+from .frames import their_frames
 from .function import Function
 from .options import Declaration
 from .pool import Home, Pool
@@ -86,7 +87,8 @@ class NamedFunction(Function[P, R]):
 
     @property
     def pool(self) -> Pool:
-        return self._pool or run_sync(self._resolved())
+        with their_frames:
+            return self._pool or run_sync(self._resolved())
 
     @property
     def is_generator(self) -> bool:

@@ -18,9 +18,11 @@ from ..wire.codec import MAX_FRAME_BYTES, Frame
 from ..wire.payload import PackError, dump
 from . import context
 from .client import Client, new_id, new_request
-from .clients import get_client, join_client, keep_client, leave_client
+from .clients import get_client, join_client, keep_client, leave_client, uses_kept_apps, where_apps_are_kept
 from .dual import Dual, DualBlock, dual, run_sync
 from .environment import is_by_value
+from .frames import their_frames
+from .variables import say_once
 
 LARGEST_REQUEST_BYTES = MAX_FRAME_BYTES - (1 << 20)  # leaves room for what stands beside the values
 LEND_AFTER_SECONDS = 0.005  # a request that takes longer lends its place in the container, if it may
@@ -110,7 +112,8 @@ class SharedObject:
     @property
     def object_id(self) -> str:
         """The id at the server, for `from_id`."""
-        return self._id or run_sync(self._find())[1]
+        with their_frames:
+            return self._id or run_sync(self._find())[1]
 
     @dual
     async def hydrate(self) -> Self:
@@ -138,9 +141,23 @@ class SharedObject:
         if self._found is None or self._found[:2] != (client, client.life):
             life = client.life
             operation = o.Open(self._kind, self._name, new_id(self._kind[:2].lower()), self._create)
-            answer, _ = await request(client, "", operation)
+            try:
+                answer, _ = await request(client, "", operation)
+            except errors.NotFoundError as error:
+                raise errors.NotFoundError(f"{error}{self._elsewhere(client, '; it was looked for')}") from None
+            if uses_kept_apps(client) and (words := self._elsewhere(client, " is")):
+                say_once(f"{self!r}{words}")
             self._found = client, life, answer.texts[0]
         return client, self._found[2]
+
+    def _elsewhere(self, client: Client, found: str) -> str:
+        """What is said where deployed apps may mean another one of that name."""
+        address = where_apps_are_kept(client)
+        return (
+            f"{found} at this program's own server: that of deployed apps is UPSWELL_SERVER={address}"
+            if address
+            else ""
+        )
 
     async def _ask(
         self, operation: o.AnyOperation, values: Sequence[bytes] = (), *, unwanted: Unwanted | None = None
