@@ -307,6 +307,13 @@ BUGS = [
         "self._answers.append((step.done, None))\n        else:\n            self._answers.append((step.done, reason",
         RESTARTS,
     ),
+    Bug(
+        "a restart does not know which calls have attempts to drop",
+        "stores/rows.py",
+        "{number for (number,) in connection.execute(noted)}",
+        "set[int]()",
+        RESTARTS,
+    ),
     Bug("a refused step is half kept", "stores/writer.py", 'self._connection.execute("ROLLBACK")', "pass", RESTARTS),
     Bug("the loop waits for a slow disk", "stores/writer.py", "self._seconds > QUICK_SECONDS", "False", RESTARTS),
     Bug("a file of code lies outside its tree", "code.py", '{"", ".", ".."} & {*parts}', '{""} & {*parts}', CODE),

@@ -83,6 +83,38 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
 
 
+def test_what_is_known_of_inputs_goes_with_their_segment(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk:
+        for call in ("fc-1", "fc-2", "fc-3"):
+            desk.offer(*opened(call), s.PutInputs(call, 10, 10, True, Kept(b"")))
+            desk.commit(*(s.PutAttempts(call, position, 1, 0) for position in (3, 15)))
+            assert desk.offer(s.CancelInput(call, 4), s.CancelInput(call, 14)) is None
+        desk.commit(s.DropInputs("fc-1", 0))
+    with Desk(tmp_path) as desk:  # which has noted nothing itself
+        desk.commit(s.DropInputs("fc-2", 10))
+        desk.commit(s.DropCall("fc-3"))
+    connection = apsw.Connection(str(tmp_path / DATABASE))
+    for table, positions in (("attempts", (15, 3)), ("cancelled_inputs", (14, 4))):
+        left = connection.execute(
+            f"SELECT id, position FROM {table} JOIN calls ON call = number ORDER BY id"
+        ).fetchall()
+        assert left == [("fc-1", positions[0]), ("fc-2", positions[1])]
+    connection.close()
+
+
+def test_what_is_noted_of_inputs_is_forgotten_with_their_call(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk:
+        store = desk.store
+        assert isinstance(store, SqliteStore)
+        for call in ("fc-1", "fc-2"):
+            desk.offer(*opened(call, last=True))
+            desk.commit(s.PutAttempts(call, 3, 1, 0))
+        desk.commit(outputs("fc-1", 0, 10), s.DropInputs("fc-1", 0), s.FinishCall("fc-1", 0.0))
+        desk.commit(s.DropCall("fc-2"))
+        desk.sweep(OUTCOMES_KEPT_SECONDS)
+        assert not store._writer._rows._noted
+
+
 # -- one server a directory --------------------------------------------------------------------------
 
 

@@ -36,8 +36,10 @@ class Rows:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
-        self._execute = connection.execute
+        self._execute = connection.cursor().execute  # one for all: to make one takes as long as a short statement
         self._numbers: dict[str, int] = {}  # of calls; only ever a memory of what the table says
+        noted = " UNION ".join(f"SELECT call FROM {table}" for table in OF_INPUTS)
+        self._noted = {number for (number,) in connection.execute(noted)}  # all calls that these tables know, or more
 
     def forget(self) -> None:
         """The transaction was rolled back."""
@@ -68,7 +70,7 @@ class Rows:
             case s.PutAttempts(call=call, position=position, failures=failures, losses=losses):
                 self._execute(
                     "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)",
-                    (self._number(call), position, failures, losses),
+                    (self._note(call), position, failures, losses),
                 )
             case s.EndInputs(call=call, total=total):
                 self._execute("UPDATE calls SET total = ? WHERE number = ?", (total, self._number(call)))
@@ -78,7 +80,7 @@ class Rows:
                 self._execute(
                     "INSERT OR IGNORE INTO cancelled_inputs SELECT ?1, ?2 WHERE EXISTS "
                     "(SELECT 1 FROM segments WHERE call = ?1 AND first <= ?2 AND first + count > ?2)",
-                    (self._number(call), position),
+                    (self._note(call), position),
                 )
             case s.WithdrawInputs(call=call, first=first):
                 self._withdraw_inputs(call, first)
@@ -99,6 +101,12 @@ class Rows:
             if number is None:
                 raise s.unknown(call)
             self._remember(call, number)
+        return number
+
+    def _note(self, call: str) -> int:
+        """The number of a call of whose inputs something is to be known."""
+        number = self._number(call)
+        self._noted.add(number)
         return number
 
     def _remember(self, call: str, number: int) -> None:
@@ -162,7 +170,7 @@ class Rows:
         dropped = self._all("DELETE FROM segments WHERE call = ? AND first = ? RETURNING count, block", number, first)
         for count, block in dropped:
             self._drop_block(block)
-            for table in OF_INPUTS:
+            for table in OF_INPUTS if number in self._noted else ():
                 self._execute(
                     f"DELETE FROM {table} WHERE call = ? AND position >= ? AND position < ?",
                     (number, first, first + count),
@@ -190,6 +198,7 @@ class Rows:
             self._execute(f"DELETE FROM {table} WHERE call = ?", (number,))
         self._execute("DELETE FROM calls WHERE number = ?", (number,))
         self._numbers.pop(call, None)
+        self._noted.discard(number)
 
     # -- apps --------------------------------------------------------------------------------------
 
@@ -255,6 +264,7 @@ class Rows:
             if left <= 0:
                 return True
             execute("UPDATE calls SET expired = 1 WHERE number = ?", (number,))
+            self._noted.discard(number)
             left -= 1
         execute(
             "DELETE FROM calls WHERE number IN "

@@ -63,15 +63,15 @@ class SqliteStore:
         self._passing.put_inputs(call, first, kept)
 
     def inputs(self, call: str, first: int) -> Kept:
+        if (lent := self._recent.lend(call, first)) is not None:
+            return lent
         with contextlib.suppress(KeyError):
             return self._passing.inputs(call, first)
-        if (lent := self._recent.lend(call, first)) is None:
-            kept = self._reader.inputs(call, first)
-            if kept is None:
-                raise KeyError((call, first))
-            self._recent.put(call, first, kept)
-            lent = self._recent.lend(call, first)
-            assert lent is not None
+        if (kept := self._reader.inputs(call, first)) is None:
+            raise KeyError((call, first))
+        self._recent.put(call, first, kept)
+        lent = self._recent.lend(call, first)
+        assert lent is not None
         return lent
 
     def drop_inputs(self, call: str, first: int) -> None:
