@@ -63,6 +63,20 @@ async def spare_beside(process: int) -> psutil.Process:
     return spare
 
 
+async def test_one_is_there_before_the_first_launch_and_knows_what_is_declared(home: Home) -> None:
+    function = home.function("square", FUNCTIONS)
+    home.engine.prepare(function)
+
+    def spares() -> list[psutil.Process]:
+        zygotes = [zygote for root in psutil.Process().children() for zygote in root.children()]
+        return [spare for zygote in zygotes for spare in zygote.children()]
+
+    (spare,) = await until_seen(spares)
+    _, container = await home.started(function)
+    assert container.process == spare.pid and container.loaded
+    assert await container.run(3) == 9
+
+
 async def test_a_spare_becomes_the_next_container_of_its_environment(home: Home) -> None:
     function = home.function("square", FUNCTIONS)
     name, first = await home.started(function)

@@ -18,7 +18,7 @@ import msgspec
 from ..wire.shortcut import first_other
 from . import control
 from .groups import Group
-from .lineage import Guardian, adopt_orphans, close_descriptors, die_with_parent
+from .lineage import Guardian, adopt_orphans, close_descriptors, die_with_parent, lead_group
 from .lines import Lines
 from .rehearsal import rehearse
 from .runtime import Body, run_container, show_devices
@@ -185,7 +185,7 @@ def _life(mother: Mother, name: control.Name) -> Callable[[], NoReturn]:
 
 def _become_container(out: int, err: int, naming: int, first: int) -> None:
     """Leave behind what belongs to the zygote: its group, its descriptors from `first` on."""
-    os.setpgid(0, 0)
+    lead_group()
     os.dup2(out, 1)
     os.dup2(err, 2)
     close_descriptors(first, keep=naming)

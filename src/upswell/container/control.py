@@ -77,10 +77,9 @@ class End(Packet, tag=2, frozen=True):
 
 
 class Launched(Packet, tag=3, frozen=True):
-    """zygote → engine: the container's process."""
+    """zygote → engine: the processes of containers, which were born together."""
 
-    container: str
-    process: int
+    processes: dict[str, int]
 
 
 class Ended(Packet, tag=4, frozen=True):

@@ -21,6 +21,7 @@ _libc = ctypes.CDLL(None)
 # Looked up here, so that no child has to: each looks up in pages that are copied for it.
 _prctl = _libc.prctl if sys.platform == "linux" else None
 _close_range = getattr(_libc, "close_range", None)
+_setpgid = _libc.setpgid  # what `os.setpgid` calls is looked for when that is first called, which is in each child
 _parent = os.getppid
 _KILL = int(signal.SIGKILL)
 
@@ -37,6 +38,11 @@ def adopt_orphans() -> None:
     """From now on processes whose parents die below this one become its children."""
     if _prctl is not None:
         _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def lead_group() -> None:
+    """Have a process group of one's own, with whatever is started from now on."""
+    _setpgid(0, 0)
 
 
 def close_descriptors(first: int, *, keep: int = -1) -> None:

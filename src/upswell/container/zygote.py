@@ -126,6 +126,8 @@ class Zygote:
         born += self._launch(launches)
         for child in born:
             self._attend(child)
+        if born:  # in one packet: the engine wakes up for each
+            self._send(control.Launched({child.launch.container: child.process for child in born}))
 
     def _do(self, command: control.Packet) -> None:
         match command:
@@ -191,7 +193,6 @@ class Zygote:
             self._selector.register(descriptor, selectors.EVENT_READ, partial(self._read, child, descriptor))
         if child.group and child.group.alarm >= 0:
             self._selector.register(child.group.alarm, selectors.EVENT_READ, partial(self._end_overrun, child))
-        self._send(control.Launched(child.launch.container, child.process))
 
     @property
     def _grows(self) -> bool:

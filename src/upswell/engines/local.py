@@ -109,6 +109,7 @@ class LocalEngine:
         self._is_open = True
         for seed, zygote in self._zygotes.items():
             self._listen(seed, zygote)
+            self._write(zygote)
         if self._root_socket is not None:
             from .succession import take_over
 
@@ -122,8 +123,14 @@ class LocalEngine:
         return found
 
     def prepare(self, function: FunctionRecord) -> None:
-        """Have the function's environment imported; also before this is open."""
-        self._zygote(function.environment)
+        """Have the function's environment imported; also before this is open.
+
+        The first function of an environment is the first to be launched, unless its zygote hears otherwise: so a
+        container that it has ready by then is one of that function.
+        """
+        zygote = self._zygote(function.environment)
+        if zygote.expects is None:
+            self._expect(zygote, function)
 
     def start(self, container: str, token: str, function: FunctionRecord, version: int = 0) -> None:
         """Fork a container."""
@@ -150,11 +157,14 @@ class LocalEngine:
 
     def _launch(self, zygote: Zygote, launch: control.Launch, function: FunctionRecord) -> None:
         if zygote.expects != function:
-            zygote.expects = function
-            expect = control.Expect(function)
-            is_small = len(control.encode(expect)) <= control.MAX_RECORD_BYTES
-            self._send(zygote, expect if is_small else control.Expect(None))
+            self._expect(zygote, function)
         self._send(zygote, launch)
+
+    def _expect(self, zygote: Zygote, function: FunctionRecord) -> None:
+        zygote.expects = function
+        expect = control.Expect(function)
+        is_small = len(control.encode(expect)) <= control.MAX_RECORD_BYTES
+        self._send(zygote, expect if is_small else control.Expect(None))
 
     def kill(self, container: str) -> None:
         """Kill the container and what it started."""
@@ -326,12 +336,14 @@ class LocalEngine:
             try:
                 zygote.control.send(zygote.outgoing[0])
             except BlockingIOError:
-                self._loop.add_writer(zygote.control, self._write, zygote)
+                if self._is_open:  # else that goes on with it
+                    self._loop.add_writer(zygote.control, self._write, zygote)
                 return
             except OSError:
                 break  # its end is read as an end of file
             zygote.outgoing.popleft()
-        self._loop.remove_writer(zygote.control)
+        if self._is_open:
+            self._loop.remove_writer(zygote.control)
 
     def _read(self, seed: control.Seed, zygote: Zygote) -> None:
         for _ in range(PACKETS_AT_ONCE):
@@ -349,8 +361,8 @@ class LocalEngine:
             match control.decode(packet):
                 case control.Awake():
                     zygote.is_awake = True
-                case control.Launched(container=container, process=process) if container in zygote.containers:
-                    zygote.containers[container] = process
+                case control.Launched(processes=processes):
+                    zygote.containers.update((name, processes[name]) for name in processes if name in zygote.containers)
                 case control.Wrote(container=container, stream=stream, text=text):
                     if container in zygote.containers or not zygote.is_counted:
                         self._tell(ContainerOutput(container, stream, text))
