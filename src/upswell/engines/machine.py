@@ -23,8 +23,9 @@ def cores() -> float:
 
 def memory() -> tuple[int, int]:
     """Bytes that are free, and bytes in all."""
-    total = kibibytes("/proc/meminfo", "MemTotal") or GUESSED_BYTES
-    free = kibibytes("/proc/meminfo", "MemAvailable") or total // 2
+    counted = _fields("/proc/meminfo", "MemTotal", "MemAvailable")
+    total = 1024 * counted.get("MemTotal", 0) or GUESSED_BYTES
+    free = 1024 * counted.get("MemAvailable", 0) or total // 2
     for group in _groups("memory"):
         if (limited := memory_limit(*group)) is not None:
             free, total = min(free, limited[0]), min(total, limited[1])
@@ -49,13 +50,14 @@ def memory_limit(group: str, unified: bool) -> tuple[int, int] | None:
     if not used.isdigit():
         return None
     # Of files that were read nobody holds on to what is in memory.
-    files = _field(f"{group}/memory.stat", "inactive_file" if unified else "total_inactive_file") or 0
+    field = "inactive_file" if unified else "total_inactive_file"
+    files = _fields(f"{group}/memory.stat", field).get(field, 0)
     return max(0, int(limit) - max(0, int(used) - files)), int(limit)
 
 
 def kibibytes(path: str, field: str) -> int | None:
     """A field of a file of the kernel's that counts in kB, as bytes; `None` where it can't be read."""
-    found = _field(path, field)
+    found = _fields(path, field).get(field)
     return None if found is None else found * 1024
 
 
@@ -82,12 +84,17 @@ def _upwards(membership: Membership) -> list[str]:
     return folders
 
 
-def _field(path: str, field: str) -> int | None:
+def _fields(path: str, *wanted: str) -> dict[str, int]:
+    """Of these fields of a file of the kernel's, those that are there. Making such a file takes it long."""
+    found: dict[str, int] = {}
     try:
         with open(path, encoding="ascii") as lines:
             for line in lines:
-                if line.startswith((f"{field} ", f"{field}:")):
-                    return int(line.split()[1])
+                name, _, value = line.partition(" ")
+                if (name := name.rstrip(":")) in wanted:
+                    found[name] = int(value.split()[0])
+                    if len(found) == len(wanted):
+                        break
     except OSError:
         pass
-    return None
+    return found

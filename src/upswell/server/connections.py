@@ -203,16 +203,16 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A stream is there; its peer has a moment to say who it is."""
         self._transport = cast(asyncio.Transport, transport)
-        self._process = self._credentials()[0]
-        if not self._is_welcome():
+        self._process, user = self._credentials()
+        if not self._is_welcome(user):
             self.refuse(ProtocolError("this server belongs to another user"))
             return
         late = ProtocolError(f"no Hello within {HELLO_SECONDS:g} seconds")
         self._patience = self._clock.call_later(HELLO_SECONDS, self.refuse, late)
 
-    def _is_welcome(self) -> bool:
-        """Whether the process at the other end may speak at all."""
-        return self._credentials()[1] == os.getuid()
+    def _is_welcome(self, user: int) -> bool:
+        """Whether a process of that user may speak at all."""
+        return user == os.getuid()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: hand on the frames they complete."""

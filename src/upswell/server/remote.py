@@ -115,7 +115,7 @@ class RemoteConnection(Connection):
         self._waiting_bytes, self._is_full = 0, False
         self._arrivals.close()
 
-    def _is_welcome(self) -> bool:
+    def _is_welcome(self, user: int) -> bool:
         return True
 
     def _arrived(self, message: m.Message, payload: memoryview) -> m.Message | None:
