@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from upswell.server.dispatcher import Caller
+from upswell.server.model import Caller
 from upswell.spec import MAP_WINDOW, AutoscalerSettings, Limits
 from upswell.wire import messages as m
 

@@ -20,7 +20,8 @@ from ..store import AppRecord, Version
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
 from .connections import Connection
-from .dispatcher import App, Caller, Dispatcher
+from .dispatcher import Dispatcher
+from .model import App, Caller
 from .timetable import Timetable
 
 if TYPE_CHECKING:

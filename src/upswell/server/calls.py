@@ -19,7 +19,8 @@ from ..wire import messages as m
 from ..wire.buffers import Block
 from ..wire.codec import ProtocolError
 from .connections import Connection
-from .dispatcher import Caller, Dispatcher, send_outcome
+from .dispatcher import Dispatcher, send_outcome
+from .model import Caller
 
 COLLECTED_BYTES = 4 << 20  # of outcomes that are written to a collector before it must have read some
 LOOK_AGAIN_SECONDS = 0.005  # until it has

@@ -24,7 +24,8 @@ from ..wire import messages as m
 from ..wire.codec import ProtocolError
 from ..wire.ids import call_of_input
 from .connections import Connection
-from .dispatcher import App, Caller, Dispatcher
+from .dispatcher import Dispatcher
+from .model import App, Caller
 from .timetable import Timetable
 
 TURN_SECONDS = 0.002  # of a turn of the loop, in which others wait

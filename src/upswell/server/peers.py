@@ -16,11 +16,12 @@ from ..wire.codec import ProtocolError
 from .apps import AppService
 from .calls import CallService, adopt
 from .connections import Connection
-from .dispatcher import DELIVERED, App, Dispatcher, Served
+from .dispatcher import DELIVERED, Dispatcher
 from .guard import Guard, no_statistics
 from .identity import NEIGHBOUR
 from .listing import Listings
 from .logs import Logs
+from .model import App, Served
 from .objects import ObjectService
 from .receipts import Receipts
 from .runtime import Runtime

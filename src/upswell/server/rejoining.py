@@ -19,7 +19,8 @@ from ..spec import FunctionRecord, FunctionSpec, app_of
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
 from .connections import Connection, Peer
-from .dispatcher import Dispatcher, Served
+from .dispatcher import Dispatcher
+from .model import Served
 from .peers import ContainerPeer
 from .receipts import Receipts
 from .validation import check_container

@@ -17,7 +17,8 @@ from ..errors import Error
 from ..spec import Cron, Period
 from ..store import Kept
 from ..wire.payload import pack_inputs
-from .dispatcher import Caller, Dispatcher
+from .dispatcher import Dispatcher
+from .model import Caller
 
 LONGEST_WAIT_SECONDS = 30.0  # people set the calendar's clock, and nobody tells
 RETRY_SECONDS = 1.0  # until a fire that could not be kept is tried again

@@ -15,7 +15,8 @@ from ..wire.codec import ProtocolError
 
 if TYPE_CHECKING:
     from .connections import Connection
-    from .dispatcher import Caller, Dispatcher
+    from .dispatcher import Dispatcher
+    from .model import Caller
 
 MAX_ID_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 1 << 20  # of a message or a traceback, which travel on inside other messages
