@@ -22,3 +22,4 @@ def test_everything_is_killed() -> None:
     done = campaign("tests.chaos", "--seed", "7", "--kills", "10")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "are complete" in done.stdout
+    assert "container" in done.stdout.partition(";")[0]
