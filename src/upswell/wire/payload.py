@@ -168,39 +168,6 @@ def unpack(data: bytes | memoryview, buffers: Buffers | None = None) -> list[Any
         raise DeserializationError(f"these {len(view):,} bytes are no payload: {error}") from None
 
 
-def _unpack_alike(view: memoryview, buffers: Buffers | None) -> list[Any]:
-    return _checked(pickle.loads(view[2:])) if view[0] == TOGETHER else _unpack_singly(view, buffers)
-
-
-def may_be_unreadable(data: bytes | memoryview) -> bool:
-    """Whether one of the values could fail to load alone."""
-    return data[0] != TOGETHER
-
-
-def _checked(values: Any) -> list[Any]:
-    if type(values) is not list:
-        raise ValueError(f"a {type(values).__name__} and no list")
-    return values
-
-
-def _unpack_singly(view: memoryview, buffers: Buffers | None) -> list[Any]:
-    _, _, count, large = _TABLE.unpack_from(view)
-    position = _TABLE.size
-    table = struct.unpack_from(f"<{count}Q{count}I", view, position)
-    position += 12 * count
-    sizes = struct.unpack_from(f"<{large}Q", view, position)
-    position += 8 * large
-    mapped = _map(buffers, sizes)
-    values: list[Any] = []
-    taken = 0
-    for length, uses in zip(table[:count], table[count:], strict=True):
-        piece = view[position : position + length]
-        values.append(_load(piece, mapped[taken : taken + uses]))
-        position += length
-        taken += uses
-    return values
-
-
 def unpack_inputs(data: bytes | memoryview, buffers: Buffers | None, count: int) -> Inputs:
     """The `count` inputs of a segment, for a container to run; where the bytes are bad, each of them says so."""
     try:
@@ -212,48 +179,12 @@ def unpack_inputs(data: bytes | memoryview, buffers: Buffers | None, count: int)
         return Inputs(POSITIONAL, [Unreadable(error)] * count)
 
 
-def _inputs_of(data: bytes | memoryview, buffers: Buffers | None) -> Inputs:
-    values = unpack(data, buffers)
-    if data[1] not in (VALUES, BARE, POSITIONAL, FULL):
-        raise DeserializationError(f"there are no inputs of shape {data[1]}")
-    are_arguments = data[1] == BARE and not (may_be_unreadable(data) and Unreadable in map(type, values))
-    return Inputs(data[1], values, are_arguments)
+def may_be_unreadable(data: bytes | memoryview) -> bool:
+    """Whether one of the values could fail to load alone."""
+    return data[0] != TOGETHER
 
 
-def _inputs_of_parts(view: memoryview) -> Inputs:
-    """The inputs of payloads that were joined: in the shape that all of them have, or as (args, kwargs)."""
-    try:
-        parts = [_inputs_of(part, None) for part in _parts(view)]
-    except struct.error as error:
-        raise DeserializationError(f"these {len(view):,} bytes are no payload: {error}") from None
-    if len({part.shape for part in parts}) == 1:
-        values = [value for part in parts for value in part.values]
-        return Inputs(parts[0].shape, values, all(part.are_arguments for part in parts))
-    return Inputs(FULL, [_in_full(part, index) for part in parts for index in range(len(part.values))])
-
-
-def _parts(view: memoryview) -> Iterator[memoryview]:
-    """The payloads that were joined."""
-    _, _, count = _JOINT.unpack_from(view)
-    position = _JOINT.size + 4 * count
-    for length in struct.unpack_from(f"<{count}I", view, _JOINT.size):
-        yield view[position : position + length]
-        position += length
-
-
-def _in_full(part: Inputs, index: int) -> tuple[Sequence[Any], dict[str, Any]] | Unreadable:
-    value = part.values[index]
-    return value if isinstance(value, Unreadable) else part.arguments(index)
-
-
-def _map(buffers: Buffers | None, sizes: Sequence[int]) -> list[memoryview]:
-    if buffers is None:
-        return []
-    block = Block.adopt(buffers)
-    try:
-        return block.map(sizes)
-    finally:
-        block.close()
+# -- packing ---------------------------------------------------------------------------------------
 
 
 class _NotPlain(Exception):
@@ -317,6 +248,89 @@ def _dump(value: Any, index: int, large: list[pickle.PickleBuffer] | None, by_va
         raise PackError(index, f"{_describe(value)} can't be pickled: {error}") from None
 
 
+def _describe(value: Any) -> str:
+    try:
+        text = repr(value) if type(value) in _TOLD_BY_REPR else object.__repr__(value)
+    except RecursionError:
+        text = object.__repr__(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# -- unpacking -------------------------------------------------------------------------------------
+
+
+def _inputs_of(data: bytes | memoryview, buffers: Buffers | None) -> Inputs:
+    values = unpack(data, buffers)
+    if data[1] not in (VALUES, BARE, POSITIONAL, FULL):
+        raise DeserializationError(f"there are no inputs of shape {data[1]}")
+    are_arguments = data[1] == BARE and not (may_be_unreadable(data) and Unreadable in map(type, values))
+    return Inputs(data[1], values, are_arguments)
+
+
+def _inputs_of_parts(view: memoryview) -> Inputs:
+    """The inputs of payloads that were joined: in the shape that all of them have, or as (args, kwargs)."""
+    try:
+        parts = [_inputs_of(part, None) for part in _parts(view)]
+    except struct.error as error:
+        raise DeserializationError(f"these {len(view):,} bytes are no payload: {error}") from None
+    if len({part.shape for part in parts}) == 1:
+        values = [value for part in parts for value in part.values]
+        return Inputs(parts[0].shape, values, all(part.are_arguments for part in parts))
+    return Inputs(FULL, [_in_full(part, index) for part in parts for index in range(len(part.values))])
+
+
+def _in_full(part: Inputs, index: int) -> tuple[Sequence[Any], dict[str, Any]] | Unreadable:
+    value = part.values[index]
+    return value if isinstance(value, Unreadable) else part.arguments(index)
+
+
+def _unpack_alike(view: memoryview, buffers: Buffers | None) -> list[Any]:
+    return _checked(pickle.loads(view[2:])) if view[0] == TOGETHER else _unpack_singly(view, buffers)
+
+
+def _parts(view: memoryview) -> Iterator[memoryview]:
+    """The payloads that were joined."""
+    _, _, count = _JOINT.unpack_from(view)
+    position = _JOINT.size + 4 * count
+    for length in struct.unpack_from(f"<{count}I", view, _JOINT.size):
+        yield view[position : position + length]
+        position += length
+
+
+def _unpack_singly(view: memoryview, buffers: Buffers | None) -> list[Any]:
+    _, _, count, large = _TABLE.unpack_from(view)
+    position = _TABLE.size
+    table = struct.unpack_from(f"<{count}Q{count}I", view, position)
+    position += 12 * count
+    sizes = struct.unpack_from(f"<{large}Q", view, position)
+    position += 8 * large
+    mapped = _map(buffers, sizes)
+    values: list[Any] = []
+    taken = 0
+    for length, uses in zip(table[:count], table[count:], strict=True):
+        piece = view[position : position + length]
+        values.append(_load(piece, mapped[taken : taken + uses]))
+        position += length
+        taken += uses
+    return values
+
+
+def _checked(values: Any) -> list[Any]:
+    if type(values) is not list:
+        raise ValueError(f"a {type(values).__name__} and no list")
+    return values
+
+
+def _map(buffers: Buffers | None, sizes: Sequence[int]) -> list[memoryview]:
+    if buffers is None:
+        return []
+    block = Block.adopt(buffers)
+    try:
+        return block.map(sizes)
+    finally:
+        block.close()
+
+
 def _load(piece: memoryview, buffers: Sequence[memoryview]) -> Any:
     try:
         return pickle.loads(piece, buffers=buffers)
@@ -325,14 +339,6 @@ def _load(piece: memoryview, buffers: Sequence[memoryview]) -> Any:
     except BaseException as error:  # what a class does as it is loaded is up to its author
         reason = f"it can't be unpickled here: {type(error).__name__}: {error}"
         return Unreadable(DeserializationError(reason))
-
-
-def _describe(value: Any) -> str:
-    try:
-        text = repr(value) if type(value) in _TOLD_BY_REPR else object.__repr__(value)
-    except RecursionError:
-        text = object.__repr__(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 # -- exceptions ------------------------------------------------------------------------------------
@@ -347,6 +353,43 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
+
+
+def pack_exception(error: BaseException, *, own: str = "\0") -> tuple[ErrorRecord, bytes]:
+    """An exception as data, with its pickle where it has one.
+
+    Leading frames of files under `own` are left out, with those of the import of the user's code that lie in between.
+    """
+    import traceback
+
+    trace = error.__traceback__
+    while trace and trace.tb_frame.f_code.co_filename.startswith((own, IMPORT_MACHINERY)):
+        trace = trace.tb_next
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    try:
+        data = _dump(_Exactly(error), 0, None, False)
+        if len(data) > MAX_EXCEPTION_BYTES or isinstance(_load(memoryview(data), ()), Unreadable):
+            data = b""
+    except Exception:
+        data = b""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message can't be shown)"
+    return ErrorRecord("user", _shortened(name), _shortened(message), _shortened(text)), data
+
+
+def unpack_exception(record: ErrorRecord, payload: bytes | memoryview) -> BaseException:
+    """The user's own exception with its remote traceback as its cause, or `RemoteError` where it can't be loaded."""
+    error: BaseException | None = None
+    if len(payload):
+        error = _load(memoryview(payload), ())
+    if not isinstance(error, BaseException):
+        error = RemoteError(f"{record.type}: {record.message}")
+    if record.traceback:
+        error.__cause__ = RemoteTraceback(record.traceback)
+    return error
 
 
 class _Exactly:
@@ -387,46 +430,9 @@ def _travels(value: Any) -> bool:
     return True
 
 
-def pack_exception(error: BaseException, *, own: str = "\0") -> tuple[ErrorRecord, bytes]:
-    """An exception as data, with its pickle where it has one.
-
-    Leading frames of files under `own` are left out, with those of the import of the user's code that lie in between.
-    """
-    import traceback
-
-    trace = error.__traceback__
-    while trace and trace.tb_frame.f_code.co_filename.startswith((own, IMPORT_MACHINERY)):
-        trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace))
-    name = f"{type(error).__module__}.{type(error).__qualname__}"
-    try:
-        data = _dump(_Exactly(error), 0, None, False)
-        if len(data) > MAX_EXCEPTION_BYTES or isinstance(_load(memoryview(data), ()), Unreadable):
-            data = b""
-    except Exception:
-        data = b""
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its message can't be shown)"
-    return ErrorRecord("user", _shortened(name), _shortened(message), _shortened(text)), data
-
-
 def _shortened(text: str) -> str:
     """The text, less the middle where it is very long."""
     if len(text) <= MAX_TEXT_CHARACTERS:
         return text
     half = MAX_TEXT_CHARACTERS // 2
     return f"{text[:half]}\n... ({len(text) - 2 * half:,} characters left out) ...\n{text[-half:]}"
-
-
-def unpack_exception(record: ErrorRecord, payload: bytes | memoryview) -> BaseException:
-    """The user's own exception with its remote traceback as its cause, or `RemoteError` where it can't be loaded."""
-    error: BaseException | None = None
-    if len(payload):
-        error = _load(memoryview(payload), ())
-    if not isinstance(error, BaseException):
-        error = RemoteError(f"{record.type}: {record.message}")
-    if record.traceback:
-        error.__cause__ = RemoteTraceback(record.traceback)
-    return error
