@@ -40,11 +40,6 @@ class Deployment:
     sent: int
 
 
-def deploy_app(app: App, name: str | None, tag: str, strategy: Strategy) -> Deployment:
-    """The same as `deploy`, for plain code."""
-    return run_sync(deploy(app, name, tag, strategy))
-
-
 async def deploy(app: App, name: str | None, tag: str, strategy: Strategy) -> Deployment:
     """Deploy the app under its own name or that one, and have it take inputs there."""
     if context.importing:
@@ -60,6 +55,11 @@ async def deploy(app: App, name: str | None, tag: str, strategy: Strategy) -> De
     )
     require(not app.is_running, f"app.deploy: {app!r} is running: deploy it before or after")
     return await _deploy(app, name, m.Deploy(0, "", name, (), (), tag, strategy), keeper_in_background())
+
+
+def deploy_app(app: App, name: str | None, tag: str, strategy: Strategy) -> Deployment:
+    """The same as `deploy`, for plain code."""
+    return run_sync(deploy(app, name, tag, strategy))
 
 
 async def detach(app: App) -> Client:
