@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from upswell.wire import messages as m
+from upswell.wire import tls
 from upswell.wire.channel import dial
 from upswell.wire.network import RemoteChannel
 
@@ -268,3 +269,33 @@ def test_a_stream_is_read_and_written_at_once(tmp_path: Path) -> None:
         channel.close()
         server.join(SECONDS_TO_RUN)
     assert received == [payload] * count
+
+
+def test_what_is_collected_in_the_midst_of_a_read_may_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As outputs do that nobody refers to any more, in whichever thread the garbage collector runs."""
+    chain, key = certificate(tmp_path, "DNS:localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    ours, theirs = socket.socketpair()
+    heard: list[bytes] = []
+
+    def answer() -> None:
+        with context.wrap_socket(theirs, server_side=True) as stream:
+            stream.sendall(b"read me")
+            heard.append(stream.recv(100))
+
+    server = threading.Thread(target=answer)
+    server.start()
+    stream = tls.secure(ours, "localhost", str(chain))
+
+    def collect(_: object, count: int) -> int:
+        stream.sendall(b"collected")
+        return count
+
+    monkeypatch.setattr(tls, "cast", collect)  # called by who reads, in the midst of that
+    threading.Thread(target=stream.recv, args=(100,), daemon=True).start()
+    server.join(5)
+    stream.shutdown(socket.SHUT_RDWR)
+    server.join()
+    stream.close()
+    assert heard == [b"collected"]

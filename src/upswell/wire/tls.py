@@ -59,7 +59,7 @@ class TlsStream:
         self._stream = stream
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self._touching = threading.Lock()
+        self._touching = threading.RLock()  # what is collected while a thread has it may send something
         self._writing = threading.Lock()  # records must leave in the order in which they were made
 
     def shake_hands(self) -> None:
