@@ -93,7 +93,7 @@ def test_a_call_outside_of_a_run_names_what_is_missing(program: Program) -> None
     """)
     done = program.run(sys.executable, "program.py")
     assert (done.status, done.out) == (1, "9\n")
-    assert "app.run()" in done.err.splitlines()[-1]
+    assert "app.run()" in done.err.splitlines()[-1] and "from the next run on" in done.err.splitlines()[-1]
 
 
 def test_tracebacks_have_the_users_frames_alone(program: Program) -> None:

@@ -25,6 +25,11 @@ def declare(text: str) -> dict[str, Any]:
     return names
 
 
+def test_a_verb_that_was_not_called_says_so() -> None:
+    function = declare("@app.function()\ndef f(): ...")["f"]
+    assert repr(function.remote) == "<Function.remote: call it, or await its .aio(...)>"
+
+
 # What is written, the kind of error, and words of its message.
 REFUSED = [
     # -- apps

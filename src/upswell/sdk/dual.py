@@ -210,6 +210,10 @@ class Dual(Generic[P, R]):
         self._method = method
         self.__doc__ = method.__doc__
 
+    def __repr__(self) -> str:
+        name = getattr(self._method, "__qualname__", "a method").replace("._", ".")
+        return f"<{name}: call it, or await its .aio(...)>"
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return run_sync(self._method(*args, **kwargs))

@@ -179,7 +179,8 @@ class Pool:
         home = self._plain.home
         if home is None:
             raise InvalidError(
-                f"the app of {self.name} is not running: use `with app.run():` around the call, or `upswell run FILE`"
+                f"the app of {self.name} is not running: use `with app.run():` around the call, or `upswell run FILE` "
+                "(what is declared while its app runs already is there from the next run on)"
             )
         client = home.client
         if self is not self._plain and self._declared != (client, home):
