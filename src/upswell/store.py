@@ -18,7 +18,7 @@ from .core.snapshot import SavedCall
 from .errors import ConflictError, Error, InvalidError, NotFoundError
 from .spec import CallKind, FunctionRecord, SettingsUpdate
 from .wire.buffers import Block
-from .wire.messages import ErrorRecord
+from .wire.messages import Buffers, ErrorRecord
 
 MAX_FAILURES = 100_000  # that are counted of one call
 SCHEDULE = "(schedule)"  # the maker of a call that is one of its function's schedule; no app has such an id
@@ -31,6 +31,11 @@ class Kept(msgspec.Struct):
 
     payload: Bytes
     block: Block | None = None
+
+    @property
+    def buffers(self) -> Buffers | None:
+        """Where the block is, for who is to have it."""
+        return None if self.block is None else self.block.buffers
 
     def share(self) -> Kept:
         """The same once more, to be closed apart from this one."""

@@ -49,9 +49,9 @@ class Container:
         """Hold a range of the segment."""
         return self.hold(Work, packed, function)
 
-    def hold(self, kind: type[W], packed: Packed, function: Callable[..., Any], shortcut: bool = False) -> W:
+    def hold(self, kind: type[W], packed: Packed, function: Callable[..., Any], may_deliver: bool = False) -> W:
         """The same, of a certain kind."""
-        assign = m.Assign(1, "fc-1", 0, FIRST + INPUTS, FIRST, FIRST + INPUTS, shortcut=shortcut)
+        assign = m.Assign(1, "fc-1", 0, FIRST + INPUTS, FIRST, FIRST + INPUTS, may_deliver=may_deliver)
         work = kind(assign, unpack_inputs(packed.data, None, FIRST + INPUTS))
         work.bound = Bound.of(function)
         self.held[1] = work
@@ -263,7 +263,7 @@ def told(container: Container) -> list[tuple[bool, int]]:
 
 
 def run(container: Container, function: Callable[..., Any]) -> list[tuple[bool, int]]:
-    container._threads.submit(container.hold(Work, pack(SEGMENT, shape=BARE), function, shortcut=True))
+    container._threads.submit(container.hold(Work, pack(SEGMENT, shape=BARE), function, may_deliver=True))
     container._threads.drain()
     handler = signal.getsignal(signal.SIGUSR1)
     container._threads.run(lambda has_work: None, lambda: None)

@@ -26,7 +26,7 @@ async def test_it_is_for_calls_that_the_first_client_waits_for(kind: CallKind) -
         await submit(here, "fc-1", kind)
         container = await here.container(await here.started("ap-1/f"))
         assign, _ = await container.expect(m.Assign)
-        assert assign.shortcut == (kind in ("remote", "map"))
+        assert assign.may_deliver == (kind in ("remote", "map"))
 
 
 async def test_it_is_not_for_calls_of_others() -> None:
@@ -40,7 +40,7 @@ async def test_it_is_not_for_calls_of_others() -> None:
         await inside.send(m.Submit("fc-2", "ap-1/f", "remote", 0, 1, True), payload=b"in")
         await container.send(delivered(first))
         assign, _ = await container.expect(m.Assign)
-        assert (assign.call, assign.shortcut) == ("fc-2", False)
+        assert (assign.call, assign.may_deliver) == ("fc-2", False)
 
 
 async def test_what_is_delivered_is_not_sent_again_and_lets_the_next_segment_in() -> None:
@@ -69,6 +69,6 @@ async def test_who_says_that_it_has_delivered_where_there_is_no_shortcut_is_sent
         await submit(here, "fc-1", "remote")
         container = await here.container(await here.started("ap-1/f"))
         assign, _ = await container.expect(m.Assign)
-        assert not assign.shortcut
+        assert not assign.may_deliver
         await container.send(delivered(assign))
         assert "outputs are delivered" in await container.dismissed()

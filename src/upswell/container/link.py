@@ -49,7 +49,7 @@ class Sent(msgspec.Struct, eq=False):
     @property
     def size(self) -> int:
         """Bytes that it takes here."""
-        return FRAME_BYTES + len(self.packed.data) + (self.packed.buffers.size if self.packed.buffers else 0)
+        return FRAME_BYTES + self.packed.size
 
     def processed(self) -> None:
         """The server is done with it."""
@@ -60,7 +60,7 @@ class Sent(msgspec.Struct, eq=False):
                 self.work.processed = position + 1
             case m.Yielded(first=first, count=count):
                 self.work.processed_chunks = first + count
-        close(self.packed)
+        self.packed.close()
 
 
 class Link:
@@ -109,7 +109,7 @@ class Link:
     def send_outcome(self, work: Work, message: Outcome, packed: Packed) -> None:
         """Say what became of some inputs of the range."""
         with self.sending:
-            if work.shortcut and self._deliver(work.call, message, packed):
+            if work.may_deliver and self._deliver(work.call, message, packed):
                 message, packed = replace(message, delivered=True), DELIVERED
             if self._rejoin_seconds:
                 sent = Sent(work, message, packed)
@@ -141,7 +141,7 @@ class Link:
     def release(self, descriptor: int) -> None:
         """The server has taken over a block of shared memory; the next one, where there may be one, may need it too."""
         if packed := self._blocks.pop(descriptor, None):
-            close(packed)
+            packed.close()
 
     def _write(self, message: m.Message, payload: bytes) -> None:
         if self._delivery is not None:
@@ -302,9 +302,3 @@ class Link:
         if time.monotonic() >= self._ends_at:
             os._exit(1)
         time.sleep(PAUSE_SECONDS)
-
-
-def close(packed: Packed) -> None:
-    """Let go of the shared memory of a payload."""
-    if packed.block:
-        packed.block.close()

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import NoReturn
 
 from ..errors import SerializationError
+from ..home import PACKAGE
 from ..sdk import context
 from ..wire.messages import (
     ErrorRecord,
@@ -30,7 +31,6 @@ from .work import Work
 PACK_SECONDS = 0.002  # an output is pickled as its input ends, or where inputs are shorter after so long
 GATHERED_BYTES = 256 << 10  # of outputs that wait for company
 LAST_WORDS_SECONDS = 0.5  # as the process ends, for results of ranges whose runner is just sending some
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Outbox:

@@ -46,7 +46,7 @@ def _play(name: Name, door: socket.socket) -> None:
     link = Link(rejoin_seconds=0.0, shortcut=nowhere)
     body = begin(_SEED, name, None, Body(link, _asked(), Service({"": Bound.of(_same)})))
     server = Channel(door.accept()[0])
-    server.send(m.Assign(1, "fc-0", 0, 1, 0, 1, shortcut=True), pack([1], shape=BARE).data)
+    server.send(m.Assign(1, "fc-0", 0, 1, 0, 1, may_deliver=True), pack([1], shape=BARE).data)
     server.send(m.Drain("the rehearsal is over"))
     body.executor.run(body.attendant.read_until, body.attendant.read_at_once)
     link.close()

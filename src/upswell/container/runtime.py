@@ -13,14 +13,13 @@ from typing import NoReturn
 from ..sdk import context
 from ..spec import FunctionRecord
 from ..wire import messages as m
-from ..wire.payload import pack_exception
 from .attendant import Attendant
 from .control import Launch, Name, Seed
 from .executor import Executor
 from .limits import limit_memory
 from .link import Link
 from .loader import find_service
-from .outbox import PACKAGE
+from .outbox import as_failure
 from .service import Service
 from .title import entitle
 
@@ -95,7 +94,7 @@ def _loaded(seed: Seed, name: Name, failed: BaseException | None) -> Body:
         _enter(name, link, record)
         service.enter()
     except BaseException as error:
-        described, data = pack_exception(error, own=PACKAGE)
+        described, data = as_failure(error)
         link.send(m.StartFailed(described), data)
         os._exit(1)
     return Body(link, record, service)

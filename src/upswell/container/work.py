@@ -27,8 +27,8 @@ class Work:
 
     # Without these CPython keeps, as there are more than thirty attributes, a dictionary for each object.
     __slots__ = (
-        "range call method batch shortcut base inputs bound start stop due outputs packed sent gathered gather_seconds "
-        "processed processed_chunks lock begun ended thread verdict settled_verdict packed_at measured_at "
+        "range call method batch may_deliver base inputs bound start stop due outputs packed sent gathered "
+        "gather_seconds processed processed_chunks lock begun ended thread verdict settled_verdict packed_at measured_at "
         "measured_cpu seen mates stream waits lent lending"
     ).split()
 
@@ -37,7 +37,7 @@ class Work:
         self.call = assign.call
         self.method = assign.method
         self.batch = assign.batch
-        self.shortcut = assign.shortcut
+        self.may_deliver = assign.may_deliver
         self.base = assign.first
         self.inputs = inputs
         self.bound: Bound | None = None  # what runs the inputs, once that was looked up

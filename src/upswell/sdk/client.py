@@ -47,6 +47,13 @@ REPEATABLE = (m.Resolve, m.OfferFiles, m.Inquire, m.Cancel)  # requests that may
 
 Declared = m.OpenApp | m.AttendApp | m.Declare | m.Watch  # what is to hold in every life of a server
 
+ABOUT: dict[type[m.Message], str] = {  # what is for an inbox, and the field that says for which
+    **dict.fromkeys((m.Outputs, m.Failed, m.Accepted, m.Refused, m.Invited, m.CallDescribed, m.Chunks), "call"),
+    **dict.fromkeys((m.AppOpened, m.AppClosed), "app"),
+    **dict.fromkeys((m.Statistics, m.ObjectAnswer, m.Done, m.Listed, m.Logged, m.CallGraph), "request"),
+    **dict.fromkeys((m.MissingFiles, m.Deployed, m.Resolved), "request"),
+}
+
 _requests = itertools.count(1)
 
 Answer = TypeVar("Answer", bound=m.Message)
@@ -225,51 +232,30 @@ class Client:
         return m.Progress(progress.app, functions)
 
     def _route(self, message: m.Message, payload: memoryview) -> None:
+        if (field := ABOUT.get(type(message))) is not None:
+            if inbox := self._inboxes.get(str(getattr(message, field))):
+                inbox.put((message, payload))
+            elif isinstance(message, m.Outputs | m.Chunks) and message.buffers is not None:
+                self.send(m.Release(message.buffers.descriptor))  # nobody wants it any more
+            return
         match message:
-            case m.Outputs(call=name) | m.Failed(call=name) | m.Accepted(call=name) | m.Refused(call=name):
-                pass
-            case m.Invited(call=name) | m.CallDescribed(call=name) | m.Chunks(call=name):
-                pass
-            case m.AppOpened(app=name) | m.AppClosed(app=name):
-                pass
-            case m.Statistics(request=request) | m.ObjectAnswer(request=request) | m.Done(request=request):
-                name = str(request)
-            case m.Listed(request=request) | m.Logged(request=request):
-                name = str(request)
-            case m.MissingFiles(request=request) | m.Deployed(request=request) | m.Resolved(request=request):
-                name = str(request)
-            case m.CallGraph(request=name):
-                pass
             case m.Release(descriptor=descriptor):
                 if block := self._lent.pop(descriptor, None):
                     block.close()
-                return
             case m.Log():
                 output.show(message)
-                return
             case m.Progress(app=app):
                 if callback := self._watchers.get(app):
                     callback(self._foreseen(message))
-                return
             case m.Denied(about=name, reason=reason):
                 if inbox := self._inboxes.get(name):
                     inbox.put(PermissionDeniedError(reason))
-                return
             case m.Welcome():
                 self._link.welcomed(message)
-                return
             case m.Received(count=count):
                 self._link.confirmed(count)
-                return
             case m.Bye():
                 self._link.dismissed(message)
-                return
-            case _:
-                return
-        if inbox := self._inboxes.get(name):
-            inbox.put((message, payload))
-        elif isinstance(message, m.Outputs | m.Chunks) and message.buffers is not None:
-            self.send(m.Release(message.buffers.descriptor))  # nobody wants it any more
 
 
 def connect(server: home.Server | PrivateServer) -> Client:

@@ -28,8 +28,9 @@ class PrivateServer:
         # -P: a file in the user's folder that is named like a module of the standard library is none of the server's.
         command = [sys.executable, "-P", "-m", "upswell.server", "--client-fd", str(CLIENT)]
         environment = dict(os.environ)
-        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [os.path.dirname(home.PACKAGE), environment.get("PYTHONPATH")])
+        )
         self._process = os.posix_spawn(
             sys.executable,
             command,

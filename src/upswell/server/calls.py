@@ -14,6 +14,7 @@ from ..clock import Clock
 from ..core import events as e
 from ..core.snapshot import SavedCall, SavedSegment
 from ..errors import ConflictError, ConnectionError, Error, ResourceExhaustedError, StoreError
+from ..spec import no_call
 from ..store import Kept, Outcome
 from ..wire import messages as m
 from ..wire.buffers import Block
@@ -235,8 +236,7 @@ class CallService:
             connection.send(m.Failed(call, 0, 0, m.ErrorRecord("expired", "", reason)))
             return
         if record is None and (caller is None or caller.kind != "spawn"):
-            reason = f"there is no call {call}: its app is stopped, or it never was"
-            connection.send(m.Failed(call, 0, 0, m.ErrorRecord("missing", "", reason)))
+            connection.send(m.Failed(call, 0, 0, m.ErrorRecord("missing", "", no_call(call))))
             return
         # Before looking: what is kept meanwhile is sent as it comes.
         if caller is not None:

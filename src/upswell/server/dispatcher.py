@@ -48,7 +48,7 @@ class Dispatcher:
         self.logs = logs
         self.graph = CallGraph()
         self.stopping = False
-        self.shortcut: Connection | None = None  # whose client containers may send outputs to: see `wire/shortcut.py`
+        self.delivers_to: Connection | None = None  # whose client has outputs from containers: see `wire/shortcut.py`
         self._runtime = runtime
         self._engine = engine
         self._arrived = NOTHING  # what the event being handled came with
@@ -203,11 +203,11 @@ class Dispatcher:
             command.count,
             command.start,
             command.stop,
-            None if known or kept.block is None else kept.block.buffers,
+            None if known else kept.buffers,
             caller.method if caller else "",
             command.batch,
             command.left,
-            caller is not None and caller.kind in ATTACHED and caller.connection is self.shortcut is not None,
+            caller is not None and caller.kind in ATTACHED and caller.connection is self.delivers_to is not None,
         )
         if not assign.is_whole:
             served.segments.add(segment)
@@ -309,8 +309,7 @@ class Dispatcher:
         if connection is not None and connection.is_open:
             kept = self._take()
             connection.lend(kept)
-            buffers = kept.block.buffers if kept.block else None
-            connection.send(m.Chunks(call, first, count, buffers), kept.payload)
+            connection.send(m.Chunks(call, first, count, kept.buffers), kept.payload)
 
     def consumed(self, call: str, chunks: int, size: int) -> None:
         """The consumer of a generator's call has taken so many chunks and bytes: let the generator go on."""
@@ -433,5 +432,4 @@ def send_outcome(connection: Connection, call: str, outcome: Outcome) -> None:
     if outcome.error is not None:
         connection.send(m.Failed(call, outcome.first, outcome.count, outcome.error), kept.payload)
     else:
-        buffers = kept.block.buffers if kept.block else None
-        connection.send(m.Outputs(call, outcome.first, outcome.count, buffers), kept.payload)
+        connection.send(m.Outputs(call, outcome.first, outcome.count, kept.buffers), kept.payload)

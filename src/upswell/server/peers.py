@@ -56,7 +56,7 @@ class ContainerPeer:
     def _handle(self, message: m.Message, payload: memoryview) -> None:
         name, happened = self._served.id, self._dispatcher.happened
         match message:
-            case m.Results(delivered=True) if self._dispatcher.shortcut is None:
+            case m.Results(delivered=True) if self._dispatcher.delivers_to is None:
                 raise ProtocolError("it says that outputs are delivered, and there is no client to whom it could")
             case m.Results(range=number, start=start, count=count, seconds=seconds, cpu_seconds=cpu):
                 kept = DELIVERED if message.delivered else adopt(self._connection, payload, message.buffers)

@@ -145,22 +145,21 @@ class Server:
         secured = self._front is not None and self._front.address.startswith("tls:")
         abroad = self._front.address if self._front is not None and secured and self._engine.crosses_machines else ""
         self._rejoining.find(await self._engine.open(abroad or self._address, self._rejoining.report))
-        # Held in a name: a listening server that nobody refers to is closed by the garbage collector.
+        # Held in names: a listening server that nobody refers to is closed by the garbage collector.
         listening = [
             await loop.create_unix_server(
                 lambda: Connection(self._greet_container, self._clock, self._sessions), sock=listener, backlog=BACKLOG
             )
         ]
+        door = None  # of the home, for clients
         if self._front is not None:  # before who comes back by it is awaited
             listening.append(await self._front.open(self._greet_remote, self._clock, self._sessions))
         if self._home is not None:
             await self._rejoining.gather()
             self._go_on()
-            door, _ = listen_at(self._home / SOCKET)
-            listening.append(
-                await loop.create_unix_server(
-                    lambda: Connection(self._greet_neighbour, self._clock, self._sessions), sock=door, backlog=BACKLOG
-                )
+            at_home, _ = listen_at(self._home / SOCKET)
+            door = await loop.create_unix_server(
+                lambda: Connection(self._greet_neighbour, self._clock, self._sessions), sock=at_home, backlog=BACKLOG
             )
         if first_client is not None:
             await loop.connect_accepted_socket(
@@ -170,8 +169,8 @@ class Server:
             ready()
         await self.ended.wait()
         log.info("process %d was told to end, or its client has", os.getpid())
-        if self._home is not None:
-            listening.pop().close()  # the clients' door; by the others containers may come back, and end in good order
+        if door is not None:
+            door.close()  # by the others containers may come back, and end in good order
             await self._retire()
         for one in listening:
             one.close()
@@ -223,7 +222,7 @@ class Server:
 
     def _greet_first(self, connection: Connection, hello: m.Hello) -> Peer | None:
         if self._has_shortcut:
-            self._services.dispatcher.shortcut = connection
+            self._services.dispatcher.delivers_to = connection
         return self._welcome(connection, NEIGHBOUR)
 
     def _greet_neighbour(self, connection: Connection, hello: m.Hello) -> Peer | None:

@@ -33,7 +33,7 @@ class Assign(Message, tag=50, frozen=True):
     method: str = ""  # which of the container's service to run
     batch: int = 0
     left: int = 0
-    shortcut: bool = False  # outputs may go straight to the client: see `wire/shortcut.py`
+    may_deliver: bool = False  # outputs may go straight to the client: see `wire/shortcut.py`
 
     @property
     def is_whole(self) -> bool:
