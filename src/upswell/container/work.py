@@ -28,8 +28,8 @@ class Work:
     # Without these CPython keeps, as there are more than thirty attributes, a dictionary for each object.
     __slots__ = (
         "range call method batch may_deliver base inputs bound start stop due outputs packed sent gathered "
-        "gather_seconds processed processed_chunks lock begun ended thread verdict settled_verdict packed_at measured_at "
-        "measured_cpu seen mates stream waits lent lending"
+        "gather_seconds processed processed_chunks lock begun ended thread verdict settled_verdict packed_at "
+        "measured_at measured_cpu seen mates stream waits lent lending"
     ).split()
 
     def __init__(self, assign: Assign, inputs: Inputs) -> None:
