@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -22,9 +23,11 @@ from ..wire import messages as m
 from .connections import Connection
 from .graph import CallGraph
 from .ledger import Ledger
-from .logs import Logs
 from .model import App, Caller, Served
 from .runtime import Runtime
+
+if TYPE_CHECKING:
+    from .logs import Logs
 
 log = logging.getLogger("upswell.server")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
@@ -20,12 +21,14 @@ from .dispatcher import DELIVERED, Dispatcher
 from .guard import Guard, no_statistics
 from .identity import NEIGHBOUR
 from .listing import Listings
-from .logs import Logs
 from .model import App, Served
 from .objects import ObjectService
 from .receipts import Receipts
 from .runtime import Runtime
 from .validation import check_client, check_container
+
+if TYPE_CHECKING:
+    from .logs import Logs
 
 PROGRESS_SECONDS = 0.1
 

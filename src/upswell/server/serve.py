@@ -28,7 +28,6 @@ from .dispatcher import Dispatcher
 from .identity import NEIGHBOUR, Identity
 from .ledger import Ledger
 from .listing import Listings
-from .logs import Logs
 from .objects import ObjectService
 from .peers import ClientPeer, ContainerPeer, Services
 from .receipts import Receipts
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .front import Front
+    from .logs import Logs
     from .notice import Notice
 
     OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None], Callable[..., Any]], Store]
@@ -100,16 +100,17 @@ class Server:
         self._snapshot: Snapshot | None = store.load()  # until what it tells of goes on
         self._early: list[WaitingClient] = []  # that have come before that
         self._runtime = Runtime(engine, limits, self._clock, loop.call_soon, self._snapshot.first_id)
-        self._logs = None if home is None else Logs(home / LOGS, calendar)
+        self._logs: Logs | None = None
+        code = None
+        if home is not None:  # a private server keeps neither, and starts without what that takes
+            from ..code import CodeStore
+            from .logs import Logs
+
+            code, self._logs = CodeStore(home / CODE), Logs(home / LOGS, calendar)
         dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_later, calendar), self._logs)
         self._runtime.begin(dispatcher.perform)
         self._rejoining = Rejoining(dispatcher, engine, self._clock)
         self._timetable = Timetable(dispatcher, self._clock)
-        code = None
-        if home is not None:
-            from ..code import CodeStore  # a private server keeps no code, and starts without what that takes
-
-            code = CodeStore(home / CODE)
         self._services = Services(
             self._runtime,
             dispatcher,
