@@ -19,7 +19,7 @@ LAST_DESCRIPTOR = 2**31 - 1
 
 _libc = ctypes.CDLL(None)
 # Looked up here, so that no child has to: each looks up in pages that are copied for it.
-_prctl = _libc.prctl if sys.platform == "linux" else None
+prctl = _libc.prctl if sys.platform == "linux" else None
 _close_range = getattr(_libc, "close_range", None)
 _setpgid = _libc.setpgid  # what `os.setpgid` calls is looked for when that is first called, which is in each child
 _parent = os.getppid
@@ -28,16 +28,16 @@ _KILL = int(signal.SIGKILL)
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when `parent`, which forked it, dies."""
-    if _prctl is not None:
-        _prctl(PR_SET_PDEATHSIG, _KILL, 0, 0, 0)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, _KILL, 0, 0, 0)
     if _parent() != parent:
         os._exit(1)  # it died before the kernel was told
 
 
 def adopt_orphans() -> None:
     """From now on processes whose parents die below this one become its children."""
-    if _prctl is not None:
-        _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if prctl is not None:
+        prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def lead_group() -> None:

@@ -6,21 +6,20 @@ The words of the command line are written over in place, so a title has no more 
 from __future__ import annotations
 
 import ctypes
-import sys
 from functools import cache
+
+from .lineage import prctl
 
 PR_SET_NAME = 15
 ARG_START = 45  # of what /proc/self/stat says after the name, counted from 0; its end comes next
 
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
 
 def entitle(title: str) -> None:
     """From now on this process, and what it forks, is shown as this; nothing where that can't be."""
-    if _prctl is None:
+    if prctl is None:
         return
     text = title.encode(errors="replace")
-    _prctl(PR_SET_NAME, text, 0, 0, 0)  # of which the kernel keeps 15 bytes
+    prctl(PR_SET_NAME, text, 0, 0, 0)  # of which the kernel keeps 15 bytes
     start, size = _room()
     if size:
         ctypes.memmove(start, text[: size - 1].ljust(size, b"\0"), size)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from . import context
-from .frames import leave_out_ours, their_frames
+from .frames import their_frames
 
 if TYPE_CHECKING:
     import asyncio
@@ -215,19 +215,13 @@ class Dual(Generic[P, R]):
         return f"<{name}: call it, or await its .aio(...)>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
+        with their_frames:
             return run_sync(self._method(*args, **kwargs))
-        except BaseException as error:
-            leave_out_ours(error)
-            raise
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The same, for asynchronous code."""
-        try:
+        with their_frames:
             return await run_async(self._method(*args, **kwargs))
-        except BaseException as error:
-            leave_out_ours(error)
-            raise
 
 
 class dual(Generic[P, R]):

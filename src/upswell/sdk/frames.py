@@ -13,25 +13,6 @@ from ..home import PACKAGE
 OURS = PACKAGE + os.sep
 
 
-def leave_out_ours(error: BaseException) -> None:
-    """Take the frames of upswell out of the exception's traceback.
-
-    Whoever catches it calls this and raises it again by `raise` alone, which adds no frame of its own.
-    """
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        frames.append(trace)
-        trace = trace.tb_next
-    if not frames or shows_ours(error, frames[-1].tb_frame.f_code.co_filename):
-        return
-    for frame in reversed(frames):
-        if not frame.tb_frame.f_code.co_filename.startswith(OURS):
-            frame.tb_next = trace
-            trace = frame
-    error.__traceback__ = trace
-
-
 def shows_ours(error: BaseException, raised_in: str) -> bool:
     """Whether frames of upswell are of use: `raised_in` is the file whose code has raised the exception here."""
     if os.environ.get("UPSWELL_TRACEBACKS") == "full":
@@ -51,7 +32,23 @@ class _TheirFrames:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            leave_out_ours(error)
+            _leave_out_ours(error)
+
+
+def _leave_out_ours(error: BaseException) -> None:
+    """Take the frames of upswell out of the exception's traceback."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    if not frames or shows_ours(error, frames[-1].tb_frame.f_code.co_filename):
+        return
+    for frame in reversed(frames):
+        if not frame.tb_frame.f_code.co_filename.startswith(OURS):
+            frame.tb_next = trace
+            trace = frame
+    error.__traceback__ = trace
 
 
 their_frames = _TheirFrames()
