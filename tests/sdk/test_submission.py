@@ -27,7 +27,7 @@ def submission() -> Submission:
 
 
 def hear(submission: Submission, first: int, values: list[int]) -> Any:
-    news = submission.news([(first, values)])
+    news = submission.settle([(first, values)])
     submission.answered(m.Outputs("fc-1", first, len(values)))
     return news
 
@@ -55,4 +55,4 @@ def test_of_a_segment_that_is_settled_nothing_is_news(submission: Submission) ->
 def test_a_failure_is_news_of_the_inputs_that_have_no_output(submission: Submission) -> None:
     hear(submission, 4, [4])
     error = ValueError()
-    assert submission.news([(3, Failure(error, 3))]) == [(3, Failure(error, 1)), (5, Failure(error, 1))]
+    assert submission.settle([(3, Failure(error, 3))]) == [(3, Failure(error, 1)), (5, Failure(error, 1))]

@@ -273,7 +273,7 @@ class Mapping:
             if isinstance(message, m.Outputs | m.Failed):
                 if not (outcomes := outcomes_of(self._inbox, message, payload)):
                     continue
-                self._arrived.update(self._submission.news(outcomes))
+                self._arrived.update(self._submission.settle(outcomes))
             self._submission.answered(message)
 
     def _emit(self) -> list[Any]:

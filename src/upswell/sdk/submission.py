@@ -107,9 +107,8 @@ class Submission:
     def answered(self, message: m.Message) -> None:
         """Take what the server says of the segments; `ResourceExhaustedError` and the like for what can't be mended."""
         match message:
-            case m.Outputs(first=first, count=count) | m.Failed(first=first, count=count):
+            case m.Outputs(first=first) | m.Failed(first=first):
                 self._accepted(first)
-                self._settled(first, count)
             case m.Accepted(first=first):
                 self._accepted(first)
                 self._forget(self._positions[: len(self._positions) - self._unaccepted])
@@ -121,8 +120,10 @@ class Submission:
             case Restarted():
                 self._restore()
 
-    def news(self, outcomes: list[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
-        """Those of inputs that have none yet: another container may send what one has sent before it was killed."""
+    def settle(self, outcomes: list[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
+        """Take outcomes, each of inputs of one segment. Returns what is new of them, as another container may send what
+        one has sent before it was killed.
+        """
         found: list[tuple[int, Outcome]] = []
         for first, outcome in outcomes:
             count = outcome.inputs if isinstance(outcome, Failure) else len(outcome)
@@ -133,6 +134,10 @@ class Submission:
                     found.append((start, Failure(outcome.error, stop - start)))
                 else:
                     found.append((start, outcome[start - first : stop - first] if stop - start < count else outcome))
+            position = offer.submit.first
+            offer.settled[first - position : first - position + count] = b"\1" * count
+            if 0 not in offer.settled:
+                self._forget([position])
         return found
 
     def close(self) -> None:
@@ -155,15 +160,6 @@ class Submission:
         """The server has taken every segment up to the one with the input at `position`: it takes them in order."""
         taken = bisect_right(self._positions, position)
         self._unaccepted = min(self._unaccepted, len(self._positions) - taken)
-
-    def _settled(self, first: int, count: int) -> None:
-        """The outputs of these inputs, all of one segment, are here."""
-        if (offer := self._offer_of(first)) is None:
-            return
-        position = offer.submit.first
-        offer.settled[first - position : first - position + count] = b"\1" * count
-        if 0 not in offer.settled:
-            self._forget([position])
 
     def _offer_of(self, first: int) -> _Offer | None:
         """The segment that the input is of, where that may have to be sent again."""
