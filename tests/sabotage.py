@@ -461,6 +461,77 @@ BUGS = [
         "unsettled = ((message.first, message.first + message.count),)",
         SESSIONS,
     ),
+    Bug(
+        "what a spool has accepted is refused",
+        "core/queue.py",
+        'reason = "" if event.accepted else self',
+        "reason = self",
+        ("tests/core/test_plane.py",),
+    ),
+    Bug(
+        "a spool is begun again before it is kept",
+        "wire/spool.py",
+        "if self._head()[0] < self._number:",
+        "if self._head()[0] < 0:",
+        ("tests/wire/test_spool.py",),
+    ),
+    Bug(
+        "half a record is taken for one",
+        "wire/spool.py",
+        " or crc32(data[begin - _NUMBER.size : at]) != checksum:",
+        ":",
+        ("tests/wire/test_spool.py",),
+    ),
+    Bug(
+        "a reader reads on in an earlier round",
+        "wire/spool.py",
+        "if number != first or not number:",
+        "if not number:",
+        ("tests/wire/test_spool.py",),
+    ),
+    Bug(
+        "a spool is used after a write was interrupted",
+        "wire/spool.py",
+        """        self.is_usable = False
+        if os.pwrite""",
+        """        if os.pwrite""",
+        ("tests/wire/test_spool.py",),
+    ),
+    Bug(
+        "what a program has written comes after what it says",
+        "server/peers.py",
+        "self._spools.look()  # what is in them was said before",
+        "pass",
+        ("tests/server/test_spools.py",),
+    ),
+    Bug(
+        "a permit outlives the function",
+        "server/dispatcher.py",
+        "        self.leaving()\n",
+        "",
+        ("tests/server/test_spools.py",),
+    ),
+    Bug(
+        "a spool may hold more than the limit has room for",
+        "server/spools.py",
+        "self._room(function) >= (len(self._spools) + 1) * MOST_RECORDS",
+        "True",
+        ("tests/server/test_spools.py",),
+    ),
+    Bug(
+        "a server begins without what is in spools",
+        "stores/file.py",
+        "        absorb(connection, spools)\n",
+        "        pass\n",
+        ("tests/server/test_spools.py",),
+    ),
+    Bug(
+        "what a spool has is let go of before it is on disk",
+        "server/spools.py",
+        "dispatcher.ledger.decided(inputs, is_kept, may_linger=True)",
+        "is_kept(), dispatcher.ledger.decided(inputs, may_linger=True)",
+        ("tests/server/test_spools.py",),
+    ),
 ]
 
 

@@ -17,6 +17,7 @@ from .spec import Limits, check_text
 PACKAGE = os.path.dirname(os.path.abspath(__file__))  # upswell itself, which every server has
 SOCKET, LOCK, LOG = "server.sock", "lock", "server.log"
 DATABASE = "upswell.db"
+SPOOLS = "spools"
 CONFIGURATION = "config.toml"
 LOCAL_ENGINES = ("local", "spawn")
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH

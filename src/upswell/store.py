@@ -283,6 +283,13 @@ Answer = Callable[[Error | None], None]  # `None`: it is kept
 Done = Callable[[], None]
 
 
+def call_of_one(
+    call: str, function: str, at: float, kept: Kept, *, method: str = "", maker: str = ""
+) -> tuple[OpenCall, PutInputs]:
+    """The writes of a spawned call that has one input."""
+    return OpenCall(call, function, "spawn", at, method, maker), PutInputs(call, 0, 1, True, kept)
+
+
 def check_files(version: Version, missing: set[str]) -> None:
     """Raise `InvalidError` where content of the version's files is missing."""
     lost = [path for path, digest in version.files if digest in missing]

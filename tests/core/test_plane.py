@@ -6,7 +6,7 @@ from upswell.capacity import Capacity, Size
 from upswell.core import commands as c
 from upswell.core import events as e
 from upswell.core.plane import AT_LEISURE_SECONDS, Plane
-from upswell.spec import DEFAULT_SCALEDOWN_SECONDS, AutoscalerSettings, FunctionSpec, Gpu, Resources
+from upswell.spec import DEFAULT_SCALEDOWN_SECONDS, AutoscalerSettings, FunctionSpec, Gpu, Limits, Resources
 
 
 def submitted(call: str, function: str = "f", count: int = 1) -> e.InputsSubmitted:
@@ -136,6 +136,40 @@ def test_refusals_say_why(event: e.InputsSubmitted, reason: str) -> None:
     plane.handle(e.FunctionDeclared("g", FunctionSpec()), 0.2)
     plane.handle(e.FunctionDeclared("huge", FunctionSpec(resources=Resources(cpu=8))), 0.2)
     assert plane.handle(event, 0.2) == [c.Refuse(event.call, 0, 1, reason, missing=True)]
+
+
+def spawned(call: str, function: str = "f", *, accepted: bool = False) -> e.InputsSubmitted:
+    return e.InputsSubmitted(call, function, "spawn", 0, 1, True, accepted=accepted)
+
+
+def test_what_was_accepted_is_not_refused_for_a_limit() -> None:
+    plane = Plane(Limits(spawned_pending=2), cores=2.0)
+    plane.handle(e.FunctionDeclared("f", FunctionSpec()), 0.0)
+    assert (plane.room_for_spawned("f"), plane.room_for_spawned("unknown")) == (2, 0)
+    for call in ("a", "b"):
+        plane.handle(spawned(call), 0.0)
+    assert isinstance(plane.handle(spawned("c"), 0.0)[0], c.Refuse)
+    assert plane.handle(spawned("d", accepted=True), 0.0)[0] == c.Accept("d", 0, 1)
+    assert plane.room_for_spawned("f") == -1
+
+
+def test_what_was_accepted_waits_for_a_node_that_holds_it() -> None:
+    plane = Plane(cores=2.0)
+    plane.handle(e.FunctionDeclared("huge", FunctionSpec(resources=Resources(cpu=8))), 0.0)
+    assert isinstance(plane.handle(spawned("a", "huge"), 0.0)[0], c.Refuse)
+    assert plane.handle(spawned("b", "huge", accepted=True), 0.0)[0] == c.Accept("b", 0, 1)
+    made = plane.handle(e.NodesChanged(Capacity(8.0, 1 << 40)), 0.1)
+    assert [command.function for command in made if isinstance(command, c.Start)] == ["huge"]
+
+
+def test_what_was_accepted_fails_where_nobody_runs_it() -> None:
+    plane = Plane()
+    assert plane.handle(spawned("a", "ap-1/gone", accepted=True), 0.0) == [
+        c.Accept("a", 0, 1),
+        c.Fail("a", 0, 1, "cancelled", "there is no function gone any more", 1),
+        c.ForgetSegment("a", 0, ()),
+        c.FinishCall("a"),
+    ]
 
 
 def test_statistics() -> None:

@@ -119,12 +119,19 @@ class History(RuleBasedStateMachine):
         owner=st.sampled_from(OWNERS),
     )
     def a_call_is_made(self, number: int, kind: CallKind, count: int, last: bool, owner: str) -> None:
+        owner = "" if kind == "spawn" else owner
+        self.offer(self.begun(number, kind, owner), *((1, True) if kind in OF_ONE_INPUT else (count, last)))
+
+    @rule(number=one_of)
+    def a_call_comes_by_a_spool(self, number: int) -> None:
+        self.offer(self.begun(number, "spawn", ""), 1, True, accepted=True)
+
+    def begun(self, number: int, kind: CallKind, owner: str) -> Account:
         pool = self.choose(self.world.functions.values(), number)
         self.made += 1
-        owner = "" if kind == "spawn" else owner
         call = self.world.calls[f"fc-{self.made}"] = Account(f"fc-{self.made}", pool, kind, owner)
         pool.calls.append(call)
-        self.offer(call, *((1, True) if kind in OF_ONE_INPUT else (count, last)))
+        return call
 
     @precondition(lambda self: self.open_calls())
     @rule(number=one_of, count=sizes, last=st.booleans())
@@ -143,11 +150,11 @@ class History(RuleBasedStateMachine):
         if call:
             self.offer(call, *call.offer)
 
-    def offer(self, call: Account, count: int, last: bool) -> None:
+    def offer(self, call: Account, count: int, last: bool, *, accepted: bool = False) -> None:
         before = len(call.inputs)
         call.offer, call.invited = ((count, last) if call.kind not in OF_ONE_INPUT else None), False
         kind: Any = call.kind
-        self.world.tell(e.InputsSubmitted(call.id, call.pool.name, kind, before, count, last, call.owner))
+        self.world.tell(e.InputsSubmitted(call.id, call.pool.name, kind, before, count, last, call.owner, accepted))
         if len(call.inputs) > before or call.cancelled or not call.pool.alive:
             call.offer = None
 

@@ -111,6 +111,9 @@ class World:
                         call.cancelled = call.cancelled or reason
             case e.SettingsUpdated(function=name, update=update):
                 self.functions[name].settings = self.functions[name].settings.merge(update)
+            case e.InputsSubmitted(call=name, function=function, accepted=True):
+                if not self.functions[function].alive:
+                    self.calls[name].cancelled = f"there is no function {function} any more"
             case e.InputsEnded(call=name):
                 self.calls[name].ended = True
             case e.CallCancelled(call=name):
@@ -211,6 +214,8 @@ class World:
 
     def _must_refuse(self, event: e.InputsSubmitted) -> bool:
         """Whether a limit, or what the call has become, says that the segment is not taken."""
+        if event.accepted:
+            return False
         pool, call = self.functions.get(event.function), self.calls.get(event.call)
         if pool is None or not pool.alive or call is None:
             return True

@@ -116,6 +116,7 @@ class Peer:
 
     def __init__(self, stream: socket.socket) -> None:
         self.stream = stream
+        self.spools = ""  # where the server says that it may have a spool
         self.closed = False
         self._decoder = Decoder()
         self._frames: list[tuple[m.Message, bytes]] = []
@@ -267,7 +268,7 @@ class Stage:
 
     async def _greeted(self, peer: Peer, token: str) -> Peer:
         await peer.send(m.Hello(m.PROTOCOL, "client", token, os.getpid()))
-        await peer.expect(m.Welcome)
+        peer.spools = (await peer.expect(m.Welcome))[0].spools
         return peer
 
     async def has_taken_all(self) -> None:

@@ -63,10 +63,14 @@ async def killed(home: Path, calendar: Callable[[], float] = time.time) -> Async
         copy.mkdir(exist_ok=True)
         for file in home.glob("upswell.db*"):
             (copy / file.name).write_bytes(file.read_bytes())
+        spools = {file: file.read_bytes() for file in home.glob("spools/*")}
     for file in home.glob("upswell.db*"):
         file.unlink()
     for file in copy.iterdir():
         file.rename(home / file.name)
+    for file, content in spools.items():
+        with file.open("r+b" if file.exists() else "wb") as stream:  # the same file, which a program may have open
+            stream.write(content)
 
 
 async def test_a_deployed_function_is_called_by_name(home: Path) -> None:

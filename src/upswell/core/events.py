@@ -55,6 +55,7 @@ class InputsSubmitted(msgspec.Struct, frozen=True, gc=False):
     count: int
     last: bool
     owner: str = ""  # the connection that ends with the call; "" for a call that nobody needs to wait for
+    accepted: bool = False  # earlier, and kept: it is not refused, it can only fail
 
 
 class InputsEnded(msgspec.Struct, frozen=True, gc=False):

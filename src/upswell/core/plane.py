@@ -225,10 +225,15 @@ class Plane:
 
     def _submitted(self, event: e.InputsSubmitted, now: float, out: list[Command]) -> None:
         pool = self._pools.get(event.function)
+        if pool is None and event.accepted:
+            queue = Queue(event.function, self._limits)
+            if (orphan := queue.admit(event, 0, now, out)) is not None:
+                _fail_orphan(queue, orphan, out)
+            return
         if pool is None:
             out.append(Refuse(event.call, event.first, event.count, no_function(event.function), missing=True))
             return
-        if not self._node.holds(pool.scaling.spec.resources):
+        if not event.accepted and not self._node.holds(pool.scaling.spec.resources):
             reason = f"{pool.label} asks for {pool.scaling.spec.resources}, and {self._node.held()}: ask for less"
             out.append(Refuse(event.call, event.first, event.count, reason, missing=True))
             return
@@ -266,10 +271,7 @@ class Plane:
         pool = self._pools.get(saved.function)
         if pool is None:
             queue = Queue(saved.function, self._limits)
-            reason = f"there is no function {label_of(saved.function)} any more"
-            call = queue.restore(saved, out)
-            queue.fail_waiting(call, "cancelled", reason, out)
-            queue.end(call, call.submitted, out)
+            _fail_orphan(queue, queue.restore(saved, out), out)
             return
         call = pool.queue.restore(saved, out)
         self._know(pool, call)
@@ -394,6 +396,11 @@ class Plane:
             rule=pool.scaling.decision.rule,
         )
 
+    def room_for_spawned(self, function: str) -> int:
+        """How many spawned inputs the function may have beside those that it has; 0 where there is no such function."""
+        pool = self._pools.get(function)
+        return 0 if pool is None else self._limits.spawned_pending - pool.queue.unsettled["spawned"]
+
     def container(self, name: str) -> ContainerStatus | None:
         """How the container is, or `None` where it is gone."""
         if (found := self._container(name)) is None:
@@ -408,3 +415,9 @@ class Plane:
         call = known[1]
         settled = call.submitted - call.unsettled
         return CallStatus(call.submitted, settled, call.failed, call.total is not None, bool(call.cancelled))
+
+
+def _fail_orphan(queue: Queue, call: Call, out: list[Command]) -> None:
+    """The call was accepted, and nobody runs it: its function is gone."""
+    queue.fail_waiting(call, "cancelled", f"there is no function {label_of(call.function)} any more", out)
+    queue.end(call, call.submitted, out)

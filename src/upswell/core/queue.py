@@ -65,13 +65,15 @@ class Queue:
     # -- in ----------------------------------------------------------------------------------------
 
     def admit(self, event: InputsSubmitted, not_started: int, now: float, out: list[Command]) -> Call | None:
-        """Take the segment whole, or refuse it whole. `not_started` counts all inputs of the function that wait."""
+        """Take the segment whole, or refuse it whole: for a limit only what was not accepted before. `not_started`
+        counts all inputs of the function that wait.
+        """
         call = self.calls.get(event.call)
         if (call is None and event.first) or (call is not None and (call.cancelled or event.first != call.submitted)):
             out.append(Refuse(event.call, event.first, event.count, "the call is cancelled or unknown", missing=True))
             return None
         family = _family(event.kind)
-        reason = self._over_limit(family, event.count, not_started)
+        reason = "" if event.accepted else self._over_limit(family, event.count, not_started)
         if reason:
             out.append(Refuse(event.call, event.first, event.count, reason))
             if event.kind in ("map", "spawn"):

@@ -104,6 +104,11 @@ class Client:
         return self._link.is_broken
 
     @property
+    def spools(self) -> str:
+        """The directory for a spool, where this program may have one and the server is there; else ""."""
+        return "" if self._link.is_broken else self._link.spools
+
+    @property
     def is_watched(self) -> bool:
         """Whether somebody is told how functions progress."""
         return bool(self._watchers)
@@ -195,6 +200,7 @@ class Client:
 
     def close(self) -> None:
         """End the connection, and the private server with it."""
+        self.spawning.spooling.close()
         self._link.close()
         self._reader.join(SERVER_EXIT_SECONDS)
         self._link.release()
@@ -204,11 +210,13 @@ class Client:
     def forget(self) -> None:
         """In a forked child: the connection is the parent's."""
         self._link.forget()
+        self.spawning.spooling.forget()
         if self._private is not None:
             self._private.forget()
 
     def _read(self) -> None:
         lost = self._link.read(self._route, self._restarted)
+        self.spawning.spooling.close()
         for inbox in list(self._inboxes.values()):
             inbox.put(lost)
 
@@ -219,6 +227,7 @@ class Client:
         self._lent.clear()
         for message in self._declared.values():
             self._link.send(message)
+        self.spawning.spooling.restarted()
         for inbox in list(self._inboxes.values()):
             inbox.restarted(self._link.life)
 

@@ -52,6 +52,7 @@ class Link:
         self.lock = threading.RLock()  # held while something is sent, and while a life begins
         self._ordered = reentry.lock()  # held from when a frame of a session is sent until it is counted
         self.life = 1
+        self.spools = ""  # the directory for a spool of this program, where it may have one
         self.lost: Error | None = None  # why there is no connection any more, and will be none
         self._channel = channel
         self._server = server
@@ -225,6 +226,7 @@ class Link:
 
     def welcomed(self, welcome: m.Welcome) -> None:
         """The server has answered; of one that keeps no sessions nothing needs to be kept here."""
+        self.spools = welcome.spools
         if not welcome.keeps_session:
             with self.lock:
                 self._delivery = None
@@ -323,6 +325,7 @@ class Link:
             self._channel = channel
             released, self._released = self._released, []
             assert self._delivery is not None
+            self.spools = welcome.spools
             if welcome.resumed:
                 try:
                     for release in released:

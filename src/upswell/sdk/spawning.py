@@ -21,6 +21,7 @@ from ..wire.reentry import unheld
 from .client import failure, new_id
 from .dual import Wait, set_all
 from .inbox import Inbox
+from .spooling import Spooling
 from .submission import Submission
 
 if TYPE_CHECKING:
@@ -39,14 +40,15 @@ Lane = tuple[str, str, str]  # what spawns have in common that travel together: 
 class Spawn(Wait):
     """One of them. When it is `done` it has its `call`, or the `error` that it was refused with."""
 
-    __slots__ = ("_spawning", "error", "given_up", "group", "lane", "packed", "position")
+    __slots__ = ("_spawning", "error", "given_up", "group", "lane", "name", "packed", "position")
 
     def __init__(self, packed: Packed, lane: Lane, spawning: Spawning) -> None:
         super().__init__(reader=spawning)
         self.packed = packed
         self.lane = lane
         self.error: Exception | None = None
-        self.group: Group | None = None  # with which it has left
+        self.name = ""  # of what has travelled for it
+        self.group: Group | None = None  # with which it has left, if it travelled with one
         self.position = -1  # in that, unless it is alone there
         self.given_up = False
         self._spawning = spawning
@@ -59,11 +61,13 @@ class Spawn(Wait):
     @property
     def place(self) -> tuple[str, int]:
         """What has travelled for that call, and which input of it; -1 where it is all of it."""
-        assert self.group is not None
-        return self.group.name, self.position
+        return self.name, self.position
 
     def block(self) -> None:
         """Wait in this thread, which makes no other."""
+        if self._spawning.write_down(self):
+            self.done = True
+            return
         self._spawning.leave(self.lane)
         if not self.done:
             super().block()
@@ -86,6 +90,7 @@ class Spawning:
         self._travelling: set[Lane] = set()  # lanes with a group on its way, which the next follows
         self.leaving = reentry.lock()  # held by who lets others leave, which none does while a signal handler waits
         self._turn: asyncio.AbstractEventLoop | None = None  # after whose present turn all leave
+        self.spooling = Spooling(client)
 
     def add(self, packed: Packed, lane: Lane) -> Spawn:
         """One more, which leaves when it is waited for, or with others."""
@@ -99,6 +104,21 @@ class Spawning:
             else:
                 self._staying[lane] = [spawn]
         return spawn
+
+    def write_down(self, spawn: Spawn) -> bool:
+        """Have one that is alone in its lane on disk, without the server; false where it is to leave."""
+        lane = spawn.lane
+        if not self.spooling.may_write(lane):
+            return False
+        with unheld(self._lock):
+            if lane in self._travelling or self._staying.get(lane) != [spawn]:
+                return False
+            del self._staying[lane]
+        if self.spooling.write(spawn):
+            return True
+        with unheld(self._lock):
+            self._staying.setdefault(lane, []).append(spawn)
+        return False
 
     def leave(self, lane: Lane) -> None:
         """Let those of the lane leave, now or after the group that is on its way."""
@@ -131,10 +151,12 @@ class Spawning:
         """Nobody waits for it any more, and it is not to run."""
         with unheld(self._lock):
             spawn.given_up = True
-            if (group := spawn.group) is None:
+            if (group := spawn.group) is None and spawn in self._staying.get(spawn.lane, ()):
                 self._staying[spawn.lane].remove(spawn)
         if group is not None:
             group.cancel(spawn.position)
+        elif spawn.name:
+            self._client.send(m.Cancel(spawn.name))  # in vain, if it was not written
 
     def _leave_all(self) -> None:
         self._turn = None
@@ -169,14 +191,14 @@ class Group(Inbox):
 
     def __init__(self, client: Client, lane: Lane, spawns: list[Spawn], answered: Callable[[], None]) -> None:
         """`answered` is called once, when the server has answered, before anybody else hears of that."""
-        super().__init__(client, new_id("fg" if len(spawns) > 1 else "fc"), renewable=True)
+        super().__init__(client, new_id("fg") if len(spawns) > 1 else spawns[0].name or new_id("fc"), renewable=True)
         self._lane = lane
         self._spawns = spawns
         self._answered = [answered]  # until somebody takes it, to tell everybody what came of it
         function, method, parent = lane
         self._submission = Submission(self, self.name, function, "spawn", method=method, parent=parent)
         for position, spawn in enumerate(spawns):
-            spawn.group, spawn.position = self, position if len(spawns) > 1 else -1
+            spawn.name, spawn.group, spawn.position = self.name, self, position if len(spawns) > 1 else -1
 
     @property
     def is_single(self) -> bool:
@@ -230,6 +252,8 @@ class Group(Inbox):
                 if isinstance(message, m.Refused):
                     raise failure(message.error)  # nobody waits for room here
                 self._submission.answered(message)
+                if isinstance(message, m.Accepted) and self.is_single:
+                    self._client.spawning.spooling.permitted(self._lane, message.permit)
         except Exception as refused:
             error = refused
         if (error or not self._submission.unaccepted) and (answered := self._answered_once()) is not None:

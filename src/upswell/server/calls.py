@@ -45,6 +45,8 @@ class CallService:
         caller = dispatcher.calls.get(message.call)
         if caller is None and message.first == 0:
             caller = self._open(connection, message)
+        elif caller is not None and caller.kept and message.first == 0:
+            dispatcher.ledger.commit()  # it has come before, and that may linger
         kept = adopt(connection, payload, message.buffers)
         if caller is None:
             kept.close()
@@ -205,6 +207,7 @@ class CallService:
             self._dispatcher.forget(message.call)
             answer(None)
         elif caller is not None and caller.kept:
+            self._dispatcher.ledger.commit()  # it may linger that the call has come
             self._dispatcher.ledger.offer([write], answer)
         else:
             answer(None)

@@ -118,15 +118,12 @@ class Connection(asyncio.Protocol):
         process, user, _ = struct.unpack("3i", stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return process, user
 
-    def welcome(self, address: str) -> None:
-        """Answer the `Hello` of a peer that may come in."""
-        answer = m.Welcome(m.PROTOCOL, os.getpid(), address)
+    def welcome(self, address: str, spools: str = "") -> None:
+        """Answer the `Hello` of a peer that may come in, and have a spool in that directory."""
+        keeps, resumed, received = self._delivery is not None, False, 0
         if self._earlier is not None and self._earlier._delivery is not None:
-            received = self._earlier._delivery.received
-            answer = m.Welcome(m.PROTOCOL, os.getpid(), address, True, True, received)
-        elif self._delivery is not None:
-            answer = m.Welcome(m.PROTOCOL, os.getpid(), address, True)
-        self.send(answer)
+            keeps, resumed, received = True, True, self._earlier._delivery.received
+        self.send(m.Welcome(m.PROTOCOL, os.getpid(), address, keeps, resumed, received, spools))
 
     def send(self, message: m.Message, payload: Bytes = b"") -> None:
         """Send a frame; nothing happens when the connection is gone."""

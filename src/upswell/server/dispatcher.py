@@ -60,6 +60,8 @@ class Dispatcher:
         self.call_ended: Callable[[str, Caller], None] = lambda call, caller: None  # told of each that was kept
         self.call_restored: Callable[[e.CallRestored], None] = self.happened  # told of each whose client is back
         self.map_has_room: Callable[[Caller], object] = lambda caller: None  # told where something waits for that
+        self.permit: Callable[[str], int] = lambda function: 0  # to spawn the function by a spool
+        self.leaving: Callable[[], None] = lambda: None  # told before a function is no more
 
     def happened(self, event: e.Event, arrived: Kept | None = None, error: m.ErrorRecord | None = None) -> None:
         """An event, with the payload or the error it came with."""
@@ -82,6 +84,7 @@ class Dispatcher:
 
     def remove(self, app: App, function: str, reason: str) -> None:
         """The function is no part of the app any more."""
+        self.leaving()
         app.functions.pop(function, None)
         self.functions.pop(function, None)
         self.happened(e.FunctionRemoved(function, reason))
@@ -159,7 +162,8 @@ class Dispatcher:
         """Something keeps the function from what it must have: who uses it hears of it, and who looks at the log."""
         self._warn(function, reason)
         app = self.apps.get(app_of(function))
-        users = {caller.connection for caller in self.calls.values() if caller.function == function}
+        callers = [caller for caller in self.calls.values() if caller.function == function]
+        users = {user for caller in callers for user in (caller.connection, *caller.collectors)}
         users.add(app.opener if app is not None else None)
         for connection in users:
             if connection is not None:
@@ -241,7 +245,8 @@ class Dispatcher:
         if self.refused:
             self.refused.pop(call, None)
         if caller.kind == "spawn":
-            caller.tell(m.Accepted(call, first, count))
+            permit = self.permit(caller.function) if caller.kept and caller.total == 1 else 0
+            caller.tell(m.Accepted(call, first, count, permit))
 
     def _refuse(self, command: c.Refuse) -> None:
         kind: m.ErrorKind = "missing" if command.missing else "exhausted"

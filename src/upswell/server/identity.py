@@ -44,7 +44,7 @@ NEEDED: dict[type[m.Message], Right] = {
     # Of all that is here: no container's business.
     **dict.fromkeys((m.DescribeServer, m.List, m.ReadLogs, m.Unfollow), "survey"),
     **dict.fromkeys((m.OfferFiles, m.PutFile, m.Deploy, m.AttendApp, m.Rollback, m.StopApp, m.StopContainer), "deploy"),
-    m.BackUp: "own",
+    **dict.fromkeys((m.BackUp, m.LookAt), "own"),
 }
 
 

@@ -29,6 +29,7 @@ from .validation import check_client, check_container
 
 if TYPE_CHECKING:
     from .logs import Logs
+    from .spools import Spools
 
 PROGRESS_SECONDS = 0.1
 
@@ -106,6 +107,7 @@ class Services(msgspec.Struct, frozen=True):
     describe: Callable[[int], m.ServerDescribed]
     listings: Listings
     logs: Logs | None
+    spools: Spools | None = None
 
 
 class ClientPeer:
@@ -122,6 +124,7 @@ class ClientPeer:
         self._guard = Guard(connection, services.dispatcher)
         self._listings = services.listings
         self._logs = services.logs
+        self._spools = services.spools
         self._progress: dict[str, m.Progress] = {}
 
     def receive(self, message: m.Message, payload: memoryview) -> None:
@@ -132,6 +135,8 @@ class ClientPeer:
         check_client(message, self._connection, self._dispatcher)
         if guarded and not self._guard.reaches(message):
             return
+        if self._spools is not None:
+            self._spools.look()  # what is in them was said before
         match message:
             case m.Submit():
                 self._calls.submit(self._connection, message, payload)
@@ -189,9 +194,11 @@ class ClientPeer:
             case m.DescribeServer(request=request):
                 self._connection.send(self._describe(request))
             case m.BackUp():
-                self._back_up(message)
+                self._when_kept(lambda: self._back_up(message))
             case m.List():
-                self._listings.begin(self._connection, message)
+                self._when_kept(lambda: self._listings.begin(self._connection, message))
+            case m.LookAt(spool=name) if self._spools is not None:
+                self._spools.look_at(name)
             case m.StopContainer(request=request, container=container):
                 self._stop_container(request, container)
             case m.ReadLogs():
@@ -234,6 +241,13 @@ class ClientPeer:
                 error,
             )
         )
+
+    def _when_kept(self, then: Callable[[], None]) -> None:
+        """Once the calls are kept that have come by now."""
+        if self._spools is not None:
+            self._spools.when_kept(then)
+        else:
+            then()
 
     def _back_up(self, message: m.BackUp) -> None:
         def answer(error: Error | None) -> None:
@@ -288,3 +302,5 @@ class ClientPeer:
         self._apps.client_left(self._connection)
         if self._logs is not None:
             self._logs.client_left(self._connection)
+        if self._spools is not None:
+            self._spools.sweep()

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .front import Front
     from .logs import Logs
     from .notice import Notice
+    from .spools import Spools
 
     OpenStore = Callable[[Path, Callable[..., Any], Callable[[Error], None], Callable[..., Any]], Store]
 
@@ -101,6 +102,7 @@ class Server:
         self._early: list[WaitingClient] = []  # that have come before that
         self._runtime = Runtime(engine, limits, self._clock, loop.call_soon, self._snapshot.first_id)
         self._logs: Logs | None = None
+        self._spools: Spools | None = None
         code = None
         if home is not None:  # a private server keeps neither, and starts without what that takes
             from ..code import CodeStore
@@ -108,6 +110,10 @@ class Server:
 
             code, self._logs = CodeStore(home / CODE), Logs(home / LOGS, calendar)
         dispatcher = Dispatcher(self._runtime, engine, store, Ledger(store, loop.call_later, calendar), self._logs)
+        if home is not None:
+            from .spools import Spools
+
+            self._spools = Spools(home, dispatcher, self._runtime.plane.room_for_spawned, self._clock)
         self._runtime.begin(dispatcher.perform)
         self._rejoining = Rejoining(dispatcher, engine, self._clock)
         self._timetable = Timetable(dispatcher, self._clock)
@@ -120,6 +126,7 @@ class Server:
             self._describe,
             Listings(dispatcher, self._runtime.plane, engine, self._timetable, self._clock),
             self._logs,
+            self._spools,
         )
         self._sessions: Sessions | None = None if home is None else {}  # else clients end with their connection
         self._address = ""
@@ -178,8 +185,12 @@ class Server:
         await self._engine.close()
         for session in (self._sessions or {}).values():
             session.stop_waiting()
+        if self._spools is not None:
+            self._spools.end()
         self._services.dispatcher.ledger.commit()
         self._store.close()
+        if self._spools is not None:
+            self._spools.close()
         if self._logs is not None:
             self._logs.close()
 
@@ -192,6 +203,8 @@ class Server:
         self._timetable.restore(snapshot)
         self._rejoining.recovered(tuple(recovered(snapshot)))
         self._timetable.begin()
+        if self._spools is not None:
+            self._spools.begin()
         early, self._early = self._early, []
         for client in early:
             client.go_on()
@@ -212,6 +225,8 @@ class Server:
     def _sweep(self) -> None:
         """Let go of what was kept long enough, now and again and again."""
         self._store.sweep(self._services.dispatcher.ledger.now(), lambda: None)
+        if self._spools is not None:
+            self._spools.sweep()
         self._clock.call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep_code(self, steps: Iterator[None]) -> None:
@@ -228,7 +243,9 @@ class Server:
 
     def _greet_neighbour(self, connection: Connection, hello: m.Hello) -> Peer | None:
         """Who reaches the socket in the home is of the same user, as every connection makes sure."""
-        return self._welcome(connection, NEIGHBOUR) if hello.role == "client" else None
+        if hello.role != "client":
+            return None
+        return self._welcome(connection, NEIGHBOUR, self._spools.folder if self._spools is not None else "")
 
     def _greet_remote(self, connection: Connection, hello: m.Hello) -> Peer | None:
         assert self._front is not None
@@ -282,9 +299,9 @@ class Server:
         if hello.session:
             connection.welcome(self._address)
 
-    def _welcome(self, connection: Connection, identity: Identity) -> Peer:
+    def _welcome(self, connection: Connection, identity: Identity, spools: str = "") -> Peer:
         connection.identity = identity
-        connection.welcome(self._address)
+        connection.welcome(self._address, spools)
         return ClientPeer(connection, self._services)
 
     def _describe(self, request: int) -> m.ServerDescribed:

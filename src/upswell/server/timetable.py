@@ -86,8 +86,7 @@ class Timetable:
         kept = Kept(self._input)
         writes: list[s.Write] = [
             s.PutFire(fire.function, fire.until),
-            s.OpenCall(call, fire.function, "spawn", now, maker=s.SCHEDULE),
-            s.PutInputs(call, 0, 1, True, kept),
+            *s.call_of_one(call, fire.function, now, kept, maker=s.SCHEDULE),
         ]
 
         def answer(error: Error | None) -> None:

@@ -76,6 +76,8 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_id("call", call)
             _check_whole("chunks", chunks)
             _check_whole("bytes", size)
+        case m.LookAt(spool=name):
+            _require(name.startswith("sp-") and name[3:].isalnum() and len(name) < 64, f"{name[:40]!r} is no spool")
         case m.BackUp(path=path):
             _require(path.startswith("/") and path.isprintable(), f"{path[:80]!r} is no absolute path")
         case m.DescribeGraph(request=request, call=call, position=position):

@@ -23,6 +23,7 @@ class Faults:
     """Chances of what may go wrong; without arguments nothing does."""
 
     calm: bool = True
+    spools: bool = False  # some spawns are accepted before the plane hears of them, which is no fault
     ends_apart: bool = False  # clients say how many inputs there are after the last one
     crash_starting: float = 0.0
     crash_ready: float = 0.0  # a container dies some time after it became ready, whatever it does then

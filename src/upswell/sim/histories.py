@@ -35,7 +35,7 @@ MOST_DECISIONS = 1_000_000  # a hundred times what a history takes
 def play(seed: int) -> World:
     """Run one random history full of faults to its rest; a law that is broken raises `Violation`."""
     random = Random(seed)
-    faults = _draw_faults(random)
+    faults = _draw_faults(random, spools=seed % 2 == 1)
     machine = Machine(random.choice((1.0, 2.0, 4.0)), random.choice((1, 64)) << 30, random.choice((1e-5, 1e-3, 0.02)))
     limits = Limits(pending=random.choice((20, 2000)), total=random.choice((50, 25_000)), spawned_pending=500)
 
@@ -58,12 +58,13 @@ def play(seed: int) -> World:
     return world
 
 
-def _draw_faults(random: Random) -> Faults:
+def _draw_faults(random: Random, spools: bool) -> Faults:
     def chance(most: float) -> float:
         return random.choice((0.0, 0.0, random.random() * most))
 
     return Faults(
         calm=random.random() < 0.05,
+        spools=spools,
         ends_apart=random.random() < 0.5,
         crash_starting=random.choice((0.0, 0.0, 0.1, 0.9)),
         crash_ready=chance(0.5),

@@ -266,7 +266,12 @@ class Watch:
     def _accepted(self, call: str, first: int, count: int) -> None:
         event = self._steps[-1][1]
         assert isinstance(event, e.InputsSubmitted)
-        books, places = self._calls.setdefault(call, (self._pools[event.function], bytearray()))
+        pool = self._pools.get(event.function)
+        if pool is None:
+            if not event.accepted:
+                self._broken(f"{call} was accepted, and there is no {event.function}")
+            pool = Books(FunctionSpec(), 0, removed=True)
+        books, places = self._calls.setdefault(call, (pool, bytearray()))
         if first != len(places):
             self._broken(f"{call} was accepted from {first} on, but has {len(places)} inputs")
         places.extend(bytes((WAITING,)) * count)

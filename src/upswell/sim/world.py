@@ -280,8 +280,9 @@ class World:
             caller.offering = True
             last = first + count == total and not self.faults.ends_apart
             caller.ended = caller.ended or last
+            written = self.faults.spools and caller.kind == "spawn" and total == 1 and caller.call[-1] in "13579"
             self.happened(
-                e.InputsSubmitted(caller.call, caller.function, caller.kind, first, count, last, caller.owner)
+                e.InputsSubmitted(caller.call, caller.function, caller.kind, first, count, last, caller.owner, written)
             )
             if first + count == total and not last:
                 self.at(self.now + self.faults.delay(self.random), lambda: self._end_inputs(caller))

@@ -13,8 +13,9 @@ from pathlib import Path
 import apsw
 
 from ..errors import ConflictError, NotFoundError, StoreError
-from ..home import DATABASE, LOCK
+from ..home import DATABASE, LOCK, SPOOLS
 from .schema import migrate
+from .spools import absorb
 
 TRIES, TRY_SECONDS = 10, 0.01  # to take the lock
 CHECKED_BYTES = 64 << 20  # a file up to this size is checked as a whole when it is opened
@@ -54,7 +55,9 @@ def _take(descriptor: int) -> None:
 
 
 def open_for_writing(path: str) -> apsw.Connection:
-    """The one connection that writes, to a file that is sound and of our present format, made if need be."""
+    """The one connection that writes, to a file that is sound and of our present format, made if need be. What programs
+    have left in spools is in it.
+    """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     _sync(os.path.dirname(path))
     connection = apsw.Connection(path)
@@ -67,10 +70,19 @@ def open_for_writing(path: str) -> apsw.Connection:
         _check(connection)
         migrate(connection)
         connection.execute("UPDATE server SET lives = lives + 1")
+        _absorb(connection, Path(path).with_name(SPOOLS))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _absorb(connection: apsw.Connection, spools: Path) -> None:
+    try:
+        absorb(connection, spools)
+    except apsw.Error as error:
+        if not lacks_room(connection, error):
+            raise  # else it stays where it is, and the server goes on with it
 
 
 def _check(connection: apsw.Connection) -> None:
@@ -113,6 +125,8 @@ def back_up(home: Path, path: str) -> None:
     descriptor = lock(home)
     try:
         with explained(str(source)):
+            if any((home / SPOOLS).glob("*")):
+                open_for_writing(str(source)).close()
             copy(str(source), path)
     except OSError as error:
         raise StoreError(f"{source} could not be copied to {path}: {error.strerror}") from None

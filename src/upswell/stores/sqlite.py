@@ -108,7 +108,12 @@ class SqliteStore:
                     self._recent.drop(call, first)
                 case s.WithdrawInputs(call=call) | s.DropCall(call=call):
                     self._recent.drop_call(call)
-        self._put(Step(writes, lambda _: done(), must=True))
+
+        def kept(_: Error | None) -> None:
+            self._remember(writes)
+            done()
+
+        self._put(Step(writes, kept, must=True))
 
     def _put(self, step: Step) -> None:
         if self._soon is None:
@@ -128,8 +133,10 @@ class SqliteStore:
             self._writer.put(step)
 
     def _remember(self, writes: Sequence[s.Write]) -> None:
+        """Segments that are kept now, and not settled in the same step."""
+        dropped = {(write.call, write.first) for write in writes if isinstance(write, s.DropInputs)}
         for write in writes:
-            if isinstance(write, s.PutInputs):
+            if isinstance(write, s.PutInputs) and (write.call, write.first) not in dropped:
                 kept = write.kept.share()
                 if len(kept.payload) < LARGE_PAYLOAD_BYTES:  # a view that would keep what else came with it
                     kept.payload = bytes(kept.payload)

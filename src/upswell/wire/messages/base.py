@@ -78,7 +78,8 @@ class Welcome(Message, tag=2, frozen=True):
     """The answer to a good `Hello`; `address` is where others reach the server, such as "unix:@name".
 
     With `keeps_session`, who comes back goes on. With `resumed` it does now: the server has `received` so many of its
-    frames, and both send again what the other lacks. Else the server knows nothing of what was said before.
+    frames, and both send again what the other lacks. Else the server knows nothing of what was said before. `spools` is
+    the directory for a spool of the client's own, where it may have one.
     """
 
     protocol: int
@@ -87,6 +88,7 @@ class Welcome(Message, tag=2, frozen=True):
     keeps_session: bool = False
     resumed: bool = False
     received: int = 0
+    spools: str = ""
 
 
 class Bye(Message, tag=3, frozen=True):

@@ -18,6 +18,21 @@ class Submit(Message, tag=12, frozen=True):
     method: str = ""  # of the object that the function's containers hold; "" where they hold a function
 
 
+class Spawned(Message, tag=92, frozen=True):
+    """A call of one input, as its maker writes it into a spool (`spool.py`), `at` this moment. Payload: the input."""
+
+    call: str
+    function: str
+    method: str
+    at: float  # seconds since the epoch
+
+
+class LookAt(Message, tag=93, frozen=True):
+    """There is something in the spool of that name, which is the sender's."""
+
+    spool: str
+
+
 class Restore(Message, tag=81, frozen=True):
     """A segment of a map that the client has begun with an earlier life of the server; `unsettled` has no output yet.
 
@@ -87,11 +102,15 @@ class Consumed(Message, tag=24, frozen=True):
 
 
 class Accepted(Message, tag=32, frozen=True):
-    """The inputs of a spawned call are taken, and will be settled whatever happens. Other calls learn it by outputs."""
+    """The inputs of a spawned call are taken, and will be settled whatever happens. Other calls learn it by outputs.
+
+    More of its kind may come by a spool for as long as that has the same `permit`, unless it is 0.
+    """
 
     call: str
     first: int
     count: int
+    permit: int = 0
 
 
 class Refused(Message, tag=33, frozen=True):

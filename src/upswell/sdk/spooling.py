@@ -1,0 +1,114 @@
+"""Lone spawns that a program writes down itself, into a spool in the home of the server beside it (`wire/spool.py`):
+they are on disk when its own write is, and it waits for nobody.
+
+A program that spawns one by one gets a spool, and uses it where the server permits that; everything else goes the
+ordinary way, as does a spawn that could not be written: under the same name, so that it is one call however it came.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import Error
+from ..wire import messages as m
+from .client import new_id
+
+if TYPE_CHECKING:
+    from ..wire.spool import SpoolWriter
+    from .client import Client
+    from .spawning import Lane, Spawn
+
+ALONE = 16  # permitted spawns, each of which was waited for, before a spool is made
+MAX_LANES = 1000  # whose permits are remembered
+
+
+class Spooling:
+    """The spool of one connection."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._permits: dict[Lane, int] = {}
+        self._alone = 0
+        self._spool: SpoolWriter | None = None
+        self._folder = ""  # in which it is
+        self._is_denied = False  # no file can be made there
+        self._writing = threading.Lock()  # whoever finds it held goes the ordinary way
+
+    def permitted(self, lane: Lane, permit: int) -> None:
+        """The server has taken a spawn that came alone, and permits more of its kind to be written (0: it does not)."""
+        if permit:
+            self._alone += 1
+            if len(self._permits) >= MAX_LANES:
+                self._permits.clear()
+            self._permits[lane] = permit
+
+    def write(self, spawn: Spawn) -> bool:
+        """Have it on disk; false where it must go the ordinary way."""
+        permit = self._permits.get(spawn.lane)
+        if permit is None or self._alone < ALONE or not self._writing.acquire(blocking=False):
+            return False
+        try:
+            if (spool := self._ready_spool()) is not None and spool.permit == permit:
+                self._write(spool, spawn)
+                return True
+        except (OSError, Error):
+            self._let_go()
+        finally:
+            self._writing.release()
+        return False
+
+    def may_write(self, lane: Lane) -> bool:
+        """Whether it is worth trying."""
+        return lane in self._permits and self._alone >= ALONE
+
+    def restarted(self) -> None:
+        """Another life of the server: it has read what was there when it began."""
+        if (spool := self._spool) is not None and spool.is_usable:
+            self._client.send(m.LookAt(spool.name))
+
+    def close(self) -> None:
+        """Let go of the spool; the server does away with it."""
+        with self._writing:
+            self._is_denied = True
+            self._let_go()
+
+    def forget(self) -> None:
+        """In a forked child: the spool is the parent's."""
+        self._is_denied = True
+        self._let_go()
+
+    def _write(self, spool: SpoolWriter, spawn: Spawn) -> None:
+        function, method, _ = spawn.lane
+        spawn.name = new_id("fc")
+        spool.write(m.Spawned(spawn.name, function, method, time.time()), spawn.packed.data)
+        if not spool.is_watched:
+            self._client.send(m.LookAt(spool.name))
+        spool.sync()
+
+    def _ready_spool(self) -> SpoolWriter | None:
+        """The spool; one that was just made is not permitted anything yet."""
+        folder = self._client.spools
+        if self._spool is not None and (self._folder != folder or not self._spool.is_usable):
+            self._let_go()
+        if self._spool is None and folder and not self._is_denied:
+            self._make(folder)
+        return self._spool
+
+    def _make(self, folder: str) -> None:
+        from ..wire.spool import PREFIX, SpoolWriter  # by few programs, and late
+
+        try:
+            self._spool = SpoolWriter(os.path.join(folder, f"{PREFIX}{os.urandom(10).hex()}"))
+        except OSError:
+            self._is_denied = True  # the directory is not this program's to write to, or the disk is full
+            return
+        self._folder = folder
+        self._client.send(m.LookAt(self._spool.name))
+
+    def _let_go(self) -> None:
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
