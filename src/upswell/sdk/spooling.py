@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ALONE = 16  # permitted spawns, each of which was waited for, before a spool is made
 MAX_LANES = 1000  # whose permits are remembered
+CLOSE_SECONDS = 1.0  # for a spawn that is being written
 
 
 class Spooling:
@@ -33,7 +34,7 @@ class Spooling:
         self._permits: dict[Lane, int] = {}
         self._alone = 0
         self._spool: SpoolWriter | None = None
-        self._folder = ""  # in which it is
+        self._place = ("", 0)  # the directory in which it is, and the life of the server that was last seen there
         self._is_denied = False  # no file can be made there
         self._writing = threading.Lock()  # whoever finds it held goes the ordinary way
 
@@ -50,10 +51,14 @@ class Spooling:
         permit = self._permits.get(spawn.lane)
         if permit is None or self._alone < ALONE or not self._writing.acquire(blocking=False):
             return False
+        from ..wire.spool import SpoolFullError  # by few programs, and late
+
         try:
             if (spool := self._ready_spool()) is not None and spool.permit == permit:
                 self._write(spool, spawn)
                 return True
+        except SpoolFullError:
+            pass  # the server is about to make room
         except (OSError, Error):
             self._let_go()
         finally:
@@ -66,14 +71,16 @@ class Spooling:
 
     def restarted(self) -> None:
         """Another life of the server: it has read what was there when it began."""
-        if (spool := self._spool) is not None and spool.is_usable:
+        if (spool := self._spool) is not None:
             self._client.send(m.LookAt(spool.name))
 
     def close(self) -> None:
         """Let go of the spool; the server does away with it."""
-        with self._writing:
-            self._is_denied = True
-            self._let_go()
+        self._is_denied = True
+        is_free = self._writing.acquire(timeout=CLOSE_SECONDS)
+        self._let_go()
+        if is_free:
+            self._writing.release()
 
     def forget(self) -> None:
         """In a forked child: the spool is the parent's."""
@@ -90,10 +97,15 @@ class Spooling:
 
     def _ready_spool(self) -> SpoolWriter | None:
         """The spool; one that was just made is not permitted anything yet."""
-        folder = self._client.spools
-        if self._spool is not None and (self._folder != folder or not self._spool.is_usable):
-            self._let_go()
-        if self._spool is None and folder and not self._is_denied:
+        if not (folder := self._client.spools):
+            return None
+        place = (folder, self._client.life)
+        if (spool := self._spool) is not None:
+            is_same = place == self._place or (folder == self._place[0] and spool.is_there())
+            if not (is_same and spool.is_usable):
+                self._let_go()
+        self._place = place
+        if self._spool is None and not self._is_denied:
             self._make(folder)
         return self._spool
 
@@ -105,7 +117,6 @@ class Spooling:
         except OSError:
             self._is_denied = True  # the directory is not this program's to write to, or the disk is full
             return
-        self._folder = folder
         self._client.send(m.LookAt(self._spool.name))
 
     def _let_go(self) -> None:

@@ -42,17 +42,16 @@ class Ledger:
     def decided(self, write: Write, show: Show | None = None, *, may_linger: bool = False) -> None:
         """The write is part of this turn's step; `show` is called once that is kept."""
         self._decided.append(write)
-        self._to_show.append(show or _nothing)
+        self.in_turn(show or _nothing, may_linger=may_linger)
+
+    def in_turn(self, show: Show, *, may_linger: bool = False) -> None:
+        """Have `show` called once everything that was decided so far is kept."""
+        self._to_show.append(show)
         if not may_linger:
             self._end_in_turn()
         elif not self._lingers:
             self._lingers = True
             self._later(LINGER_SECONDS / 2, self._have_lingered)
-
-    def in_turn(self, show: Show) -> None:
-        """Have `show` called once everything that was decided so far is kept."""
-        self._to_show.append(show)
-        self._end_in_turn()
 
     def commit(self) -> None:
         """End the step here."""

@@ -123,25 +123,26 @@ class Spools:
     def _take(self, spool: SpoolReader, *, is_new: bool = False) -> None:
         """Let what is in the spool run. Of one that is `new` here, the store may know some already."""
         functions: set[str] = set()
+        number = 0
         for number, said in spool.take():
             if said is None:
                 log.warning("record %d of the spool %s is no spawn, and is left out", number, spool.name)
             elif not self._is_known(message := said[0], is_new):
-                self._accept(message, bytes(said[1]), partial(spool.keep, number))
+                self._accept(message, bytes(said[1]))
                 functions.add(message.function)
-                continue
-            self._dispatcher.ledger.in_turn(partial(spool.keep, number))
-        if functions:
-            if not all(map(self._has_room, functions)):
-                self._withdraw_permit()
-            self._promise(spool)
+        if not number:
+            return
+        self._dispatcher.ledger.in_turn(partial(spool.keep, number), may_linger=True)
+        if not all(map(self._has_room, functions)):
+            self._withdraw_permit()
+        self._promise(spool)
 
     def _is_known(self, message: m.Spawned, is_new: bool) -> bool:
         """Whether the call is here already: it came by a connection too, or in an earlier life."""
         here = self._dispatcher.calls
         return message.call in here or (is_new and self._dispatcher.store.call(message.call) is not None)
 
-    def _accept(self, message: m.Spawned, payload: bytes, keep: Callable[[], None]) -> None:
+    def _accept(self, message: m.Spawned, payload: bytes) -> None:
         """Let the call run, and have it kept."""
         dispatcher, call, kept = self._dispatcher, message.call, Kept(payload)
         caller = Caller(None, "spawn", message.function, message.method, kept=True, total=1)
@@ -149,11 +150,7 @@ class Spools:
         if (record := dispatcher.functions.get(message.function)) is not None:
             dispatcher.graph.begun(call, record, message.method, "")
         dispatcher.store.put_inputs(call, 0, kept)  # until it is there for longer
-
-        def is_kept() -> None:
-            dispatcher.store.drop_inputs(call, 0)
-            keep()
-
+        is_kept = partial(dispatcher.store.drop_inputs, call, 0)
         opened, inputs = s.call_of_one(call, message.function, message.at, kept, method=message.method)
         dispatcher.ledger.decided(opened, may_linger=True)
         dispatcher.ledger.decided(inputs, is_kept, may_linger=True)
