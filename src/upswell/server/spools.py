@@ -45,6 +45,7 @@ class Spools:
         self._spools: dict[str, SpoolReader] = {}
         self._looks: dict[str, int] = {}  # at spools, promised for such moments
         self._leaving: set[str] = set()  # those whose programs have ended
+        self._unreadable: set[str] = set()  # names of what is none, as the log has said
         self._permit = time.time_ns()  # that of no earlier life
         dispatcher.permit = self._permit_for
         dispatcher.leaving = self.revoke
@@ -56,8 +57,6 @@ class Spools:
 
     def begin(self) -> None:
         """Go on with those that an earlier server has left."""
-        for path in self._folder.glob(f"{PREFIX}*"):
-            self.look_at(path.name)
         self.sweep()
 
     def look_at(self, name: str) -> None:
@@ -66,11 +65,14 @@ class Spools:
             try:
                 spool = SpoolReader(str(self._folder / name))
             except OSError as error:
-                log.warning("the spool %s can't be read: %s", name, error.strerror)
+                if name not in self._unreadable:
+                    log.warning("the spool %s can't be read: %s", name, error.strerror)
+                self._unreadable.add(name)
                 return
+            self._clear()  # perhaps of another one of the same program's
             self._spools[name] = spool
-            spool.give(self._permit)
             self._take(spool, is_new=True)
+        spool.give(self._permit)  # it may have been found before it was made to its end
         self._take(spool)
 
     def look(self) -> None:
@@ -92,12 +94,11 @@ class Spools:
             self._dispatcher.ledger.in_turn(then)
 
     def sweep(self) -> None:
-        """Do away with those whose programs have ended, once all that is in them is kept."""
-        for name, spool in list(self._spools.items()):
-            if name not in self._leaving and spool.is_abandoned():
-                self._leaving.add(name)
-                self._take(spool)
-                self._dispatcher.ledger.in_turn(partial(self._remove, name))
+        """Do away with those whose programs have let go of them, also such as nobody has asked to look at."""
+        for path in self._folder.glob(f"{PREFIX}*"):
+            if path.name not in self._spools:
+                self.look_at(path.name)
+        self._clear()
 
     def end(self) -> None:
         """Take what was permitted, and permit nothing more."""
@@ -176,6 +177,14 @@ class Spools:
         self._permit += 1
         for spool in self._spools.values():
             spool.give(self._permit)
+
+    def _clear(self) -> None:
+        """Do away with those that have no writer, once all that is in them is kept."""
+        for name, spool in list(self._spools.items()):
+            if name not in self._leaving and spool.is_abandoned():
+                self._leaving.add(name)
+                self._take(spool)
+                self._dispatcher.ledger.in_turn(partial(self._remove, name))
 
     def _remove(self, name: str) -> None:
         spool = self._spools.pop(name)

@@ -62,7 +62,7 @@ class SpoolWriter:
         self._number = 0  # of the last record
         self._end = HEAD_BYTES  # of it, in the file
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody is waited for, nor who has just found it
             # Zeros and not only a size, so that a record needs no more than its own blocks to reach the disk.
             if os.pwrite(self._file, bytes(SPOOL_BYTES), 0) < SPOOL_BYTES:
                 raise OSError(f"{path} could not be written whole")
