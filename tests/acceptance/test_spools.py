@@ -43,18 +43,18 @@ ALONE = """
     EARLIER = set((HOME / "spools").glob("*"))
 
     def records():
-        \"\"\"How many spawns are in spools that are new since this program began.\"\"\"
-        count = 0
+        \"\"\"How many spawns have come by each of the spools that are new since this program began.\"\"\"
+        counts = {}
         for path in set((HOME / "spools").glob("*")) - EARLIER:
             reader = SpoolReader(str(path))
-            count += max([number for number, _ in reader.take()], default=reader.kept)
+            counts[path] = max([number for number, _ in reader.take()], default=reader.kept)
             reader.close()
-        return count
+        return counts
 
     def begin(function=note):
         \"\"\"Spawn one by one until there is a spool with some of it.\"\"\"
         calls = [function.spawn(HERE, -x) for x in range(1, 21)]
-        assert records() > 0, "it has no spool"
+        assert any(records().values()), "it has no spool"
         return calls
 """
 
@@ -142,7 +142,7 @@ def test_every_result_comes(scene: Scene) -> None:
             calls.append(note.spawn(HERE, x))
             if x % 30 == 29:
                 assert note.remote(HERE, 1000 + x) == 1000 + x
-        print(records() > 90)
+        print(sum(records().values()) > 90)
         assert [call.get(timeout=60) for call in calls] == list(range(100))
         assert [FunctionCall.from_id(call.object_id).get(timeout=60) for call in calls] == list(range(100))
     """)
@@ -190,3 +190,87 @@ def test_no_place_for_spools(scene: Scene) -> None:
     assert told == ["True"]
     scene.end()
     scene.spools.unlink()
+
+
+def test_ctrl_c_at_any_moment(scene: Scene) -> None:
+    """In a program that goes on: what was returned is there once, and what comes later goes by a spool again."""
+    told = scene.run("""
+        import random, signal, threading, time
+
+        def interrupt():
+            chance = random.Random(1)
+            while len(calls) < 150:
+                time.sleep(0.004 * chance.random())
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        def spawn_on():
+            global tried
+            while len(calls) < 150:
+                tried += 1
+                calls[tried] = note.spawn(HERE, tried)
+
+        begin()
+        calls, tried, interrupted = {}, 0, 0
+        hands = threading.Thread(target=interrupt)
+        try:
+            hands.start()
+        except KeyboardInterrupt:
+            pass
+        while hands.is_alive():
+            try:
+                spawn_on()
+                hands.join(0.01)
+            except KeyboardInterrupt:
+                interrupted += 1
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except KeyboardInterrupt:
+            pass  # the last one
+        written = records()
+        begin()
+        print(interrupted > 20, any(count > written.get(path, 0) for path, count in records().items()))
+        assert {x: call.get(timeout=60) for x, call in calls.items()} == {x: x for x in calls}
+        print(*calls)
+    """)
+    assert told[0] == "True True"
+    returned, noted = list(map(int, told[1].split())), scene.notes()
+    assert len(set(noted)) == len(noted) and set(noted) >= set(returned)
+    assert until(lambda: not list(scene.spools.iterdir()))
+
+
+def test_a_signal_handler_that_spawns(scene: Scene) -> None:
+    told = scene.run("""
+        import signal, threading, time
+        from upswell.exception import ExecutionError
+
+        def handle(number, frame):
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            try:
+                calls.append(note.spawn(HERE, 10_000 + len(calls)))
+            except ExecutionError:
+                refused.append(number)
+            signal.signal(signal.SIGUSR1, handle)
+
+        signal.signal(signal.SIGUSR1, handle)
+        begin()
+        calls, refused, others, stop = [], [], [], threading.Event()
+
+        def interrupt():
+            while not stop.wait(0.001):
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+        hands = threading.Thread(target=interrupt)
+        hands.start()
+        for x in range(300):
+            others.append(note.spawn(HERE, x))
+        stop.set()
+        hands.join()
+        assert [call.get(timeout=60) for call in others] == list(range(300))
+        assert [call.get(timeout=60) for call in calls] == [10_000 + x for x in range(len(calls))]
+        print(len(calls) > 20, len(calls))
+    """)
+    count = int(told[0].split()[1])
+    assert told == [f"True {count}"]
+    noted = scene.notes()
+    assert [x for x in noted if x < 10_000] == list(range(300))
+    assert sorted(x for x in noted if x >= 10_000) == [10_000 + x for x in range(count)]

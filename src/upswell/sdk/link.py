@@ -103,17 +103,20 @@ class Link:
                     self._send(message, payload)
 
     def _send(self, message: m.Message, payload: Bytes) -> None:
-        if self._channel is None:
-            encode_parts(message, payload)  # what is too large for a frame is refused now
-            if isinstance(message, m.Release):
-                self._released.append(message)
-        else:
-            try:
-                self._channel.send(message, payload)
-            except OSError:
-                pass  # the reader sees it, too
-        if self._delivery is not None:
-            self._delivery.send(message, payload)
+        parts, channel = encode_parts(message, payload), self._channel  # what is too large for a frame is refused now
+        if channel is None and isinstance(message, m.Release):
+            self._released.append(message)
+        try:
+            if self._delivery is not None:
+                self._delivery.send(message, payload)
+            if channel is not None:
+                channel.send_parts(parts)
+        except OSError:
+            pass  # the reader sees it, too
+        except BaseException:  # from outside, such as Ctrl-C: how far the frame has come nobody knows
+            if channel is not None:
+                channel.shutdown()  # and so all that the server lacks goes by another connection
+            raise
 
     def read(self, route: Route, restarted: Callable[[], None]) -> Error:
         """Hand frames to `route` until the connection is lost for good; returns why.

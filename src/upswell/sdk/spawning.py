@@ -116,6 +116,9 @@ class Spawning:
             del self._staying[lane]
         if self.spooling.write(spawn):
             return True
+        if spawn.name:  # by which it may be there all the same, and so it goes by it
+            Group(self._client, lane, [spawn], lambda: None).leave()
+            return False
         with unheld(self._lock):
             self._staying.setdefault(lane, []).append(spawn)
         return False
@@ -126,8 +129,12 @@ class Spawning:
             with unheld(self._lock):
                 if lane in self._travelling:
                     return
+            try:
                 self._travelling.add(lane)
-            self._go_on(lane)
+                self._go_on(lane)
+            except BaseException:  # from outside, such as Ctrl-C: whoever comes next need not wait for an answer
+                self._travelling.discard(lane)
+                raise
 
     def leave_after_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let all leave when everything that is due in this turn of the loop has been done."""

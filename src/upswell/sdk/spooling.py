@@ -12,8 +12,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from ..errors import Error
+from ..errors import Error, ExecutionError
 from ..wire import messages as m
+from ..wire import reentry
 from .client import new_id
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Spooling:
         self._spool: SpoolWriter | None = None
         self._place = ("", 0)  # the directory in which it is, and the life of the server that was last seen there
         self._is_denied = False  # no file can be made there
-        self._writing = threading.Lock()  # whoever finds it held goes the ordinary way
+        self._writing = reentry.lock()  # whoever finds it held goes the ordinary way
 
     def permitted(self, lane: Lane, permit: int) -> None:
         """The server has taken a spawn that came alone, and permits more of its kind to be written (0: it does not)."""
@@ -49,20 +50,28 @@ class Spooling:
     def write(self, spawn: Spawn) -> bool:
         """Have it on disk; false where it must go the ordinary way."""
         permit = self._permits.get(spawn.lane)
-        if permit is None or self._alone < ALONE or not self._writing.acquire(blocking=False):
-            return False
+        if permit is None or self._alone < ALONE or self._writing._is_owned():
+            return False  # ... or a signal handler has interrupted who writes
         from ..wire.spool import SpoolFullError  # by few programs, and late
 
         try:
-            if (spool := self._ready_spool()) is not None and spool.permit == permit:
-                self._write(spool, spawn)
-                return True
+            if not self._writing.acquire(blocking=False):
+                return False
+            if (spool := self._ready_spool()) is not None:
+                if (permitted := spool.permit) == permit:
+                    self._write(spool, spawn)
+                    return True
+                if not permitted:
+                    self._tell(spool.name)  # the server has not found it yet
         except SpoolFullError:
             pass  # the server is about to make room
         except (OSError, Error):
             self._let_go()
         finally:
-            self._writing.release()
+            try:
+                self._writing.release()
+            except RuntimeError:
+                pass  # another thread has it
         return False
 
     def may_write(self, lane: Lane) -> bool:
@@ -70,7 +79,8 @@ class Spooling:
         return lane in self._permits and self._alone >= ALONE
 
     def restarted(self) -> None:
-        """Another life of the server: it has read what was there when it began."""
+        """Another life of the server, perhaps with another home: it has read what was in its own when it began."""
+        self._permits.clear()
         if (spool := self._spool) is not None:
             self._client.send(m.LookAt(spool.name))
 
@@ -92,11 +102,18 @@ class Spooling:
         spawn.name = new_id("fc")
         spool.write(m.Spawned(spawn.name, function, method, time.time()), spawn.packed.data)
         if not spool.is_watched:
-            self._client.send(m.LookAt(spool.name))
+            self._tell(spool.name)
         spool.sync()
 
+    def _tell(self, name: str) -> None:
+        """Have the server look, by another thread where a signal has come in the midst of another frame."""
+        try:
+            self._client.send(m.LookAt(name))
+        except ExecutionError:
+            threading.Thread(target=self._tell, args=(name,), name="upswell-spool", daemon=True).start()
+
     def _ready_spool(self) -> SpoolWriter | None:
-        """The spool; one that was just made is not permitted anything yet."""
+        """The spool, if it can be written to; one that was just made is not permitted anything yet."""
         if not (folder := self._client.spools):
             return None
         place = (folder, self._client.life)
@@ -107,7 +124,7 @@ class Spooling:
         self._place = place
         if self._spool is None and not self._is_denied:
             self._make(folder)
-        return self._spool
+        return self._spool if self._spool is not None and self._spool.is_usable else None
 
     def _make(self, folder: str) -> None:
         from ..wire.spool import PREFIX, SpoolWriter  # by few programs, and late
@@ -117,7 +134,6 @@ class Spooling:
         except OSError:
             self._is_denied = True  # the directory is not this program's to write to, or the disk is full
             return
-        self._client.send(m.LookAt(self._spool.name))
 
     def _let_go(self) -> None:
         spool, self._spool = self._spool, None

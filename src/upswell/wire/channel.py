@@ -88,7 +88,10 @@ class Channel:
 
     def send(self, message: Message, payload: Bytes = b"") -> None:
         """Write one whole frame; `OSError` when the connection is gone, `ExecutionError` in the midst of another."""
-        parts = encode_parts(message, payload)
+        self.send_parts(encode_parts(message, payload))
+
+    def send_parts(self, parts: list[Bytes]) -> None:
+        """The same with a frame that is encoded already, in its parts."""
         with unheld(self._sending):
             self._write(parts)
 
