@@ -26,7 +26,7 @@ import psutil
 
 HERE = Path(__file__).resolve().parent
 MARK = "UPSWELL_CHAOS"
-CLIENTS = {"mapping": 2, "remote": 1, "spawning": 1}
+CLIENTS = {"mapping": 2, "remote": 1, "spawning": 1, "alone": 2}
 WEIGHTS = {"server": 2, "root": 1, "zygote": 1, "container": 4, "client": 2}
 MANY = 100  # kills, among which each of these is by all odds
 SECONDS_TO_END = 300.0  # for what is on its way when the killing ends

@@ -43,9 +43,9 @@ def is_answer(name: str, x: int, given: object) -> bool:
     return given == RIGHT[name](x) or (isinstance(given, upswell.exception.RemoteError) and UNLUCKY in str(given))
 
 
-def are_answers(name: str, count: int, given: Sequence[object]) -> bool:
-    """Whether these may be the outcomes of so many inputs."""
-    return len(given) == count and all(is_answer(name, x, one) for x, one in enumerate(given))
+def are_answers(name: str, count: int, given: Sequence[object], first: int = 0) -> bool:
+    """Whether these may be the outcomes of so many inputs, from that one on."""
+    return len(given) == count and all(is_answer(name, x, one) for x, one in enumerate(given, first))
 
 
 def outcome(get: Callable[..., object], *args: int, **kwargs: int) -> object:
@@ -78,11 +78,26 @@ def spawning(seed: int) -> None:
     for chance in rounds(seed):
         name, count = chance.choice([("square", 1), ("square", 2500), ("cube", 1), ("cube", 20)])
         call = upswell.Function.from_name("chaos", name).spawn_map(range(count))
-        line = json.dumps([call.object_id, name, count]) + "\n"
-        descriptor = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.write(descriptor, line.encode())
-        os.close(descriptor)
+        note(call.object_id, name, 0, count)
         time.sleep(0.1)  # else there is soon more than can be done
+
+
+def alone(seed: int) -> None:
+    """The same with calls of one input that are made one by one: they go by a spool."""
+    for chance in rounds(seed):
+        name = chance.choice(["square", "cube"])
+        function = upswell.Function.from_name("chaos", name)
+        for x in range(chance.choice([1, 50, 50])):
+            note(function.spawn(x).object_id, name, x, 1)
+        time.sleep(chance.choice([0.05, 0.5]))
+
+
+def note(call: str, name: str, first: int, count: int) -> None:
+    """The call was accepted, with so many inputs from `first` on."""
+    line = json.dumps([call, name, first, count]) + "\n"
+    descriptor = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, line.encode())
+    os.close(descriptor)
 
 
 def collecting() -> None:
@@ -90,14 +105,14 @@ def collecting() -> None:
     lines = JOURNAL.read_text().splitlines() if JOURNAL.exists() else []
     inputs = 0
     for line in lines:
-        name, function, count = json.loads(line)
+        name, function, first, count = json.loads(line)
         call: upswell.FunctionCall[int] = upswell.FunctionCall.from_id(name)
         given: Sequence[object]
         try:
             given = list(call.iter())
         except upswell.exception.RemoteError:
             given = [outcome(call.get, index=index) for index in range(count)]
-        check(are_answers(function, count, given), f"{name}, {function} of {count}: {given[:50]}")
+        check(are_answers(function, count, given, first), f"{name}, {function} of {count}: {given[:50]}")
         inputs += count
     print(f"{len(lines)} spawned calls with {inputs} inputs are complete")
 
@@ -122,4 +137,4 @@ if __name__ == "__main__":
     if role == "collecting":
         collecting()
     else:
-        {"mapping": mapping, "remote": remote, "spawning": spawning}[role](int(sys.argv[2]))
+        {"mapping": mapping, "remote": remote, "spawning": spawning, "alone": alone}[role](int(sys.argv[2]))
