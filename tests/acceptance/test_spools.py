@@ -1,15 +1,21 @@
 """Programs that spawn one by one, each into a spool of its own: what was returned is there once, whatever happens."""
 
+import json
 import os
+import resource
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from .homes import Home
 from .processes import SECONDS_TO_RUN, Program, until
 
 APP = """
@@ -19,7 +25,7 @@ APP = """
     app = upswell.App("spooled")
 
     @app.function(max_containers=1)
-    def note(folder, x):
+    def note(folder, x, ballast=b""):
         with open(f"{folder}/notes", "a") as file:
             file.write(f"{x}\\n")
         return x
@@ -32,9 +38,10 @@ APP = """
 """
 
 ALONE = """
-    import os, sys
+    import os, sys, time
     from pathlib import Path
 
+    import upswell
     from upswell import Function, FunctionCall
     from upswell.wire.spool import SpoolReader
 
@@ -56,7 +63,12 @@ ALONE = """
         calls = [function.spawn(HERE, -x) for x in range(1, 21)]
         assert any(records().values()), "it has no spool"
         return calls
+
+    def await_file(name):
+        while not os.path.exists(f"{HERE}/{name}"):
+            time.sleep(0.005)
 """
+AWAY = "upswell: the connection to the server is lost", "upswell: the server is back"  # what a program may say of that
 
 
 class Scene:
@@ -66,6 +78,7 @@ class Scene:
         self.program = Program(folder)
         self.home = self.program.home
         self.spools = self.home / "spools"
+        self.commands = Home(self.program, self.home)
         self.here = folder  # what the present test has to itself
         self.server: subprocess.Popen[bytes] | None = None
         self.program.write(APP, "app.py")
@@ -102,17 +115,34 @@ class Scene:
         """What such a program prints until its end."""
         return lines_of(self.client(text))
 
+    def command(self, text: str) -> list[str]:
+        """What a program prints that knows nothing of that, which may run beside others."""
+        done = self.commands.python("-c", textwrap.dedent(text))
+        assert (done.status, done.err) == (0, ""), done.err
+        return done.lines
+
     def notes(self) -> list[int]:
-        """The numbers for which the app has run, in that order, but for those it was only spawned alone with."""
-        lines = (self.here / "notes").read_text().splitlines()
+        """The numbers for which the app has run, in that order, but for those that only began a spool."""
+        path = self.here / "notes"
+        lines = path.read_text().splitlines() if path.exists() else []
         return [number for number in map(int, lines) if number >= 0]
 
+    def kept(self, copy: str) -> set[str]:
+        """The calls that are in a copy of the home."""
+        with closing(sqlite3.connect(self.program.folder / copy)) as database:
+            return {call for (call,) in database.execute("SELECT id FROM calls")}
 
-def lines_of(process: subprocess.Popen[str]) -> list[str]:
-    """What it prints from now on, until its end, which must be a good one."""
+
+def lines_of(process: subprocess.Popen[str], *told: str) -> list[str]:
+    """What it prints from now on, until its end, which must be a good one; all that it says of trouble begins so."""
     out, err = process.communicate(timeout=SECONDS_TO_RUN)
-    assert (process.returncode, err) == (0, ""), err
+    assert process.returncode == 0 and all(line.startswith(told) for line in err.splitlines()), err
     return out.splitlines()
+
+
+def has_grown(path: Path, least: int) -> bool:
+    """Wait until there are more bytes than that in the file."""
+    return until(lambda: path.exists() and path.stat().st_size > least)
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +304,270 @@ def test_a_signal_handler_that_spawns(scene: Scene) -> None:
     noted = scene.notes()
     assert [x for x in noted if x < 10_000] == list(range(300))
     assert sorted(x for x in noted if x >= 10_000) == [10_000 + x for x in range(count)]
+
+
+def test_it_is_seen_at_once(scene: Scene) -> None:
+    """By another program, in the list of calls, in a copy of the home; and is cancelled by either."""
+    client = scene.client("""
+        begin(wait)
+        ours, theirs = wait.spawn(HERE, 1), wait.spawn(HERE, 2)
+        wait.spawn(HERE, 3).cancel()
+        print(ours.object_id, theirs.object_id, flush=True)
+        for x in range(4, 7):
+            await_file(f"spawn-{x}")
+            print(wait.spawn(HERE, x).object_id, flush=True)
+        await_file("go")
+        print(ours.get(timeout=60))
+        for _ in range(7):
+            note.spawn(HERE, -1)
+    """)
+    assert client.stdout is not None
+    ours, theirs = client.stdout.readline().split()
+    found = scene.command(
+        f"from upswell import FunctionCall; FunctionCall.from_id({theirs!r}).cancel(); print('right')"
+    )
+    assert found == ["right"]
+    (scene.here / "spawn-4").touch()
+    fourth = client.stdout.readline().strip()
+    listed = json.loads(scene.commands.upswell("call", "list", "--json").out)
+    assert listed[0]["id"] == fourth and {ours, theirs} <= {one["id"] for one in listed}
+    (scene.here / "spawn-5").touch()
+    fifth = client.stdout.readline().strip()
+    assert scene.commands.upswell("server", "backup", "kept.running.db").status == 0
+    (scene.here / "spawn-6").touch()
+    sixth = client.stdout.readline().strip()
+    scene.end(signal.SIGKILL)
+    assert scene.commands.upswell("server", "backup", "kept.killed.db").status == 0
+    assert sixth not in scene.kept("kept.running.db") >= {ours, theirs, fourth, fifth}
+    assert scene.kept("kept.killed.db") >= {ours, theirs, fourth, fifth, sixth}
+    scene.start()
+    (scene.here / "go").touch()
+    assert lines_of(client, *AWAY) == ["1"]
+    assert until(lambda: len(scene.notes()) == 4) and sorted(scene.notes()) == [1, 4, 5, 6]
+
+
+@pytest.mark.parametrize("with_client", [False, True], ids=["server", "both"])
+def test_killed_while_it_spawns(scene: Scene, with_client: bool) -> None:
+    client = scene.client("""
+        begin()
+        with open(f"{HERE}/returned", "a", buffering=1) as returned:
+            x = 0
+            while not os.path.exists(f"{HERE}/enough"):
+                returned.write(f"{note.spawn(HERE, x).object_id} {x}\\n")
+                x += 1
+    """)
+    returned = scene.here / "returned"
+    for least in (4000,) if with_client else (4000, 8000):
+        assert has_grown(returned, least)
+        if with_client:
+            client.kill()
+        scene.end(signal.SIGKILL)
+        scene.start()
+    if with_client:
+        client.communicate(timeout=SECONDS_TO_RUN)
+    else:
+        (scene.here / "enough").touch()
+        assert lines_of(client, *AWAY) == []
+    told = scene.command(f"""
+        from upswell import FunctionCall
+        calls = [line.split() for line in open({str(returned)!r})]
+        assert len({{call for call, _ in calls}}) == len(calls)
+        print([FunctionCall.from_id(call).get(timeout=60) for call, _ in calls] == [int(x) for _, x in calls])
+    """)
+    assert told == ["True"]
+    assert until(lambda: not list(scene.spools.iterdir()))
+
+
+def test_a_server_is_stopped_and_another_started(scene: Scene) -> None:
+    client = scene.client("""
+        begin()
+        print("begun", flush=True)
+        calls = []
+        while not os.path.exists(f"{HERE}/enough"):
+            calls.append(note.spawn(HERE, len(calls)))
+        assert [call.get(timeout=60) for call in calls] == list(range(len(calls)))
+        begin()
+        print(len(calls))
+    """)
+    assert client.stdout is not None and client.stdout.readline() == "begun\n"
+    for least in (200, 500):
+        assert has_grown(scene.here / "notes", least)
+        scene.end()
+        scene.start()
+    (scene.here / "enough").touch()
+    (count,) = lines_of(client, *AWAY)
+    assert scene.notes() == list(range(int(count)))
+
+
+def test_who_spawns_beside_it(scene: Scene) -> None:
+    """Children of a fork and of `multiprocessing`, and threads: each call is there once."""
+    told = scene.run("""
+        import multiprocessing, threading
+
+        def spawned(first, count):
+            return [(note.spawn(HERE, x).object_id, x) for x in range(first, first + count)]
+
+        def in_child(first):
+            calls = spawned(first, 40)
+            Path(HERE, f"child-{first}").write_text(repr(calls))
+
+        begin()
+        calls = spawned(0, 10)
+        if (child := os.fork()) == 0:
+            in_child(1000)
+            os._exit(0)
+        calls += spawned(10, 40)
+        assert os.waitpid(child, 0)[1] == 0
+        context = multiprocessing.get_context("fork")
+        children = [context.Process(target=in_child, args=(first,)) for first in (2000, 3000)]
+        for process in children:
+            process.start()
+        calls += spawned(50, 40)
+        for process in children:
+            process.join()
+            assert process.exitcode == 0
+        for first in (1000, 2000, 3000):
+            calls += eval(Path(HERE, f"child-{first}").read_text())
+        threads = [threading.Thread(target=lambda x=x: calls.extend(spawned(4000 + 10 * x, 3))) for x in range(100)]
+        for thread in threads:
+            thread.start()
+        calls += spawned(90, 40)
+        for thread in threads:
+            thread.join()
+        before = records()
+        calls += spawned(130, 40)
+        assert sum(records().values()) >= sum(before.values()) + 40
+        assert len({call for call, _ in calls}) == len(calls) == 170 + 3 * 40 + 300
+        print([FunctionCall.from_id(call).get(timeout=60) for call, _ in calls] == [x for _, x in calls])
+    """)
+    assert told == ["True"]
+    noted = scene.notes()
+    assert len(noted) == len(set(noted)) == 590
+    assert [x for x in noted if x < 1000] == list(range(170))
+
+
+def test_a_full_disk(scene: Scene) -> None:
+    """Of the server: what has returned is not lost, and what comes then is refused, until there is room."""
+    client = scene.client("""
+        from upswell.exception import ResourceExhaustedError
+        begin()
+        print("begun", flush=True)
+        await_file("full")
+        calls = []
+        while True:
+            try:
+                calls.append(note.spawn(HERE, len(calls), b"x" * 10_000))
+            except ResourceExhaustedError as error:
+                print(error, flush=True)
+                break
+        await_file("room")
+        while len(calls) < 1000:
+            try:
+                calls.append(note.spawn(HERE, len(calls)))
+            except ResourceExhaustedError:
+                pass
+            else:
+                break
+        assert [call.get(timeout=60) for call in calls] == list(range(len(calls)))
+        print(len(calls))
+    """)
+    assert client.stdout is not None and client.stdout.readline() == "begun\n"
+    assert scene.server is not None
+    before = resource.prlimit(scene.server.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(scene.server.pid, resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    (scene.here / "full").touch()
+    assert "is full" in client.stdout.readline()
+    resource.prlimit(scene.server.pid, resource.RLIMIT_FSIZE, before)
+    (scene.here / "room").touch()
+    (count,) = lines_of(client)
+    assert scene.notes() == list(range(int(count)))
+
+
+def test_the_function_goes(scene: Scene) -> None:
+    """With a new version of its app, or with the app: the next spawn is refused."""
+    app = """
+        import upswell
+        app = upswell.App("passing")
+
+        @app.function(max_containers=1)
+        def note(folder, x):
+            with open(f"{folder}/notes", "a") as file:
+                file.write(f"{x}\\n")
+            return x
+
+        @app.function(max_containers=1)
+        def other(folder, x):
+            return note.local(folder, x)
+    """
+    scene.program.write(app, "passing.py")
+    assert scene.commands.upswell("deploy", "passing.py").status == 0
+    client = scene.client("""
+        from upswell.exception import NotFoundError
+        note, other = Function.from_name("passing", "note"), Function.from_name("passing", "other")
+        for function, gone in ((other, "fewer"), (note, "stopped")):
+            begin(function)
+            calls = [function.spawn(HERE, x) for x in range(10)]
+            assert [call.get(timeout=60) for call in calls] == list(range(10))
+            print("begun", flush=True)
+            await_file(gone)
+            try:
+                function.spawn(HERE, 10)
+            except NotFoundError as error:
+                print("refused", flush=True)
+    """)
+    assert client.stdout is not None and client.stdout.readline() == "begun\n"
+    scene.program.write(app[: app.index("@app.function(max_containers=1)\n        def other")], "passing.py")
+    assert scene.commands.upswell("deploy", "passing.py").status == 0
+    (scene.here / "fewer").touch()
+    assert [client.stdout.readline(), client.stdout.readline()] == ["refused\n", "begun\n"]
+    assert scene.commands.upswell("app", "stop", "passing").status == 0
+    (scene.here / "stopped").touch()
+    assert lines_of(client) == ["refused"]
+    assert scene.notes() == 2 * list(range(10))
+
+
+def test_a_small_limit(scene: Scene) -> None:
+    scene.end()
+    (scene.home / "config.toml").write_text("[serve.limits]\nspawned_pending = 50\n")
+    scene.start()
+    told = scene.run("""
+        from upswell.exception import ResourceExhaustedError
+        calls = []
+        try:
+            while len(calls) < 1000:
+                calls.append(wait.spawn(HERE, len(calls)))
+        except ResourceExhaustedError as error:
+            print(len(calls), "50" in str(error))
+        Path(HERE, "go").touch()
+        print([call.get(timeout=60) for call in calls] == list(range(50)))
+    """)
+    assert told == ["50 True", "True"]
+    scene.end()
+    (scene.home / "config.toml").unlink()
+
+
+def test_another_home_at_the_same_place(scene: Scene) -> None:
+    """What was spawned is of the home that it was spawned in; what is spawned then is of the other."""
+    client = scene.client("""
+        begin()
+        note.spawn(HERE, 0)
+        print("begun", flush=True)
+        await_file("moved")
+        while True:  # until the program has seen it
+            first = note.spawn(HERE, 1)
+            if upswell.sdk.clients.get_keeper().life == 2:
+                break
+        calls = [note.spawn(HERE, x) for x in range(2, 30)]
+        print([call.get(timeout=60) for call in calls] == list(range(2, 30)))
+    """)
+    assert client.stdout is not None and client.stdout.readline() == "begun\n"
+    scene.end()
+    shutil.copytree(scene.home, scene.program.folder / "other", ignore=lambda *_: ["spools", "server.sock", "lock"])
+    scene.home.rename(scene.program.folder / "first")
+    (scene.program.folder / "other").rename(scene.home)
+    scene.start()
+    (scene.here / "moved").touch()
+    assert lines_of(client, *AWAY) == ["True"]
+    scene.end()
+    shutil.rmtree(scene.home)
+    (scene.program.folder / "first").rename(scene.home)
