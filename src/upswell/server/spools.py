@@ -46,6 +46,7 @@ class Spools:
         self._looks: dict[str, int] = {}  # at spools, promised for such moments
         self._leaving: set[str] = set()  # those whose programs have ended
         self._unreadable: set[str] = set()  # names of what is none, as the log has said
+        self._is_closed = False
         self._permit = time.time_ns()  # that of no earlier life
         dispatcher.permit = self._permit_for
         dispatcher.leaving = self.revoke
@@ -95,6 +96,8 @@ class Spools:
 
     def sweep(self) -> None:
         """Do away with those whose programs have let go of them, also such as nobody has asked to look at."""
+        if self._is_closed:
+            return
         for path in self._folder.glob(f"{PREFIX}*"):
             if path.name not in self._spools:
                 self.look_at(path.name)
@@ -108,6 +111,7 @@ class Spools:
 
     def close(self) -> None:
         """Let go of all of them. What is in them is for the next server."""
+        self._is_closed = True
         spools, self._spools = self._spools, {}
         for spool in spools.values():
             spool.close()
