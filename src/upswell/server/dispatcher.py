@@ -245,8 +245,8 @@ class Dispatcher:
         if self.refused:
             self.refused.pop(call, None)
         if caller.kind == "spawn":
-            permit = self.permit(caller.function) if caller.kept and caller.total == 1 else 0
-            caller.tell(m.Accepted(call, first, count, permit))
+            permit = self.permit(caller.function) if caller.kept else 0  # which is asked for each: it may end with this
+            caller.tell(m.Accepted(call, first, count, permit if caller.total == 1 else 0))
 
     def _refuse(self, command: c.Refuse) -> None:
         kind: m.ErrorKind = "missing" if command.missing else "exhausted"

@@ -44,6 +44,7 @@ class Spools:
         self._clock = clock
         self._spools: dict[str, SpoolReader] = {}
         self._looks: dict[str, int] = {}  # at spools, promised for such moments
+        self._crowded: set[str] = set()  # functions that had no room when one of their calls came last
         self._leaving: set[str] = set()  # those whose programs have ended
         self._unreadable: set[str] = set()  # names of what is none, as the log has said
         self._is_closed = False
@@ -83,6 +84,7 @@ class Spools:
 
     def revoke(self) -> None:
         """From now on spawns come by connections, so that they can be refused, until they are permitted again."""
+        self._crowded.clear()
         self._withdraw_permit()
         self.look()
 
@@ -117,8 +119,16 @@ class Spools:
             spool.close()
 
     def _permit_for(self, function: str) -> int:
-        """What to tell the client that has spawned the function one by one."""
-        return self._permit if self._has_room(function) else 0
+        """What to tell a client that has spawned the function. Where there is no room for more than may be in spools,
+        nobody may write into them any more until that has been told.
+        """
+        if self._has_room(function):
+            self._crowded.discard(function)
+            return self._permit
+        if function not in self._crowded:
+            self._crowded.add(function)
+            self._withdraw_permit()
+        return 0
 
     def _has_room(self, function: str) -> bool:
         """Whether the disk has room, and the function for all that may be in spools."""
@@ -127,19 +137,15 @@ class Spools:
 
     def _take(self, spool: SpoolReader, *, is_new: bool = False) -> None:
         """Let what is in the spool run. Of one that is `new` here, the store may know some already."""
-        functions: set[str] = set()
         number = 0
         for number, said in spool.take():
             if said is None:
                 log.warning("record %d of the spool %s is no spawn, and is left out", number, spool.name)
             elif not self._is_known(message := said[0], is_new):
                 self._accept(message, bytes(said[1]))
-                functions.add(message.function)
         if not number:
             return
         self._dispatcher.ledger.in_turn(partial(spool.keep, number), may_linger=True)
-        if not all(map(self._has_room, functions)):
-            self._withdraw_permit()
         self._promise(spool)
 
     def _is_known(self, message: m.Spawned, is_new: bool) -> bool:
