@@ -35,6 +35,17 @@ APP = """
         while not os.path.exists(f"{folder}/go"):
             time.sleep(0.005)
         return note.local(folder, x)
+
+    @app.function()
+    def follow(folder, count):
+        \"\"\"Fetch what is spawned meanwhile, as soon as it is known how it is called.\"\"\"
+        outputs = []
+        for x in range(count):
+            while not os.path.exists(f"{folder}/call-{x}"):
+                pass
+            with open(f"{folder}/call-{x}") as file:
+                outputs.append(upswell.FunctionCall.from_id(file.read()).get(timeout=60))
+        return outputs
 """
 
 ALONE = """
@@ -346,6 +357,36 @@ def test_it_is_seen_at_once(scene: Scene) -> None:
     assert until(lambda: len(scene.notes()) == 4) and sorted(scene.notes()) == [1, 4, 5, 6]
 
 
+def test_a_container_finds_it_at_once(scene: Scene) -> None:
+    told = scene.run("""
+        follow = Function.from_name("spooled", "follow").spawn(HERE, 50)
+        begin()
+        for x in range(50):
+            Path(HERE, f"new-{x}").write_text(note.spawn(HERE, x).object_id)
+            Path(HERE, f"new-{x}").rename(f"{HERE}/call-{x}")
+        print(follow.get(timeout=60) == list(range(50)))
+    """)
+    assert told == ["True"]
+
+
+def test_a_write_that_fails(scene: Scene) -> None:
+    """The record may be there all the same: it is one call, however it came."""
+    told = scene.run("""
+        import errno, itertools
+        begin()
+        sync, count = os.fdatasync, itertools.count(1)
+        def fails(descriptor):
+            if next(count) % 5 == 0:
+                raise OSError(errno.EIO, "the disk is gone")
+            sync(descriptor)
+        os.fdatasync = fails
+        calls = [note.spawn(HERE, x) for x in range(60)]
+        print(next(count) > 10, [call.get(timeout=60) for call in calls] == list(range(60)))
+    """)
+    assert told == ["True True"]
+    assert scene.notes() == list(range(60))
+
+
 @pytest.mark.parametrize("with_client", [False, True], ids=["server", "both"])
 def test_killed_while_it_spawns(scene: Scene, with_client: bool) -> None:
     client = scene.client("""
@@ -542,6 +583,28 @@ def test_a_small_limit(scene: Scene) -> None:
         print([call.get(timeout=60) for call in calls] == list(range(50)))
     """)
     assert told == ["50 True", "True"]
+    scene.end()
+    (scene.home / "config.toml").unlink()
+
+
+def test_a_limit_that_others_reach(scene: Scene) -> None:
+    """What may be in spools had room when it was permitted, and is refused from then on."""
+    scene.end()
+    (scene.home / "config.toml").write_text("[serve.limits]\nspawned_pending = 9000\n")
+    scene.start()
+    told = scene.run("""
+        from upswell.exception import ResourceExhaustedError
+        calls = begin(wait)
+        wait.spawn_map([HERE] * 8970, [-1] * 8970)
+        try:
+            while len(calls) < 100:
+                calls.append(wait.spawn(HERE, len(calls)))
+        except ResourceExhaustedError as error:
+            print(len(calls), "9,000" in str(error), error)
+        Path(HERE, "go").touch()
+        assert [call.get(timeout=60) for call in calls] == [*range(-1, -21, -1), *range(20, 30)]
+    """)
+    assert told[0].startswith("30 True"), told
     scene.end()
     (scene.home / "config.toml").unlink()
 

@@ -132,11 +132,11 @@ class ClientPeer:
         guarded = self._connection.identity is not NEIGHBOUR
         if guarded and not self._guard.allows(message):
             return
+        if self._spools is not None:
+            self._spools.look()  # what is in them was said before
         check_client(message, self._connection, self._dispatcher)
         if guarded and not self._guard.reaches(message):
             return
-        if self._spools is not None:
-            self._spools.look()  # what is in them was said before
         match message:
             case m.Submit():
                 self._calls.submit(self._connection, message, payload)
