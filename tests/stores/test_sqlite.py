@@ -21,6 +21,7 @@ from upswell.home import DATABASE
 from upswell.spec import OUTCOMES_KEPT_SECONDS
 from upswell.store import Kept
 from upswell.stores import schema, writer
+from upswell.stores.file import back_up
 from upswell.stores.recent import Recent
 from upswell.stores.sqlite import SqliteStore
 
@@ -308,6 +309,22 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
         assert os.listdir(tmp_path / "copy") == []
         assert desk.backup(tmp_path / "copy" / DATABASE) is None
         assert os.listdir(tmp_path / "copy") == [DATABASE]
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_copy_never_takes_the_place_of_what_it_is_a_copy_of(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    with Desk(tmp_path / "home") as desk:
+        desk.offer(*opened("fc-1"))
+        file = tmp_path / "home" / f"{DATABASE}{suffix}"
+        before = file.stat().st_ino
+        for path in (file, tmp_path / "link" / file.name):
+            assert "is the database itself" in str(desk.backup(path))
+        assert file.stat().st_ino == before
+    with Desk(tmp_path / "home") as desk:
+        assert list(saved(desk)) == ["fc-1"]
+    with pytest.raises(StoreError, match="is the database itself"):
+        back_up(tmp_path / "home", str(tmp_path / "home" / f"{DATABASE}{suffix}"))
 
 
 # -- size ------------------------------------------------------------------------------------------

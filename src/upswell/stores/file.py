@@ -22,6 +22,7 @@ CHECKED_BYTES = 64 << 20  # a file up to this size is checked as a whole when it
 BUSY_MILLISECONDS = 5_000
 FAILED_WRITES = {apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_TRUNCATE}
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+BESIDE = ("", "-wal", "-shm")  # what SQLite has of a database, by what follows its name
 SETTINGS_OF_A_CONNECTION = """
 PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON; PRAGMA cache_size = -8192;
 PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 33554432
@@ -104,7 +105,12 @@ def open_for_reading(path: str) -> apsw.Connection:
 
 
 def copy(source: str, path: str) -> None:
-    """Copy all pages within one read transaction, so that writers change nothing of the copy; it appears when whole."""
+    """Copy all pages within one read transaction, so that writers change nothing of the copy; it appears when whole.
+
+    Never in the place of the database itself, whose writer would go on with a file that nobody finds any more.
+    """
+    if os.path.realpath(path) in (os.path.realpath(source) + suffix for suffix in BESIDE):
+        raise StoreError(f"{path} is the database itself, or beside it: name another file for the copy")
     part = f"{path}.part"
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
     try:
