@@ -115,7 +115,10 @@ BUGS = [
     ),
     Bug("a cancelled input waits again", "core/queue.py", "in sorted(call.unwanted, reverse=True):", "in ():"),
     Bug(
-        "a cancelled input is tried again", "core/queue.py", "if call.cancelled or position in call.unwanted:", "if 0:"
+        "a cancelled input is tried again",
+        "core/queue.py",
+        'if kind == "cancelled" or call.cancelled or position in call.unwanted:',
+        "if 0:",
     ),
     Bug("nothing is taken back", "core/matching.py", "elif wanted:\n", "elif False:\n"),
     Bug("old results count again", "core/pool.py", "held is None or event.start != held.next or", "held is None or"),

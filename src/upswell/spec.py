@@ -482,12 +482,12 @@ def app_of(function: str) -> str:
 
 def no_function(function: str) -> str:
     """Why nothing can be asked of the function of that id."""
-    return f"there is no function {label_of(function)}: its app is stopped, or never ran"
+    return f"there is no function {label_of(function)}: its app is stopped, never ran, or has it no more"
 
 
 def no_call(call: str) -> str:
     """Why nothing can be asked of the call of that id."""
-    return f"there is no call {call}: its app is stopped, or it never was"
+    return f"there is no call {call}: it never was, or has ended with its app"
 
 
 def label_of(function: str, method: str = "") -> str:

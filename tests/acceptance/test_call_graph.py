@@ -65,5 +65,5 @@ def test_the_call_graph(program: Program) -> None:
         "    leaf program SUCCESS somewhere",
         "True",
         "TERMINATED",
-        "there is no call fc-nothing: its app is stopped, or it never was",
+        "there is no call fc-nothing: it never was, or has ended with its app",
     ]

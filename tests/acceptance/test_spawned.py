@@ -83,8 +83,8 @@ def test_handles(program: Program) -> None:
         "0.7 0.7 0.7",
         "IndexError: ID has 1 inputs, counted from 0, and none at 1 | "
         "InvalidError: results are counted from 0, and -1 is less",
-        "NotFoundError: there is no call fc-0: its app is stopped, or it never was",
-        "NotFoundError: there is no call fc-0: its app is stopped, or it never was",
+        "NotFoundError: there is no call fc-0: it never was, or has ended with its app",
+        "NotFoundError: there is no call fc-0: it never was, or has ended with its app",
         "TypeError: FunctionCall.from_id takes the object_id of a call, which is a str, not 5",
         "0 [] IndexError: ID has 0 inputs, counted from 0, and none at 0",
         "[3992004, 3996001] [9, 16] []",

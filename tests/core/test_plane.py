@@ -122,11 +122,14 @@ def test_what_an_idle_container_can_take_over_is_pressing() -> None:
     assert plane.deadline() == 0.35 and any(isinstance(made, c.TakeBack) for made in plane.wake(0.35))
 
 
+GONE = "its app is stopped, never ran, or has it no more"
+
+
 @pytest.mark.parametrize(
     ("event", "reason"),
     [
-        (submitted("b", "unknown"), "there is no function unknown: its app is stopped, or never ran"),
-        (submitted("b", "ap-1/clean@5"), "there is no function clean@5: its app is stopped, or never ran"),
+        (submitted("b", "unknown"), f"there is no function unknown: {GONE}"),
+        (submitted("b", "ap-1/clean@5"), f"there is no function clean@5: {GONE}"),
         (submitted("a", "g"), "the call a is one of f, not of g"),
         (submitted("b", "huge"), "huge asks for cpu=8, and this machine has 1 cpus, 1024 MiB: ask for less"),
     ],

@@ -153,7 +153,8 @@ async def test_an_app_of_somebody_else_is_not_there_for_a_container(here: Stage)
     await inside.send(spawn("fc-9", "ap-2/f"), m.Inquire(1, "ap-2/f"), m.Watch("ap-2"))
     refused, _ = await inside.expect(m.Refused)
     assert refused.error.kind == "missing"
-    assert "there is no function f:" in (await inside.expect(m.Statistics))[0].error
+    error = (await inside.expect(m.Statistics))[0].error
+    assert error is not None and error.kind == "missing" and "there is no function f:" in error.message
     block = Block.write([])
     await inside.send(structs.replace(spawn("fc-9", "ap-2/f"), buffers=block.buffers))
     await inside.expect(m.Refused)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from upswell.spec import AutoscalerSettings, Limits
+from upswell.spec import AutoscalerSettings, Limits, SettingsUpdate
 from upswell.wire import messages as m
 
 from .stage import Peer, Stage, record, stage
@@ -92,3 +92,35 @@ async def test_inputs_of_a_call_that_has_ended_with_them_are_accepted_once_more(
     async with stage(home=home) as here:
         await here.client.send(m.Submit("fc-1", function, "spawn", 1, 1, True), payload=b"in")
         assert (await here.client.expect(m.Accepted))[0].first == 1
+
+
+async def test_what_runs_and_what_waits_of_an_app_that_is_stopped_fails_for_that_reason(home: Path) -> None:
+    async with stage(home=home) as here:
+        function = await deployed(here)
+        await here.client.send(m.Submit("fc-1", function, "spawn", 0, 2, True), payload=b"in")
+        await here.client.expect(m.Accepted)
+        container = await here.container(await here.started(function))
+        assign, _ = await container.expect(m.Assign)
+        await stop(here)
+        await container.expect(m.Drain)
+        cancelled = m.ErrorRecord("cancelled", "", "the call was cancelled")
+        await container.send(m.Failure(assign.range, assign.start, 0.0, 0.0, cancelled))
+        await here.client.send(m.Collect("fc-1", 0, -1))
+        failed = [(await here.client.expect(m.Failed))[0] for _ in range(2)]
+        assert [one.error.message for one in failed] == ["its app is stopped"] * 2
+
+
+async def test_a_function_that_a_version_has_no_more_is_missing(home: Path) -> None:
+    async with stage(home=home) as here:
+        function = await deployed(here)
+        await here.client.send(m.Submit("fc-1", function, "spawn", 0, 1, True), payload=b"in")
+        await here.client.expect(m.Accepted)
+        await here.client.send(m.Deploy(2, "ap-new", "census", (record("g"),), ()))
+        assert (await here.client.expect(m.Deployed))[0].version == 2
+        await here.client.send(m.Collect("fc-1", 0, -1))
+        failed, _ = await here.client.expect(m.Failed)
+        assert (failed.error.kind, failed.error.message) == ("cancelled", "f is no part of version 2 of census")
+        for update in (None, SettingsUpdate(min_containers=1)):
+            await here.client.send(m.Inquire(3, function, update))
+            answer, _ = await here.client.expect(m.Statistics)
+            assert answer.error is not None and answer.error.kind == "missing"

@@ -242,11 +242,11 @@ class Queue:
         call = held.call
         failures = call.failures[position] = call.failures.get(position, 0) + 1
         allowed = self.retries.max_retries if self.retries and not held.chunks else 0
-        if call.cancelled or position in call.unwanted:
+        if kind == "cancelled" or call.cancelled or position in call.unwanted:
             reason = call.cancelled or CANCELLED
             self._fail(call, held.segment, position, position + 1, "cancelled", reason, out)
             return False
-        if kind in ("cancelled", "unreadable") or failures > allowed:
+        if kind == "unreadable" or failures > allowed:
             self._fail(call, held.segment, position, position + 1, kind, reason, out)
             return False
         self._remember(call, position, out)

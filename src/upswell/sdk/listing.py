@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from ..spec import AutoscalerSettings, SettingsUpdate, require
+from ..spec import AutoscalerSettings, SettingsUpdate
 from ..wire import messages as m
 from ..wire.ids import place_of
 from .client import Client, ask, failure, new_request
@@ -59,7 +59,6 @@ async def list_versions(client: Client, app: str) -> Listing[m.VersionInfo]:
 async def change_settings(client: Client, function: str, update: SettingsUpdate) -> AutoscalerSettings:
     """Lay `update` over the settings of the pool with that id. Returns those in force; raises `InvalidError`."""
     answer = await ask(client, m.Inquire(new_request(), function, update), m.Statistics)
-    require(not answer.error, answer.error)
     return answer.settings.in_force
 
 

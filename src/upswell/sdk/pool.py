@@ -297,10 +297,7 @@ class Pool:
         from .client import ask, new_request
 
         client, function_id = self.connect()
-        answer = await ask(client, Inquire(new_request(), function_id, update), Statistics)
-        if answer.error:
-            raise InvalidError(answer.error)
-        return answer
+        return await ask(client, Inquire(new_request(), function_id, update), Statistics)
 
 
 class _Keep:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from .. import store as s
 from ..core import events as e
 from ..errors import Error, NotFoundError, StoreError
-from ..spec import FunctionRecord, SettingsUpdate, Strategy, app_of, check_name, require
+from ..spec import FunctionRecord, SettingsUpdate, Strategy, app_of, check_name, label_of, require
 from ..store import AppRecord, Version
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
@@ -249,7 +249,8 @@ class AppService:
         wanted = {function.id: function for function in chain(version.functions, derived)}
         for function in [function for function in app.functions if function not in wanted]:
             self._timetable.remove(function)
-            self._dispatcher.remove(app, function, f"it is no part of version {version.number} of {record.name}")
+            reason = f"{label_of(function)} is no part of version {version.number} of {record.name}"
+            self._dispatcher.remove(app, function, reason)
         for function, declared in wanted.items():
             self._overrides.pop(function, None)
             self._dispatcher.declare(app, declared, strategy)

@@ -34,7 +34,7 @@ log = logging.getLogger("upswell.server")
 NOTHING = Kept(b"")
 DELIVERED = Kept(b"")  # in place of outputs that the client has already
 ATTACHED = ("remote", "map")
-KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory", "cancelled")
+KINDS_THAT_CARRY = ("user", "unreadable", "timeout", "memory")
 
 
 class Dispatcher:

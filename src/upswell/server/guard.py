@@ -99,4 +99,5 @@ def answer_where_missing(message: m.Message) -> m.Message | None:
 
 def no_statistics(message: m.Inquire) -> m.Statistics:
     """What is answered where the function does not exist."""
-    return m.Statistics(message.request, 0, 0, 0, 0, AutoscalerSettings(), "", no_function(message.function))
+    missing = m.ErrorRecord("missing", "", no_function(message.function))
+    return m.Statistics(message.request, 0, 0, 0, 0, AutoscalerSettings(), error=missing)

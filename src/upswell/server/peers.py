@@ -218,13 +218,15 @@ class ClientPeer:
         try:
             now.settings.merge(message.update)
         except InvalidError as refused:
-            self._answer(message, str(refused))
+            self._answer(message, m.ErrorRecord("invalid", "", str(refused)))
             return
-        self._apps.update(
-            message.function, message.update, lambda error: self._answer(message, str(error) if error else "")
-        )
 
-    def _answer(self, message: m.Inquire, error: str = "") -> None:
+        def answer(error: Error | None) -> None:
+            self._answer(message, m.ErrorRecord("full", "", str(error)) if error else None)
+
+        self._apps.update(message.function, message.update, answer)
+
+    def _answer(self, message: m.Inquire, error: m.ErrorRecord | None = None) -> None:
         now = self._runtime.plane.statistics(message.function)
         if now is None:
             self._connection.send(no_statistics(message))

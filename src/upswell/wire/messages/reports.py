@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 from ...spec import AutoscalerSettings, SettingsUpdate
-from .base import Message
+from .base import ErrorRecord, Message
 
 InputState = Literal["pending", "succeeded", "failed", "failed to start", "terminated", "timed out"]
 
@@ -19,7 +19,7 @@ class Inquire(Message, tag=17, frozen=True):
 
 
 class Statistics(Message, tag=40, frozen=True):
-    """Answer to `Inquire`; `error` is empty or why it was refused."""
+    """Answer to `Inquire`; `error` says why it was refused."""
 
     request: int
     backlog: int
@@ -28,7 +28,7 @@ class Statistics(Message, tag=40, frozen=True):
     headroom: int
     settings: AutoscalerSettings
     decision: str = ""  # the autoscaler's last decision, in words
-    error: str = ""
+    error: ErrorRecord | None = None
 
 
 class Watch(Message, tag=18, frozen=True):
