@@ -19,6 +19,7 @@ SourceKind = Literal["script", "module", "text"]  # the path of a script, the na
 Strategy = Literal["rolling", "recreate"]  # a new version replaces containers one by one, or all at once
 
 MAX_NAME_CHARACTERS = 64
+MAX_WHOLE = 1 << 31  # of whatever is counted here
 MIN_SCALEDOWN_SECONDS, MAX_SCALEDOWN_SECONDS = 2, 3600
 DEFAULT_SCALEDOWN_SECONDS = 60
 DEFAULT_TIMEOUT_SECONDS = 300
@@ -68,6 +69,7 @@ def _whole(name: str, value: object, least: int) -> None:
     if value is not None:
         require(type(value) is int, f"{name} must be a whole number, not {value!r}")
         require(value >= least, f"{name} must be at least {least}, not {value}")  # type: ignore[operator]
+        require(value <= MAX_WHOLE, f"{name} must be at most {MAX_WHOLE:,}, not {value}")  # type: ignore[operator]
 
 
 def _number(name: str, value: object, least: float, most: float, unit: str = "") -> None:

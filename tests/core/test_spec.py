@@ -26,6 +26,7 @@ from upswell.spec import (
     ("declare", "words"),
     [
         (lambda: AutoscalerSettings(min_containers=-1), "min_containers must be at least 0, not -1"),
+        (lambda: AutoscalerSettings(max_containers=1 << 64), "max_containers must be at most 2,147,483,648, not"),
         (lambda: AutoscalerSettings(max_containers=0), "max_containers must be at least 1, not 0"),
         (lambda: AutoscalerSettings(buffer_containers=-2), "buffer_containers must be at least 0, not -2"),
         (lambda: AutoscalerSettings(min_containers=True), "min_containers must be a whole number, not True"),

@@ -53,6 +53,11 @@ REFUSED = [
     ("upswell.Function.from_name('app', 'two words')", InvalidError, ["function name", "'two words'"]),
     ("upswell.Function.from_name('two words', 'f')", InvalidError, ["app name", "'two words'"]),
     ("upswell.Function.from_name('app', 'f', version=0)", InvalidError, ["function 'f'", "version", "0"]),
+    (
+        "upswell.Function.from_name('app', 'f', version=1 << 32)",
+        InvalidError,
+        ["version", "4294967296"],
+    ),
     ("upswell.Cls.from_name('app', 'two words')", InvalidError, ["class name", "'two words'"]),
     ("upswell.FunctionCall.gather([1, 2])", TypeError, ["FunctionCall.gather(*calls)", "[1, 2]"]),
     # -- what Modal's SDK has besides
@@ -108,6 +113,7 @@ REFUSED = [
             ("min_containers='1'", ["min_containers", "whole number", "'1'"]),
             ("min_containers=3, max_containers=2", ["min_containers (3)", "max_containers (2)"]),
             ("max_containers=0", ["max_containers", "at least 1", "0"]),
+            ("max_containers=10**30", ["max_containers", "at most"]),
             ("buffer_containers=-1", ["buffer_containers", "at least 0", "-1"]),
             ("scaledown_window=1", ["scaledown_window", "between 2 and 3600 seconds", "1"]),
             ("scaledown_window=3601", ["scaledown_window", "between 2 and 3600 seconds", "3601"]),
@@ -332,6 +338,11 @@ MISUSED = [
     ("pickle.dumps(function)", TypeError, ["function", "pickled", "import its module"]),
     # -- calls
     ("upswell.FunctionCall.from_id(3)", TypeError, ["FunctionCall.from_id", "object_id", "3"]),
+    ("upswell.FunctionCall.from_id('')", InvalidError, ["''", "object_id"]),
+    ("upswell.FunctionCall.from_id('fc-1\\n')", InvalidError, ["'fc-1\\n'", "object_id"]),
+    ("upswell.FunctionCall.from_id('fc-' + 'x' * 300)", InvalidError, ["'fc-xxx", "object_id"]),
+    ("app.deploy(tag='x' * 301)", InvalidError, ["app.deploy: tag", "300 characters", "301"]),
+    ("app.deploy(tag='\\ud800')", InvalidError, ["'\\ud800' is no text"]),
     ("upswell.FunctionCall.from_id('fc-1').get(timout=1)", TypeError, ["FunctionCall.get()", "'timout'"]),
     ("upswell.FunctionCall.from_id('fc-1').get(index=-1)", InvalidError, ["-1"]),
     ("upswell.FunctionCall.from_id('fc-1').iter(start=-1)", InvalidError, ["-1"]),

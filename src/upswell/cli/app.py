@@ -6,7 +6,7 @@ import click
 
 from ..sdk.dual import run_sync
 from ..sdk.listing import list_apps, list_versions, roll_back, stop_app
-from ..wire.messages import AppInfo, VersionInfo
+from ..wire.messages import MAX_VERSION, AppInfo, VersionInfo
 from . import logs, naming
 from .commands import Action
 from .connection import connected
@@ -98,7 +98,7 @@ def history(app_name: str, as_json: bool) -> Action:
 
 @app.command(short_help="Serve an earlier version of a deployed app again.")
 @click.argument("app_name", metavar="APP")
-@click.argument("version", type=click.IntRange(1), required=False)
+@click.argument("version", type=click.IntRange(1, MAX_VERSION), required=False)
 @as_json
 def rollback(app_name: str, version: int | None, as_json: bool) -> Action:
     """Serve an earlier VERSION of a deployed app again, by default the one before. It becomes a new version."""

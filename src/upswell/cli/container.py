@@ -6,6 +6,7 @@ import click
 
 from ..sdk.dual import run_sync
 from ..sdk.listing import list_containers, stop_container
+from ..wire.ids import is_id
 from ..wire.messages import ContainerInfo
 from . import logs, naming
 from .commands import Action
@@ -77,4 +78,7 @@ def stop(name: str, as_json: bool) -> Action:
 
 def with_prefix(name: str) -> str:
     """The container's id, which logs show without what all have in common."""
-    return name if name.startswith("co-") else f"co-{name}"
+    full = name if name.startswith("co-") else f"co-{name}"
+    if not is_id(full):
+        raise click.ClickException(f"{name[:40]!r} is no id of a container: `upswell container list` shows them")
+    return full

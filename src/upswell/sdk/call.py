@@ -8,9 +8,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import InvalidError, NotFoundError, OutputExpiredError
-from ..spec import no_call
+from ..spec import no_call, require
 from ..wire import messages as m
-from ..wire.ids import place_of
+from ..wire.ids import is_id, place_of
 from ..wire.payload import PackError
 from . import context
 from .client import ask, new_id, new_request
@@ -59,9 +59,13 @@ class FunctionCall(Generic[R]):
 
     @classmethod
     def from_id(cls, object_id: str) -> FunctionCall[Any]:
-        """The call of that id, which may have been spawned elsewhere; `NotFoundError` when it is used and unknown."""
+        """The call of that id, which may have been spawned elsewhere; `NotFoundError` when it is used and unknown.
+
+        Raises `InvalidError` for what is no id.
+        """
         if not isinstance(object_id, str):
             raise TypeError(f"FunctionCall.from_id takes the object_id of a call, which is a str, not {object_id!r}")
+        require(is_id(object_id), f"{object_id[:40]!r} is no id of a call: give the object_id of one, as in fc-5f3a")
         return FunctionCall(object_id)
 
     async def _get(self, timeout: float | None = None, *, index: int = 0) -> R:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from msgspec.structs import replace
 
 from ..errors import InvalidError
-from ..spec import FunctionRecord, Strategy, check_name, require
+from ..spec import FunctionRecord, Strategy, check_name, check_text, require
 from ..wire import messages as m
 from . import context
 from .background import keeper_in_background
@@ -50,6 +50,9 @@ async def deploy(app: App, name: str | None, tag: str, strategy: Strategy) -> De
         raise InvalidError("app.deploy: the app has no name to be found by: give it one, as in upswell.App('census')")
     check_name("app", name)
     require(isinstance(tag, str), f"app.deploy: tag must be text, not {tag!r}")
+    too_long = f"app.deploy: tag must have at most {m.MAX_TAG_CHARACTERS} characters, not {len(tag)}"
+    require(len(tag) <= m.MAX_TAG_CHARACTERS, too_long)
+    check_text(tag)
     require(
         strategy in STRATEGIES, f"app.deploy: strategy must be {' or '.join(map(repr, STRATEGIES))}, not {strategy!r}"
     )

@@ -40,8 +40,8 @@ class Names(NamedTuple):
     @classmethod
     def checked(cls, app: str, kind: str, name: str, version: int | None) -> Names:
         """The names, if they can be such; else `InvalidError`."""
-        whole = version is None or (type(version) is int and version > 0)
-        require(whole, f"{kind} {name!r}: version must be a whole number from 1 on, not {version!r}")
+        whole = version is None or (type(version) is int and 1 <= version <= m.MAX_VERSION)
+        require(whole, f"{kind} {name!r}: version must be a whole number from 1 to {m.MAX_VERSION:,}, not {version!r}")
         return cls(check_name("app", app), check_name(kind, name), version or 0)
 
     async def resolve(self, kind: str) -> FunctionRecord:

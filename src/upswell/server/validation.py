@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 from ..spec import MAP_WINDOW, MAX_CODE_FILES
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
+from ..wire.ids import MAX_ID_CHARACTERS, is_id
 
 if TYPE_CHECKING:
     from .connections import Connection
     from .dispatcher import Dispatcher
     from .model import Caller
 
-MAX_ID_CHARACTERS = 300
 MAX_TEXT_CHARACTERS = 1 << 20  # of a message or a traceback, which travel on inside other messages
 MAX_POSITION = 1 << 48  # of an input in its call
 MAX_SEGMENT_INPUTS = 1 << 20
 MAX_FUNCTIONS = 10_000  # of one app
 MAX_RANGES = 100_000  # that one container holds
-MAX_VERSION = MAX_DESCRIPTOR = 1 << 31
+MAX_DESCRIPTOR = 1 << 31
 MAX_NUMBER = 1 << 62  # that a peer has given to a request, a range or a batch
 MAX_SECONDS = 1e9
 MOST_AHEAD = 2 * MAP_WINDOW  # inputs of a map that wait for outcomes of those before them
@@ -108,7 +108,7 @@ def _check_administration(message: m.Message) -> None:
             _require("/" not in message.app, f"the app id {message.app!r} has a slash")
             _require(len(message.functions) <= MAX_FUNCTIONS, f"an app has at most {MAX_FUNCTIONS:,} functions")
             _require(len(message.files) <= MAX_CODE_FILES, f"a tree of code has at most {MAX_CODE_FILES:,} files")
-            _require(len(message.tag) <= MAX_ID_CHARACTERS, f"a tag has at most {MAX_ID_CHARACTERS} characters")
+            _require(len(message.tag) <= m.MAX_TAG_CHARACTERS, f"a tag has at most {m.MAX_TAG_CHARACTERS} characters")
             for record in message.functions:
                 _check_id("function", record.id)
             labels = {record.label for record in message.functions}
@@ -117,7 +117,7 @@ def _check_administration(message: m.Message) -> None:
         case m.Rollback(request=request, name=name, version=version):
             _check_whole("request", request)
             _check_id("app", name)
-            _check_whole("version", version, 0, MAX_VERSION)
+            _check_whole("version", version, 0, m.MAX_VERSION)
         case m.StopApp(request=request, name=name):
             _check_whole("request", request)
             _check_id("app", name)
@@ -125,7 +125,7 @@ def _check_administration(message: m.Message) -> None:
             _check_whole("request", request)
             _check_id("app", app)
             _require(len(name) <= MAX_ID_CHARACTERS, f"{name[:40]!r} is no function")
-            _check_whole("version", version, 0, MAX_VERSION)
+            _check_whole("version", version, 0, m.MAX_VERSION)
         case m.List(request=request, limit=limit, subject=subject):
             _check_whole("request", request)
             _check_whole("limit", limit, 0, m.MAX_ROWS)
@@ -286,7 +286,7 @@ def _check_inputs(first: int, count: int) -> None:
 
 
 def _check_id(what: str, value: str) -> None:
-    if not (0 < len(value) <= MAX_ID_CHARACTERS and value.isprintable()):
+    if not is_id(value):
         raise ProtocolError(f"{value[:40]!r} is no {what} id")
 
 

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 CALL, GROUP, INPUT = "fc-", "fg-", "in-"
 MAX_DIGITS = 9  # of a position in a group
+MAX_ID_CHARACTERS = 300
+
+
+def is_id(text: str) -> bool:
+    """Whether the text can be the id of anything."""
+    return 0 < len(text) <= MAX_ID_CHARACTERS and text.isprintable()
 
 
 def input_id(call: str, position: int) -> str:

@@ -3,6 +3,9 @@
 from ...spec import FunctionRecord, Strategy
 from .base import ErrorRecord, Message
 
+MAX_TAG_CHARACTERS = 300
+MAX_VERSION = 1 << 31
+
 
 class OpenApp(Message, tag=10, frozen=True):
     """Declare an app. It is closed, and its calls cancelled, when the connection ends (ephemeral).
