@@ -97,6 +97,21 @@ def check(home: str) -> None:
         raise InvalidError(f"{home} can be written by other users: run `chmod go-w {home}`")
 
 
+def open_file(path: str, flags: int) -> int:
+    """A descriptor of a file in a home, made if the flags say so, for its user alone.
+
+    Raises `FileNotFoundError` where it is not there, and `InvalidError` where it is another user's, or no file.
+    """
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InvalidError(
+            f"{path} can't be used: {error.strerror}: see whose it is, or set UPSWELL_HOME to another directory"
+        ) from None
+
+
 def configuration(home: str) -> Configuration:
     """What the home's config.toml says; `InvalidError` with the file's name where it is wrong."""
     path = os.path.join(home, CONFIGURATION)

@@ -282,6 +282,25 @@ def test_a_home_that_others_may_write(home: Home) -> None:
         assert refused.status == 1 and f"run `chmod go-w {home.path}`" in refused.err
 
 
+@pytest.mark.parametrize("name", ["lock", "server.log", "upswell.db"])
+def test_a_home_with_something_that_is_not_the_servers(home: Home, name: str) -> None:
+    (home.path / name).mkdir(parents=True)
+    home.path.chmod(0o700)
+    for command in (("server", "start"), ("serve",)):
+        refused = home.upswell(*command)
+        assert refused.status == 1 and refused.err.count("\n") == 1, refused.err
+        assert f"{home.path / name} can't be used: Is a directory" in refused.err
+
+
+def test_a_home_that_is_none(home: Home) -> None:
+    home.path.write_text("")
+    where = str(home.path)
+    for command in (("start",), ("stop",), ("backup", "copy.db"), ("token", "list"), ("token", "create"), ("logs",)):
+        refused = home.upswell("server", *command)
+        assert refused.status == 1 and refused.err.startswith(f"upswell: {where}"), refused.err
+        assert refused.err.count("\n") == 1, refused.err
+
+
 def test_the_configured_server_is_used(home: Home) -> None:
     home.program.write(
         """

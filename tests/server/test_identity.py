@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from tests.wire import arbitrary
-from upswell.errors import InvalidError
+from upswell.errors import InvalidError, StoreError
 from upswell.home import Serving
 from upswell.server import connections, front
 from upswell.server.front import Front
@@ -275,6 +276,19 @@ def test_a_damaged_file_of_tokens_opens_nothing(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("[")
     with pytest.raises(InvalidError, match=r"tokens\.json is not valid"):
         tokens.check("tk-1.abc", 1000.0)
+
+
+def test_tokens_that_can_not_be_written_are_as_they_were(tmp_path: Path) -> None:
+    tokens = TokenFile(tmp_path)
+    made, text = tokens.create("client", 1000.0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))  # as on a full disk
+    try:
+        with pytest.raises(StoreError, match=r"tokens\.json can't be written, and is as it was"):
+            tokens.create("client", 1000.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert tokens.check(text, 1000.0) == made and tokens.list() == [made]
 
 
 async def test_who_comes_while_the_file_of_tokens_is_damaged_is_sent_away(

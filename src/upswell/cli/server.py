@@ -110,14 +110,17 @@ def status(as_json: bool) -> int:
 def logs(follow: bool, lines: int) -> Action:
     """Print the end of the log of the server of UPSWELL_HOME."""
     path = os.path.join(home.directory(), home.LOG)
-    if not os.path.exists(path):
-        raise click.ClickException(f"there is no log in {home.directory()}: no server has run there")
+    try:
+        with in_one_line():
+            log = home.open_file(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise click.ClickException(f"there is no log in {home.directory()}: no server has run there") from None
     # Ctrl-C is how following ends, and not for click to answer.
-    return lambda: _print_log(path, follow, lines)
+    return lambda: _print_log(log, path, follow, lines)
 
 
-def _print_log(path: str, follow: bool, lines: int) -> int:
-    with open(path, encoding="utf-8", errors="replace") as file:
+def _print_log(log: int, path: str, follow: bool, lines: int) -> int:
+    with open(log, encoding="utf-8", errors="replace") as file:
         print(*deque(file, lines), sep="", end="")
         position, inode = file.tell(), os.fstat(file.fileno()).st_ino
     while follow:

@@ -55,7 +55,7 @@ def ensure_background_server() -> home.Server:
 def running_process() -> int | None:
     """The process that serves the home, or is about to; `None` where nobody does."""
     try:
-        descriptor = os.open(os.path.join(home.directory(), home.LOCK), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = home.open_file(os.path.join(home.directory(), home.LOCK), os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
@@ -158,7 +158,7 @@ def ask(server: home.Server, message: m.Message, kind: type[Answer], seconds: fl
 def _spawn(directory: str, log: str, more: dict[str, str], options: tuple[str, ...]) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name not in NOT_THE_SERVERS}
     environment["PYTHONPATH"] = os.path.dirname(home.PACKAGE)
-    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    said = home.open_file(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "upswell.server", "--home", directory, "--background", *options],

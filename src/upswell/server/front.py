@@ -68,7 +68,7 @@ class Front:
             return None
         try:
             self.tokens.used(token.id, now)
-        except OSError as error:
+        except Error as error:
             log.error("a token opens the server, and its use is not noted: %s", error)
         self._connections[connection] = token.id
         return Identity(token.scope, token.id)

@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from ..home import LOG
+from ..home import LOG, open_file
 
 MAX_LOG_BYTES = 8 << 20  # then a new file is begun
 OLD_FILES = 3  # server.log.1 and so on, the oldest of which goes
@@ -24,7 +24,7 @@ class ServerLog(RotatingFileHandler):
         super().__init__(home / LOG, maxBytes=MAX_LOG_BYTES, backupCount=OLD_FILES, encoding="utf-8")
 
     def _open(self) -> TextIOWrapper:
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_file(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         if self._takes_stderr:
             for standard in (1, 2):
                 os.dup2(descriptor, standard)

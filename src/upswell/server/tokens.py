@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 
 from ..errors import InvalidError, NotFoundError, StoreError
+from ..home import open_file
 
 FILE = "tokens.json"
 SECRET_BYTES = 32
@@ -98,39 +99,39 @@ class TokenFile:
         """What the file says; it is read where it has changed."""
         try:
             found = os.stat(self._path)
+            state = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if state != self._seen:
+                tokens = msgspec.json.decode(self._path.read_bytes(), type=list[Token])
+                self._seen, self._tokens = state, {token.id: token for token in tokens}
         except FileNotFoundError:
             self._seen, self._tokens = None, {}
-            return self._tokens
-        state = (found.st_ino, found.st_mtime_ns, found.st_size)
-        if state != self._seen:
-            try:
-                tokens = msgspec.json.decode(self._path.read_bytes(), type=list[Token])
-            except msgspec.MsgspecError as error:
-                raise InvalidError(f"{self._path} is not valid: {error}: move it away, and make new tokens") from None
-            except OSError as error:
-                raise StoreError(f"{self._path} can't be read: {error.strerror}: it says who may come in") from None
-            self._seen, self._tokens = state, {token.id: token for token in tokens}
+        except msgspec.MsgspecError as error:
+            raise InvalidError(f"{self._path} is not valid: {error}: move it away, and make new tokens") from None
+        except OSError as error:
+            raise StoreError(f"{self._path} can't be read: {error.strerror}: it says who may come in") from None
         return self._tokens
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, Token]]:
         """The tokens, to be changed; they are written when the block ends."""
-        with open(self._path.with_suffix(".lock"), "w", opener=_private) as lock:
+        with open(self._path.with_suffix(".lock"), "w", opener=open_file) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             tokens = dict(self._read())
             yield tokens
-            part = self._path.with_suffix(".part")
-            with open(part, "wb", opener=_private) as file:
-                file.write(msgspec.json.format(msgspec.json.encode(list(tokens.values()))) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self._path)
+            try:
+                self._write(tokens)
+            except OSError as error:
+                raise StoreError(f"{self._path} can't be written, and is as it was: {error.strerror}") from None
+
+    def _write(self, tokens: dict[str, Token]) -> None:
+        part = self._path.with_suffix(".part")
+        with open(part, "wb", opener=open_file) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(list(tokens.values()))) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, self._path)
 
 
 def _hash(secret: str) -> str:
     """Of 256 random bits, which nobody can guess: a slow hash would only slow the server down."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

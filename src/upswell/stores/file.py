@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 
 from ..errors import ConflictError, NotFoundError, StoreError
-from ..home import DATABASE, LOCK, SPOOLS
+from ..home import DATABASE, LOCK, SPOOLS, open_file
 from .schema import migrate
 from .spools import absorb
 
@@ -32,7 +32,7 @@ PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 33554432
 def lock(home: Path) -> int:
     """Hold the directory for as long as the descriptor is open: the kernel lets go of it however the process ends."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_file(str(home / LOCK), os.O_RDWR | os.O_CREAT)
     try:
         _take(descriptor)
     except BlockingIOError:
@@ -59,7 +59,7 @@ def open_for_writing(path: str) -> apsw.Connection:
     """The one connection that writes, to a file that is sound and of our present format, made if need be. What programs
     have left in spools is in it.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.close(open_file(path, os.O_RDWR | os.O_CREAT))
     _sync(os.path.dirname(path))
     connection = apsw.Connection(path)
     try:
