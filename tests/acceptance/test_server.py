@@ -100,9 +100,9 @@ def test_many_start_it_at_once(home: Home) -> None:
     home.upswell("server", "stop")
 
 
-def test_a_life_in_the_foreground(home: Home) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_life_in_the_foreground(home: Home, number: signal.Signals) -> None:
     server = home.popen(*UPSWELL, "serve")
-    assert until(lambda: home.path.joinpath("server.sock").exists())
     assert until(lambda: home.upswell("server", "status").status == 0)
     assert home.status()["process"] == server.pid
     second = home.upswell("serve")
@@ -110,11 +110,21 @@ def test_a_life_in_the_foreground(home: Home) -> None:
     assert second.err == (
         f"upswell: {home.path} is in use by another server, process {server.pid}: stop that one, or set UPSWELL_HOME\n"
     )
-    server.send_signal(signal.SIGINT)
+    server.send_signal(number)
     _, said = server.communicate(timeout=SECONDS_TO_RUN)
     assert server.returncode == 0
     assert f"process {server.pid} serves at unix:{home.path}/server.sock" in said
     home.program.assert_all_gone()
+
+
+def test_nohup_is_heeded(home: Home) -> None:
+    server = home.popen("nohup", *UPSWELL, "serve")
+    assert until(lambda: home.upswell("server", "status").status == 0)
+    server.send_signal(signal.SIGHUP)
+    assert home.status()["process"] == server.pid
+    assert home.upswell("server", "stop").status == 0
+    server.communicate(timeout=SECONDS_TO_RUN)
+    assert server.returncode == 0
 
 
 def test_containers_clean_up_when_it_is_stopped(home: Home) -> None:

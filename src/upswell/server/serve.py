@@ -145,8 +145,9 @@ class Server:
         """
         self._has_shortcut = has_shortcut
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.ended.set)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # which nohup has seen to
+                loop.add_signal_handler(number, self.ended.set)
         # Where there is a home, containers of an earlier server dial what they have dialled before.
         listener, self._address = listen_abstract() if self._home is None else listen_at(self._home / CONTAINERS)
         # Those on nodes need an address: a free port of this machine could be anybody's, so without TLS it is none.
