@@ -251,6 +251,7 @@ def test_versions(kitchen: Kitchen) -> None:
     kitchen.deploy()
     assert [row[0] for row in kitchen.table("app", "history", "kitchen")] == ["2", "1"]
     assert kitchen.command("app", "rollback", "kitchen").out == "kitchen is at version 3 now\n"
+    assert kitchen.command("app", "rollback", "kitchen", "1").out == "kitchen is at version 3 already\n"
     assert "none 9" in kitchen.command("app", "rollback", "kitchen", "9", status=1).err
     assert [(row["version"], row["is_served"]) for row in kitchen.records("app", "history", "kitchen")] == [
         (3, True), (2, False), (1, False),

@@ -205,6 +205,20 @@ async def test_only_what_would_be_another_container_is_replaced(home: Path) -> N
         assert here.engine.functions[await here.started(g)] == g
 
 
+async def test_back_to_what_is_served_is_no_new_version_but_takes_overrides_away(home: Path) -> None:
+    async with stage(home=home) as here:
+        for most in (4, 5):
+            await deploy(here.client, record("f", settings=AutoscalerSettings(max_containers=most)))
+        function = await served(here.client)
+        for version, wanted in ((2, (2, True)), (1, (3, False)), (1, (3, True)), (3, (3, True)), (2, (4, False))):
+            await statistics(here.client, function.id, SettingsUpdate(max_containers=7))
+            await here.client.send(m.Rollback(4, "census", version))
+            done, _ = await here.client.expect(m.Deployed)
+            assert (done.version, done.unchanged) == wanted
+            now = (await statistics(here.client, function.id)).settings
+            assert now.max_containers == (4 if done.version == 3 else 5)
+
+
 async def test_what_has_ended_before_a_restart_may_be_offered_again(home: Path) -> None:
     """As by a client that was not told that it was accepted: whoever collects it is told how many inputs it has."""
     async with stage(home=home) as here:

@@ -101,13 +101,17 @@ def history(app_name: str, as_json: bool) -> Action:
 @click.argument("version", type=click.IntRange(1, MAX_VERSION), required=False)
 @as_json
 def rollback(app_name: str, version: int | None, as_json: bool) -> Action:
-    """Serve an earlier VERSION of a deployed app again, by default the one before. It becomes a new version."""
+    """Serve an earlier VERSION of a deployed app again, by default the one before. It becomes a new version, except
+    where it is what is served already.
+    """
 
     def act() -> int:
         with connected() as client:
             found = naming.find_app(client, app_name)
             done = run_sync(roll_back(client, found.name, version or 0))
-        tell({"app": done.app, "version": done.version}, as_json, f"{found.name} is at version {done.version} now")
+        record = {"app": done.app, "version": done.version, "unchanged": done.unchanged}
+        when = "already" if done.unchanged else "now"
+        tell(record, as_json, f"{found.name} is at version {done.version} {when}")
         return 0
 
     return act

@@ -169,7 +169,7 @@ class AppService:
         version = following(
             served, Version(app_id, number, message.tag, self._dispatcher.ledger.now(), functions, files)
         )
-        if known and served is not None and (served.functions, served.files) == (version.functions, version.files):
+        if known and served is not None and is_same(served, version):
             self._go_back_to_declared(connection, request, known, served)
             return
         contents = [
@@ -180,7 +180,7 @@ class AppService:
         self._serve(connection, request, kept, version, contents, message.strategy)
 
     def rollback(self, connection: Connection, message: m.Rollback) -> None:
-        """Serve what an earlier version was, as a new one."""
+        """Serve what an earlier version was, as a new one; where that is served, it is as a deploy without changes."""
         try:
             self._where_apps_are_kept()
             known = self._known(message.name)
@@ -200,7 +200,11 @@ class AppService:
         self._restore_code(earlier)
         tag = earlier.tag or f"as version {number}"
         version = replace(earlier, number=latest + 1, tag=tag, deployed_at=self._dispatcher.ledger.now())
-        version = following(self._served_version(known), version)
+        served = self._served_version(known)
+        version = following(served, version)
+        if served is not None and is_same(served, version):
+            self._go_back_to_declared(connection, message.request, known, served)
+            return
         self._serve(connection, message.request, replace(known, version=version.number), version, [], "rolling")
 
     def _serve(
@@ -448,6 +452,11 @@ def following(served: Version | None, version: Version) -> Version:
     before = {function.id: function for function in served.functions} if served else {}
     functions = tuple(one.follows(before.get(one.id), version.number) for one in version.functions)
     return replace(version, functions=functions)
+
+
+def is_same(served: Version, version: Version) -> bool:
+    """Whether the version, which follows the one that is served, has the same code and the same declarations."""
+    return (served.functions, served.files) == (version.functions, version.files)
 
 
 def said(version: Version) -> str:
