@@ -185,7 +185,7 @@ async def test_calls_of_others(here: Stage) -> None:
         ("first frame must be Hello, not Ready", m.Ready()),
         ("first frame must be Hello, not Release", m.Release(3)),
         ("you speak protocol 99", m.Hello(99, "client", "", PID)),
-        ("token is not valid", m.Hello(m.PROTOCOL, "client", "", PID)),
+        ("it shows no token", m.Hello(m.PROTOCOL, "client", "", PID)),
         ("token is not valid", m.Hello(m.PROTOCOL, "container", "co-none.abc", PID)),
         ("token is not valid", m.Hello(m.PROTOCOL, "container", "NAME", PID)),
         ("token is not valid", m.Hello(m.PROTOCOL, "container", "NAME.", PID)),

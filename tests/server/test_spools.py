@@ -74,7 +74,7 @@ async def test_only_a_neighbour_is_told_of_a_place(home: Path) -> None:
         assert (await here.client_inside(await here.started(function))).spools == ""
         inside = await here.client_inside(await here.started(function))
         await inside.send(m.LookAt("sp-1"))
-        assert "LookAt" in (await inside.expect(m.Denied))[0].reason
+        assert "may not do what is for the own user" in (await inside.expect(m.Denied))[0].reason
 
 
 async def test_there_is_a_limit_to_spools(home: Path) -> None:

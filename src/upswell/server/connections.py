@@ -297,7 +297,7 @@ class Connection(asyncio.Protocol):
         peer = self._greet(self, message)
         if peer is None:
             self._delivery = self._earlier = None
-            raise DenialError("the token is not valid here")
+            raise DenialError("the token is not valid here" if message.token else "it shows no token")
         if self._patience:
             self._patience.cancel()
         if earlier is not None:

@@ -34,7 +34,7 @@ class Front:
     def __init__(self, home: Path, serving: Serving) -> None:
         found = split_address(serving.listen)
         if found is None:
-            raise InvalidError(f"listen={serving.listen!r} is no HOST:PORT")
+            raise InvalidError(f"listen={serving.listen!r} is no HOST:PORT, such as 127.0.0.1:7400 or [::1]:7400")
         host, port = found
         self.tokens = TokenFile(home)
         self._tls = _context(serving)

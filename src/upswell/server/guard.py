@@ -10,7 +10,7 @@ from ..spec import AutoscalerSettings, app_of, no_call, no_function
 from ..wire import messages as m
 from .connections import Connection
 from .dispatcher import Dispatcher
-from .identity import may
+from .identity import IN_WORDS, may, needed_for
 
 
 class Guard:
@@ -25,8 +25,8 @@ class Guard:
         identity = self._connection.identity
         if may(identity, message):
             return True
-        scope = "a container's token" if identity.kind == "container" else f"a token of scope {identity.kind!r}"
-        reason = f"{scope} does not cover {type(message).__name__}: use one that does"
+        who = "code in a container" if identity.kind == "container" else f"a token of scope {identity.kind!r}"
+        reason = f"{who} may not {IN_WORDS[needed_for(message)]}"
         self._connection.send(m.Denied(about(message), reason))
         return False
 

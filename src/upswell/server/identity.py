@@ -35,6 +35,15 @@ RIGHTS: dict[Kind, frozenset[Right]] = {
     "container": frozenset(("look", "use")),
 }
 
+# What each is the right to, for whoever does not have it.
+IN_WORDS: dict[Right, str] = {
+    "look": "look at anything",
+    "survey": "look at all that is here",
+    "use": "call functions, or change anything",
+    "deploy": "deploy, run or stop apps",
+    "own": "do what is for the own user of the server",
+}
+
 # Every message that a client sends, and what it takes.
 NEEDED: dict[type[m.Message], Right] = {
     **dict.fromkeys((m.Bye, m.Watch, m.Inquire, m.Resolve, m.DescribeGraph), "look"),
@@ -50,9 +59,14 @@ NEEDED: dict[type[m.Message], Right] = {
 
 def may(identity: Identity, message: m.Message) -> bool:
     """Whether the message is within the rights of who sends it; `ProtocolError` for one that no client sends."""
+    return needed_for(message) in RIGHTS[identity.kind]
+
+
+def needed_for(message: m.Message) -> Right:
+    """The right that the message takes; `ProtocolError` for one that no client sends."""
     needed = NEEDED.get(type(message))
     if needed is None:
         raise ProtocolError(f"a client does not send {type(message).__name__}")
     if isinstance(message, m.Inquire) and message.update is not None:
-        needed = "use"
-    return needed in RIGHTS[identity.kind]
+        return "use"
+    return needed

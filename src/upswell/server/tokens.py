@@ -24,6 +24,7 @@ FILE = "tokens.json"
 SECRET_BYTES = 32
 USE_SECONDS = 60.0  # the last use of a token is noted no more often
 MAX_NAME_CHARACTERS = 64
+MAX_DAYS = 100_000
 
 Scope = Literal["client", "read"]
 
@@ -54,8 +55,8 @@ class TokenFile:
 
     def create(self, scope: Scope, now: float, *, name: str = "", days: float = 0.0) -> tuple[Token, str]:
         """A new token, and its text, which is kept nowhere. It expires after `days`, or with 0 never."""
-        if not 0 <= days < 100_000:
-            raise InvalidError(f"a token expires after a number of days, not {days:g}")
+        if not 0 <= days < MAX_DAYS:
+            raise InvalidError(f"a token expires after less than {MAX_DAYS:,} days, not after {days:g}")
         if len(name) > MAX_NAME_CHARACTERS or not name.isprintable():
             raise InvalidError(f"the name of a token has at most {MAX_NAME_CHARACTERS} printable characters")
         with self._changing() as tokens:
