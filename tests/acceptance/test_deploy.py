@@ -558,7 +558,7 @@ def test_too_much_code(program: Program) -> None:
         file.truncate(300_000_000)
     done = program.upswell("deploy", "project/app.py")
     assert done.status == 1
-    assert "large can't be deployed: its code has 300.0 MB, and the limit is 268.4 MB" in done.err
+    assert done.err.startswith("upswell: large can't be deployed: its code has 300.0 MB, and the limit is 268.4 MB")
     assert "package/weights.bin (300.0 MB)" in done.err
 
 

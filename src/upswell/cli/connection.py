@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
-from ..errors import Error
 from ..sdk.client import Client
 from ..sdk.clients import get_keeper
+from .commands import in_one_line
 
 
 @contextmanager
@@ -18,7 +16,5 @@ def connected() -> Iterator[Client]:
 
     Raises `click.ClickException` for every error of ours inside.
     """
-    try:
+    with in_one_line():
         yield get_keeper()
-    except Error as error:
-        raise click.ClickException(str(error)) from None

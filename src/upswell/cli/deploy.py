@@ -12,7 +12,7 @@ from ..sdk.deployment import STRATEGIES, Deployment, deploy_app
 from ..sdk.source import readable_size
 from ..spec import Cron, FunctionRecord, Period, Strategy
 from . import loading
-from .commands import Action
+from .commands import Action, in_one_line
 
 HELP = """Put the app in a file on the server that keeps apps, which serves its functions by name from then on.
 
@@ -58,7 +58,8 @@ def _deploy(
         loading.install_modal()
     sys.argv = [target.place]
     app = loading.choose_app(loading.load(target, source), target)
-    deployment = deploy_app(app, name, tag, strategy)
+    with in_one_line():
+        deployment = deploy_app(app, name, tag, strategy)
     if as_json:
         import json
 

@@ -7,15 +7,14 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from .. import home
-from ..errors import ConnectionError, Error
-from .commands import Action
+from ..errors import ConnectionError
+from .commands import Action, in_one_line
 from .serve import as_arguments, home_option, serving_options
 from .tables import as_json, tell
 
@@ -30,15 +29,6 @@ BACKUP_SECONDS = 3600.0
 @click.group(help="The server in the background: start, stop, look at, back up, and let others in.")
 def server() -> None:
     """All of it is about the home, UPSWELL_HOME."""
-
-
-@contextlib.contextmanager
-def in_one_line() -> Iterator[None]:
-    """What is wrong is said without a traceback."""
-    try:
-        yield
-    except Error as error:
-        raise click.ClickException(str(error)) from None
 
 
 @server.command(short_help="Start it in the background.")
