@@ -258,6 +258,7 @@ def test_versions(kitchen: Kitchen) -> None:
     ]  # fmt: skip
     assert kitchen.command("app", "stop", "kitchen").out == f"stopped kitchen ({kitchen.id})\n"
     assert until(lambda: kitchen.table("app", "list")[0][2] == "stopped")
+    assert kitchen.command("app", "stop", "kitchen", status=1).err == "upswell: kitchen is stopped already\n"
     assert "version 3" in kitchen.command("app", "logs", "kitchen", "-n", "1000").out
     stopped = kitchen.command("app", "rollback", "kitchen", status=1).err
     assert stopped == "upswell: kitchen is stopped: name the version to serve, from 1 to 3\n"

@@ -120,6 +120,11 @@ def test_more_than_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert err == "upswell: only the first 3 are shown\n"
 
 
+def test_a_table_where_nothing_is_open_to_print_it_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)  # as Python has it after `upswell app list >&-`
+    show(app.COLUMNS, APPS, "")
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_records_for_programs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = TABLES[name]

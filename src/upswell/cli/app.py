@@ -58,6 +58,8 @@ def stop(app_name: str, as_json: bool) -> Action:
     def act() -> int:
         with connected() as client:
             found = naming.find_app(client, app_name)
+            if found.state == "stopped":
+                raise click.ClickException(f"{app_name} is stopped already")
             run_sync(stop_app(client, found.id))
         tell(found, as_json, f"stopped {found.name or 'the app'} ({found.id})")
         return 0

@@ -43,7 +43,7 @@ def show(columns: Sequence[Column[R]], rows: Sequence[R], empty: str, more: bool
         print(f"upswell: {empty}", file=sys.stderr)
         return
     heading, *lines = draw(columns, rows, width_of_output())
-    print(f"{BOLD}{heading}{PLAIN}" if sys.stdout.isatty() else heading, *lines, sep="\n")
+    print(f"{BOLD}{heading}{PLAIN}" if is_a_terminal() else heading, *lines, sep="\n")
     if more:
         print(f"upswell: only the first {len(rows):,} are shown", file=sys.stderr)
 
@@ -58,7 +58,12 @@ def show_listing(columns: Sequence[Column[R]], found: Listing[R], as_json: bool,
 
 def width_of_output() -> int:
     """How wide a table may be."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else UNBOUNDED
+    return shutil.get_terminal_size().columns if is_a_terminal() else UNBOUNDED
+
+
+def is_a_terminal() -> bool:
+    """Whether a person reads what is printed. There may be no output at all."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def draw(columns: Sequence[Column[R]], rows: Sequence[R], width: int) -> list[str]:

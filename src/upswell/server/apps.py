@@ -303,6 +303,8 @@ class AppService:
         app = self._names.get(message.name) or self._dispatcher.apps.get(message.name)
         if app is None or app.record is None or app.closing:
             reason = f"no app {message.name} is served here{self._near(message.name)}"
+            if app is not None and not app.closing:
+                reason = f"the app {message.name} runs for a program, and ends with it: stop that"
             connection.send(m.Done(message.request, m.ErrorRecord("missing", "", reason)))
             return
 
