@@ -8,8 +8,10 @@ import json
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -185,6 +187,23 @@ def test_results_are_fetched(kitchen: Kitchen) -> None:
     assert done.status == 1 and 'raise ValueError("thirteen")' in done.err
     assert done.err.splitlines()[-1] == "ValueError: thirteen" and "sdk" not in done.err
     assert [row[:6:5] for row in kitchen.table("call", "list", "-n", "1")] == [[failing, "1/1"]]
+
+
+def test_results_of_a_call_are_printed_while_more_inputs_come_and_waited_for_no_longer(kitchen: Kitchen) -> None:
+    go_on = threading.Event()
+
+    def inputs() -> Iterator[int]:
+        yield from range(20, 2020)  # of which the first segment leaves
+        go_on.wait(SECONDS_TO_RUN)
+
+    with ThreadPoolExecutor(1) as pool:
+        spawning = pool.submit(lambda: kitchen.function("simmer").spawn_map(inputs()))
+        assert until(lambda: [row["done"] for row in kitchen.records("call", "list")] == [1000])
+        (row,) = kitchen.records("call", "list")
+        late = kitchen.program.upswell("call", "get", str(row["id"]), "--timeout", "3")
+        assert (late.status, len(late.lines), late.err) == (1, 1000, f"upswell: {row['id']} has no result yet\n")
+        go_on.set()
+        assert len(list(spawning.result().iter(timeout=SECONDS_TO_RUN))) == 2000
 
 
 def test_a_call_is_cancelled(kitchen: Kitchen) -> None:

@@ -62,7 +62,7 @@ def list_(app_name: str | None, limit: int, as_json: bool) -> Action:
 @call.command(short_help="Wait for the results of a spawned call and print them.")
 @click.argument("name", metavar="CALL")
 @click.option("--index", type=click.IntRange(0), help="Only the result of this input.")
-@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait; 0 looks whether it is here.")
+@click.option("--timeout", type=click.FloatRange(0), help="Seconds to wait for each; 0 looks whether it is here.")
 @as_json
 def get(name: str, index: int | None, timeout: float | None, as_json: bool) -> Action:
     """Wait for the results of a spawned call and print them, one a line; or raise what it raised."""
@@ -74,8 +74,9 @@ def get(name: str, index: int | None, timeout: float | None, as_json: bool) -> A
         sys.path.insert(0, os.getcwd())
         handle: FunctionCall[Any] = FunctionCall.from_id(name)
         try:
-            for position in range(handle.num_inputs()) if index is None else [index]:
-                _print(handle.get(timeout, index=position), as_json)
+            results = handle.iter(timeout=timeout) if index is None else [handle.get(timeout, index=index)]
+            for result in results:
+                _print(result, as_json)
         except TimeoutError as error:
             raise click.ClickException(str(error)) from None
         return 0

@@ -185,11 +185,15 @@ class Iter(Generic[R]):
     def __init__(self, call: FunctionCall[R]) -> None:
         self._call = call
 
-    def __call__(self, *, start: int = 0, end: int | None = None) -> Results[R]:
-        """The outputs of inputs `start .. end` in order, plainly or asynchronously iterable."""
+    def __call__(self, *, start: int = 0, end: int | None = None, timeout: float | None = None) -> Results[R]:
+        """The outputs of inputs `start .. end` in order, plainly or asynchronously iterable.
+
+        Raises an input's own exception, and the builtin `TimeoutError` when the next output does not come within
+        `timeout` seconds.
+        """
         if self._call._position >= 0:  # what follows in what travels are other calls' inputs
             end = 1 if end is None else min(end, 1)
-        return Results(self._call, _checked(start), end)
+        return Results(self._call, _checked(start), end, timeout)
 
     aio = __call__
 
@@ -197,16 +201,17 @@ class Iter(Generic[R]):
 class Results(Generic[R]):
     """Outputs of a call in order."""
 
-    def __init__(self, call: FunctionCall[R], start: int, end: int | None) -> None:
+    def __init__(self, call: FunctionCall[R], start: int, end: int | None, timeout: float | None) -> None:
         self._call = call
         self._start = start
         self._end = end
+        self._timeout = timeout
 
     def __iter__(self) -> Iterator[R]:
         with their_frames:
             index, first, collection = self._start, self._call._first, self._call._collect()
             while not self._is_end(index) and (
-                first + index in collection or run_sync(self._call._until_here(index, None))
+                first + index in collection or run_sync(self._call._until_here(index, self._timeout))
             ):
                 yield collection.result(first + index)
                 index += 1
@@ -215,7 +220,7 @@ class Results(Generic[R]):
         with their_frames:
             index, first, collection = self._start, self._call._first, self._call._collect()
             while not self._is_end(index) and (
-                first + index in collection or await run_async(self._call._until_here(index, None))
+                first + index in collection or await run_async(self._call._until_here(index, self._timeout))
             ):
                 yield collection.result(first + index)
                 index += 1
