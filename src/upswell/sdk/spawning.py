@@ -278,6 +278,7 @@ class Group(Inbox):
         self._submission.close()
         for spawn in self._spawns:
             if not spawn.given_up:
+                spawn.name = ""  # that was the group's
                 Group(self._client, self._lane, [spawn], lambda: None).leave()
 
     def _answered_once(self) -> Callable[[], None] | None:
