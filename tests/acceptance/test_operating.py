@@ -113,7 +113,7 @@ def test_what_runs_is_listed(kitchen: Kitchen) -> None:
         ["backlog", "0"], ["num_total_runners", "1"], ["num_running_inputs", "0"], ["input_headroom", "1"]
     ]  # fmt: skip
     frame = kitchen.command("top").lines
-    assert frame[0].startswith("1 containers, 0 inputs run") and frame[3].split()[:2] == ["kitchen", "simmer"]
+    assert frame[0].startswith("1 container, 0 inputs run") and frame[3].split()[:2] == ["kitchen", "simmer"]
     assert kitchen.command("call", "list").err == "upswell: no call is here: make one with FUNCTION.spawn(...)\n"
     assert kitchen.records("call", "list") == []
 
@@ -337,7 +337,7 @@ def test_top_at_a_terminal(kitchen: Kitchen, terminal: Tmux, key: str) -> None:
     assert until(lambda: "····" in shown("simmer")), terminal.screen()
     kitchen.function("wait").spawn_map([str(kitchen.go)] * 30)
     assert until(lambda: shown("wait").split()[2:5] == ["█" * 20, "1", "29"]), terminal.screen()
-    totals = "2 containers, 1 inputs run, 29 wait"
+    totals = "2 containers, 1 input runs, 29 wait"
     assert until(lambda: any(line.startswith(totals) for line in terminal.screen())), terminal.screen()
     terminal.press(key)
     assert until(lambda: "status=0" in terminal.screen()), terminal.screen()

@@ -117,7 +117,7 @@ def test_more_than_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     show(app.COLUMNS, APPS, "", more=True)
     out, err = capsys.readouterr()
     assert out == (GOLDEN / "apps-1000.txt").read_text()
-    assert err == "upswell: only the first 3 are shown\n"
+    assert err == "upswell: there are more than the 3 shown\n"
 
 
 def test_a_table_where_nothing_is_open_to_print_it_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from .. import home
 from ..errors import ConnectionError
 from .commands import Action, in_one_line
 from .serve import as_arguments, home_option, serving_options
-from .tables import as_json, tell
+from .tables import as_json, counted, tell
 
 if TYPE_CHECKING:
     from ..server.tokens import Token
@@ -86,7 +86,7 @@ def status(as_json: bool) -> int:
     for address in found.addresses:
         print(f"  {address}")
     counts = {"app": found.apps, "function": found.functions, "container": found.containers}
-    print("  " + ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items()))
+    print("  " + ", ".join(counted(count, what) for what, count in counts.items()))
     print(f"  {found.kept_bytes / (1 << 20):,.1f} MiB kept")
     if found.trouble:
         print(f"  the last that came was refused, or waits: {found.trouble}")

@@ -45,7 +45,7 @@ def show(columns: Sequence[Column[R]], rows: Sequence[R], empty: str, more: bool
     heading, *lines = draw(columns, rows, width_of_output())
     print(f"{BOLD}{heading}{PLAIN}" if is_a_terminal() else heading, *lines, sep="\n")
     if more:
-        print(f"upswell: only the first {len(rows):,} are shown", file=sys.stderr)
+        print(f"upswell: there are more than the {len(rows):,} shown", file=sys.stderr)
 
 
 def show_listing(columns: Sequence[Column[R]], found: Listing[R], as_json: bool, empty: str) -> None:
@@ -138,6 +138,11 @@ def moment(at: float | None) -> str:
 def count(number: int | None) -> str:
     """A number of things."""
     return NOTHING if number is None else f"{number:,}"
+
+
+def counted(number: int, what: str) -> str:
+    """So many of them, in words."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def mebibytes(size: int | None) -> str:

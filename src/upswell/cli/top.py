@@ -19,7 +19,7 @@ from .commands import Action
 from .connection import connected
 from .function import containers
 from .progress import Rate, short
-from .tables import Column, count, draw, print_json, width_of_output
+from .tables import Column, count, counted, draw, print_json, width_of_output
 
 REFRESH_SECONDS = 1.0
 FIRST_SECONDS = 0.25  # between the two looks that a first rate needs
@@ -79,7 +79,8 @@ def frame(rows: list[FunctionInfo], rates: dict[str, Rate], width: int, room: in
     speed = {row.id: rates[row.id].per_second(now) if row.id in rates else 0.0 for row in rows}
     running, backlog = sum(row.running for row in rows), sum(row.backlog for row in rows)
     present = sum(row.ready + row.starting for row in rows)
-    sums = f"{present:,} containers, {running:,} inputs run, {backlog:,} wait, {short(sum(speed.values()))}/s"
+    runs = f"{counted(running, 'input')} {'runs' if running == 1 else 'run'}"
+    sums = f"{counted(present, 'container')}, {runs}, {backlog:,} wait, {short(sum(speed.values()))}/s"
     if not rows:
         return [sums, "no function has containers or inputs"]
     columns: tuple[Column[FunctionInfo], ...] = (
