@@ -465,6 +465,13 @@ BUGS = [
         SESSIONS,
     ),
     Bug(
+        "a call that its program has left never ends",
+        "server/calls.py",
+        "self.end(call, caller.accepted)",
+        "pass",
+        ("tests/server/test_kept_apps.py",),
+    ),
+    Bug(
         "what a spool has accepted is refused",
         "core/queue.py",
         'reason = "" if event.accepted else self',

@@ -402,6 +402,57 @@ async def test_a_detached_app_whose_client_does_not_come_back_ends_a_little_afte
         assert app not in here.server._services.dispatcher.apps
 
 
+async def ended(here: Stage, call: str) -> int:
+    """With how many inputs the call has ended, as whoever collects it is told."""
+    await here.client.send(m.Collect(call, 0, -1))
+    while (described := (await here.client.expect(m.CallDescribed))[0]).total < 0:
+        pass
+    return described.total
+
+
+async def test_a_call_whose_program_leaves_in_the_middle_ends_with_what_was_taken(home: Path) -> None:
+    async with stage(home=home) as here:
+        await deploy(here.client, record("f"))
+        function, client = (await served(here.client)).id, await here.neighbour()
+        for first in (0, 5):
+            await spawn(client, "fc-1", function, first, 5, last=False)
+            await client.expect(m.Accepted)
+        await spawn(client, "fc-2", function, 0, 5, last=True)
+        await client.expect(m.Accepted)
+        client.close()
+        assert await ended(here, "fc-1") == 10
+        returned = await here.neighbour()
+        await spawn(returned, "fc-1", function, 10, 5, last=True)
+        assert "has ended" in (await returned.expect(m.Refused))[0].error.message
+        container = await here.container(await here.started(function))
+        left = 15
+        while left:
+            assign, _ = await container.expect(m.Assign)
+            many = assign.stop - assign.start
+            left -= many
+            await container.send(m.Results(assign.range, assign.start, many, 0.001, 0.001), payload=b"out")
+        await here.until(lambda: not here.server._services.dispatcher.calls)
+        assert [here.server._store.call(call).total for call in ("fc-1", "fc-2")] == [10, 5]  # type: ignore[union-attr]
+
+
+async def test_a_call_of_an_earlier_life_ends_if_nobody_comes_back_to_it(home: Path) -> None:
+    async with killed(home) as here:
+        await deploy(here.client, record("f"))
+        function = (await served(here.client)).id
+        for call in ("fc-1", "fc-2"):
+            await spawn(here.client, call, function, 0, 5, last=False)
+            await here.client.expect(m.Accepted)
+    async with stage(home=home) as here:
+        returned = await here.neighbour()
+        await spawn(returned, "fc-2", function, 5, 5, last=False)
+        await returned.expect(m.Accepted)
+        here.clock.advance(GRACE_SECONDS)
+        assert await ended(here, "fc-1") == 5
+        await spawn(returned, "fc-2", function, 10, 5, last=True)
+        await returned.expect(m.Accepted)
+        assert await ended(here, "fc-2") == 15
+
+
 async def test_code_is_sent_once_and_held_to_its_digest(home: Path) -> None:
     content = b"print(1)"
     digest = sha256(content).hexdigest()

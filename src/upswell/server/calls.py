@@ -35,6 +35,7 @@ class CallService:
         self._dispatcher = dispatcher
         self._clock = clock
         self._arriving: dict[str, Caller] = {}  # of all calls, those that an earlier life had and that are not whole
+        self._unended: dict[str, Caller] = {}  # those that are kept, and whose programs may have more inputs for them
         dispatcher.map_has_room = partial(soon, self._let_in)
 
     # -- in ----------------------------------------------------------------------------------------
@@ -48,12 +49,14 @@ class CallService:
         elif caller is not None and caller.kept and message.first == 0:
             dispatcher.ledger.commit()  # it has come before, and that may linger
         kept = adopt(connection, payload, message.buffers)
-        if caller is None:
+        if caller is None or (caller.kept and message.first >= caller.total >= 0):
             kept.close()
             connection.send(self._too_late(message))
             return
         if caller.kept:
             caller.connection = connection
+            if not message.last:
+                self._unended[message.call] = caller
             self._offer(message, caller, kept)
             return
         if message.kind != "map" or not caller.window.put(message, kept, caller.accepted):
@@ -91,7 +94,7 @@ class CallService:
         """The answer to further inputs of a call that is not here any more: it has them, or was ended before."""
         if self._kept_with(message) is not None:
             return m.Accepted(message.call, message.first, message.count)
-        words = f"the call {message.call} has ended, as its app was stopped or it was cancelled: call it again"
+        words = f"the call {message.call} has ended, as its app was stopped, it was cancelled, or its program was away"
         return refusal(message, "missing", words)
 
     def _kept_with(self, message: m.Submit) -> s.CallRecord | None:
@@ -179,6 +182,7 @@ class CallService:
             self._end(call, total)
 
     def _end(self, call: str, total: int) -> None:
+        self._unended.pop(call, None)
         if caller := self._dispatcher.calls.get(call):
             caller.total = total
             for collector in caller.collectors:
@@ -216,7 +220,7 @@ class CallService:
         """Calls that an earlier life of the server has left: whoever collects them finds them again."""
         methods, makers = dict(snapshot.methods), dict(snapshot.makers)
         for saved in snapshot.calls:
-            self._dispatcher.calls[saved.id] = Caller(
+            caller = self._dispatcher.calls[saved.id] = Caller(
                 None,
                 saved.kind,
                 saved.function,
@@ -226,6 +230,12 @@ class CallService:
                 accepted=saved.submitted,
                 total=-1 if saved.total is None else saved.total,
             )
+            if saved.total is None:
+                self._unended[saved.id] = caller
+
+    def expect_nobody(self) -> None:
+        """Whoever has not come back by now to give more inputs to a call does not come."""
+        self._end_those_of(None)
 
     # -- out ---------------------------------------------------------------------------------------
 
@@ -285,6 +295,23 @@ class CallService:
             del self._arriving[call]  # nor this one
             self._dispatcher.forget(call)
             self._dispatcher.store.drop_call(call)
+        self._end_those_of(connection)
+
+    def _end_those_of(self, connection: Connection | None) -> None:
+        """Calls that outlive this client, and that it has left in the middle: they have the inputs that were taken."""
+        for call, caller in list(self._unended.items()):
+            if caller.total >= 0 or self._dispatcher.calls.get(call) is not caller:
+                del self._unended[call]
+            elif caller.connection is connection:
+                caller.connection = None
+                self._dispatcher.ledger.in_turn(partial(self._end_early, call, caller))
+
+    def _end_early(self, call: str, caller: Caller) -> None:
+        """All inputs that have come are taken, or refused."""
+        if caller.connection is None and caller.total < 0 and self._dispatcher.calls.get(call) is caller:
+            words = f"the program that spawned {call} has left, so it ends after {caller.accepted:,} inputs"
+            self._dispatcher.say(words, function=caller.function)
+            self.end(call, caller.accepted)
 
 
 def submitted(message: m.Submit, owner: str) -> e.InputsSubmitted:

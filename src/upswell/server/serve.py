@@ -212,6 +212,7 @@ class Server:
         self._sweep()
         self._sweep_code(self._services.apps.sweep_code())
         self._clock.call_later(GRACE_SECONDS, self._services.apps.expect_nobody)
+        self._clock.call_later(GRACE_SECONDS, self._services.calls.expect_nobody)
 
     async def _retire(self) -> None:
         """Let containers run their exit hooks; what is kept goes on when the home is served again."""

@@ -201,7 +201,7 @@ def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> No
         reason = f"has its input {message.first} already"
     elif caller.window.waiting >= MOST_AHEAD:
         reason = f"has {caller.window.waiting:,} inputs ahead of those that are in flight, and may not have more"
-    elif stop > caller.total >= 0:
+    elif stop > caller.total >= 0 and caller.connection is not None:  # else it may be from before that was said
         reason = f"ended with {caller.total} inputs"
     if reason:
         raise ProtocolError(f"the call {message.call} {reason}")
