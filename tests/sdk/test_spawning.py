@@ -24,6 +24,7 @@ from upswell.errors import (
 )
 from upswell.sdk import spawning
 from upswell.sdk.client import Client
+from upswell.sdk.collection import collection_of
 from upswell.sdk.dual import run_async, run_sync
 from upswell.sdk.spawning import GATHERED_BYTES, GROUP_INPUTS, Lane, Spawn
 from upswell.wire import messages as m
@@ -193,6 +194,14 @@ def test_those_that_come_before_the_answer_leave_together_with_it(desk: Desk) ->
     desk.accept(group)
     name = group.call.removeprefix("fg-")
     assert [call_of(one) for one in made] == [first.call, *(f"fc-{name}-{position}" for position in range(4))]
+
+
+def test_a_call_is_not_collected_while_this_program_spawns_it(desk: Desk) -> None:
+    spawning_it = desk.client.open_inbox("fc-1", renewable=True)
+    with pytest.raises(InvalidError, match="collect it once its spawn_map has returned"):
+        collection_of(desk.client, "fc-1")
+    spawning_it.close()
+    assert collection_of(desk.client, "fc-1") is collection_of(desk.client, "fc-1")
 
 
 def test_those_of_one_turn_of_a_loop_leave_together_and_are_woken_together(desk: Desk) -> None:

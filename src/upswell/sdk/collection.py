@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from ..errors import InvalidError
 from ..wire import messages as m
 from ..wire import reentry
 from .client import Client, failure
@@ -20,10 +21,13 @@ from .outcomes import Failure, outcomes_of, raisable
 
 
 def collection_of(client: Client, call: str) -> Collection:
-    """The collection of that call; begun now where it is the first of this process."""
+    """The collection of that call; begun now where it is the first of this process. `InvalidError` while another thread
+    of this process still gives inputs to the call, which is what it hears about.
+    """
     fresh = Collection(client, call)
     collection = client.share_inbox(fresh)
-    assert isinstance(collection, Collection)
+    if not isinstance(collection, Collection):
+        raise InvalidError(f"{call} is being spawned by this program: collect it once its spawn_map has returned")
     if collection is fresh:
         collection.send(m.Collect(call, 0, -1))
     return collection

@@ -94,8 +94,8 @@ class CallService:
         """The answer to further inputs of a call that is not here any more: it has them, or was ended before."""
         if self._kept_with(message) is not None:
             return m.Accepted(message.call, message.first, message.count)
-        words = f"the call {message.call} has ended, as its app was stopped, it was cancelled, or its program was away"
-        return refusal(message, "missing", words)
+        why = "as its app was stopped, it was cancelled, or its program was away"
+        return refusal(message, "missing", f"the call {message.call} has ended, {why}: call it again")
 
     def _kept_with(self, message: m.Submit) -> s.CallRecord | None:
         """The call, if these inputs of it are kept: a client that has lost its connection may offer them again."""
