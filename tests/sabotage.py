@@ -317,6 +317,7 @@ BUGS = [
         "set[int]()",
         RESTARTS,
     ),
+    Bug("what has gone stays in memory", "stores/sqlite.py", "self._recent.drop(call, first)", "pass", RESTARTS),
     Bug("a refused step is half kept", "stores/writer.py", 'self._connection.execute("ROLLBACK")', "pass", RESTARTS),
     Bug("the loop waits for a slow disk", "stores/writer.py", "self._seconds > QUICK_SECONDS", "False", RESTARTS),
     Bug("a file of code lies outside its tree", "code.py", '{"", ".", ".."} & {*parts}', '{""} & {*parts}', CODE),

@@ -100,6 +100,13 @@ def test_what_is_left_of_a_call_is_what_has_no_outcome(desk: Desk) -> None:
         desk.store.inputs("fc-1", 0)
 
 
+def test_a_segment_that_is_settled_before_it_is_kept_does_not_stay(desk: Desk) -> None:
+    desk.store.commit(opened("fc-1", 1, last=True), lambda: None)
+    desk.commit(outputs("fc-1", 0, 1), s.DropInputs("fc-1", 0))
+    with pytest.raises(KeyError):
+        desk.store.inputs("fc-1", 0)
+
+
 def test_a_finished_call_is_not_gone_on_with(desk: Desk) -> None:
     desk.offer(*opened("fc-1", 2, last=True))
     desk.commit(outputs("fc-1", 0, 2), s.DropInputs("fc-1", 0), s.FinishCall("fc-1", 200.0))

@@ -102,13 +102,6 @@ class SqliteStore:
         self._put(Step(writes, answered, must=False))
 
     def commit(self, writes: Sequence[s.Write], done: s.Done) -> None:
-        for write in writes:
-            match write:
-                case s.DropInputs(call=call, first=first):
-                    self._recent.drop(call, first)
-                case s.WithdrawInputs(call=call) | s.DropCall(call=call):
-                    self._recent.drop_call(call)
-
         def kept(_: Error | None) -> None:
             self._remember(writes)
             done()
@@ -133,14 +126,18 @@ class SqliteStore:
             self._writer.put(step)
 
     def _remember(self, writes: Sequence[s.Write]) -> None:
-        """Segments that are kept now, and not settled in the same step."""
-        dropped = {(write.call, write.first) for write in writes if isinstance(write, s.DropInputs)}
+        """Segments that are kept now, until it is kept that they are gone: answers come in the order of the steps."""
         for write in writes:
-            if isinstance(write, s.PutInputs) and (write.call, write.first) not in dropped:
-                kept = write.kept.share()
-                if len(kept.payload) < LARGE_PAYLOAD_BYTES:  # a view that would keep what else came with it
-                    kept.payload = bytes(kept.payload)
-                self._recent.put(write.call, write.first, kept)
+            match write:
+                case s.PutInputs(call=call, first=first):
+                    kept = write.kept.share()
+                    if len(kept.payload) < LARGE_PAYLOAD_BYTES:  # a view that would keep what else came with it
+                        kept.payload = bytes(kept.payload)
+                    self._recent.put(call, first, kept)
+                case s.DropInputs(call=call, first=first):
+                    self._recent.drop(call, first)
+                case s.WithdrawInputs(call=call) | s.DropCall(call=call):
+                    self._recent.drop_call(call)
 
     # -- reading -----------------------------------------------------------------------------------
 
