@@ -318,6 +318,7 @@ BUGS = [
         RESTARTS,
     ),
     Bug("what has gone stays in memory", "stores/sqlite.py", "self._recent.drop(call, first)", "pass", RESTARTS),
+    Bug("buffers stay when their segment goes", "stores/rows.py", " AND block IS NULL", "", RESTARTS),
     Bug("a refused step is half kept", "stores/writer.py", 'self._connection.execute("ROLLBACK")', "pass", RESTARTS),
     Bug("the loop waits for a slow disk", "stores/writer.py", "self._seconds > QUICK_SECONDS", "False", RESTARTS),
     Bug("a file of code lies outside its tree", "code.py", '{"", ".", ".."} & {*parts}', '{""} & {*parts}', CODE),

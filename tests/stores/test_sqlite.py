@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from pickle import PickleBuffer
 from queue import SimpleQueue
 
 import apsw
@@ -24,6 +25,7 @@ from upswell.stores import schema, writer
 from upswell.stores.file import back_up
 from upswell.stores.recent import Recent
 from upswell.stores.sqlite import SqliteStore
+from upswell.wire.buffers import Block
 
 from .desk import Desk, opened, outputs, saved
 
@@ -349,6 +351,19 @@ def test_room_is_given_back(tmp_path: Path) -> None:
         desk.sweep(OUTCOMES_KEPT_SECONDS)
     assert file.stat().st_size < 6 * KIB * KIB
     assert not (tmp_path / f"{DATABASE}-wal").exists()
+
+
+def test_buffers_go_with_their_segment(tmp_path: Path) -> None:
+    with Desk(tmp_path) as desk:
+        block = Block.write([PickleBuffer(bytes(KIB))])
+        desk.offer(*opened("fc-1", block=block))
+        block.close()
+        desk.offer(*opened("fc-2"))
+        desk.commit(s.DropInputs("fc-1", 0), s.DropInputs("fc-2", 0))
+    connection = apsw.Connection(str(tmp_path / DATABASE))
+    left = connection.execute("SELECT * FROM segments UNION ALL SELECT *, 0, 0, 0 FROM pieces").fetchall()
+    connection.close()
+    assert left == []
 
 
 def test_a_commit_finds_room_in_the_log_and_does_not_let_it_grow(tmp_path: Path) -> None:
