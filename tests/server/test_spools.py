@@ -265,7 +265,7 @@ async def test_a_name_that_is_no_spool_s(home: Path, caplog: pytest.LogCaptureFi
         await here.client.send(m.LookAt("sp-nowhere"))
         assert await listed(here.client) == set()
         assert "the spool sp-nowhere can't be read: No such file" in caplog.text
-        for name in ("../upswell.db", "sp-../x", "", "sp-", "sp-" + 100 * "x"):
+        for name in ("../upswell.db", "sp-../x", "", "sp-", "sp-" + 400 * "x"):
             other = await here.neighbour()
             await other.send(m.LookAt(name))
             assert "no spool" in await other.dismissed()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import Error, ExecutionError
 from ..wire import messages as m
 from ..wire import reentry
+from ..wire.ids import SPOOL
 from .client import new_id
 
 if TYPE_CHECKING:
@@ -127,13 +128,12 @@ class Spooling:
         return self._spool if self._spool is not None and self._spool.is_usable else None
 
     def _make(self, folder: str) -> None:
-        from ..wire.spool import PREFIX, SpoolWriter  # by few programs, and late
+        from ..wire.spool import SpoolWriter  # by few programs, and late
 
         try:
-            self._spool = SpoolWriter(os.path.join(folder, f"{PREFIX}{os.urandom(10).hex()}"))
+            self._spool = SpoolWriter(os.path.join(folder, f"{SPOOL}{os.urandom(10).hex()}"))
         except OSError:
             self._is_denied = True  # the directory is not this program's to write to, or the disk is full
-            return
 
     def _let_go(self) -> None:
         spool, self._spool = self._spool, None

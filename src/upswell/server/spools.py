@@ -19,7 +19,8 @@ from ..core import events as e
 from ..home import SPOOLS
 from ..store import Kept
 from ..wire import messages as m
-from ..wire.spool import MOST_RECORDS, PREFIX, SpoolReader, monotonic_now
+from ..wire.ids import SPOOL
+from ..wire.spool import MOST_RECORDS, SpoolReader, monotonic_now
 from .dispatcher import Dispatcher
 from .model import Caller
 
@@ -100,7 +101,7 @@ class Spools:
         """Do away with those whose programs have let go of them, also such as nobody has asked to look at."""
         if self._is_closed:
             return
-        for path in self._folder.glob(f"{PREFIX}*"):
+        for path in self._folder.glob(f"{SPOOL}*"):
             if path.name not in self._spools:
                 self.look_at(path.name)
         self._clear()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..spec import MAP_WINDOW, MAX_CODE_FILES
 from ..wire import messages as m
 from ..wire.codec import ProtocolError
-from ..wire.ids import MAX_ID_CHARACTERS, is_id
+from ..wire.ids import MAX_ID_CHARACTERS, SPOOL, is_id
 
 if TYPE_CHECKING:
     from .connections import Connection
@@ -77,7 +77,8 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_whole("chunks", chunks)
             _check_whole("bytes", size)
         case m.LookAt(spool=name):
-            _require(name.startswith("sp-") and name[3:].isalnum() and len(name) < 64, f"{name[:40]!r} is no spool")
+            is_spool = is_id(name) and name.startswith(SPOOL) and name.removeprefix(SPOOL).isalnum()
+            _require(is_spool, f"{name[:40]!r} is no spool")
         case m.BackUp(path=path):
             _require(path.startswith("/") and path.isprintable(), f"{path[:80]!r} is no absolute path")
         case m.DescribeGraph(request=request, call=call, position=position):

@@ -14,6 +14,7 @@ import apsw
 
 from ..errors import ConflictError, NotFoundError, StoreError
 from ..home import DATABASE, LOCK, SPOOLS, open_file
+from ..wire.spool import sync_path
 from .schema import migrate
 from .spools import absorb
 
@@ -60,7 +61,7 @@ def open_for_writing(path: str) -> apsw.Connection:
     have left in spools is in it.
     """
     os.close(open_file(path, os.O_RDWR | os.O_CREAT))
-    _sync(os.path.dirname(path))
+    sync_path(os.path.dirname(path))
     connection = apsw.Connection(path)
     try:
         connection.set_busy_timeout(BUSY_MILLISECONDS)
@@ -115,12 +116,12 @@ def copy(source: str, path: str) -> None:
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
     try:
         _copy_pages(source, part)
-        _sync(part)
+        sync_path(part)
         os.replace(part, path)
     except BaseException:
         os.unlink(part)
         raise
-    _sync(os.path.dirname(os.path.abspath(path)))
+    sync_path(os.path.dirname(os.path.abspath(path)))
 
 
 def back_up(home: Path, path: str) -> None:
@@ -152,15 +153,6 @@ def _copy_pages(source: str, path: str) -> None:
     finally:
         writing.close()
         reading.close()
-
-
-def _sync(path: str) -> None:
-    """Wait until the file, or the names in the directory, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

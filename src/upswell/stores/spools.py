@@ -11,14 +11,15 @@ import apsw
 
 from .. import store as s
 from ..store import Kept
-from ..wire.spool import PREFIX, SpoolReader
+from ..wire.ids import SPOOL
+from ..wire.spool import SpoolReader
 from .rows import Rows
 
 
 def absorb(connection: apsw.Connection, folder: Path) -> None:
     """Write the calls of all spools in the folder to the file."""
     rows = Rows(connection)
-    for path in sorted(folder.glob(f"{PREFIX}*")):
+    for path in sorted(folder.glob(f"{SPOOL}*")):
         try:
             spool = SpoolReader(str(path))
         except OSError:

@@ -6,7 +6,7 @@ as one, a group "fg-5f3a"; whoever made them knows its input 17 as the call "fc-
 
 from __future__ import annotations
 
-CALL, GROUP, INPUT = "fc-", "fg-", "in-"
+CALL, GROUP, INPUT, SPOOL = "fc-", "fg-", "in-", "sp-"
 MAX_DIGITS = 9  # of a position in a group
 MAX_ID_CHARACTERS = 300
 

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 
 from ..errors import Error
 from .codec import Bytes, Decoder, ProtocolError, encode
+from .ids import is_id
 from .messages import Spawned
 
 SPOOL_BYTES = 256 << 10
@@ -31,13 +32,10 @@ READ_BYTES = 4096  # at once, or a larger record
 MAX_RECORD_BYTES = 32 << 10
 LEAST_RECORD_BYTES = 64
 MOST_RECORDS = (SPOOL_BYTES - HEAD_BYTES) // LEAST_RECORD_BYTES  # in one spool at once
-MAX_ID_CHARACTERS = 300
 MAX_MOMENT = 1e11  # in seconds since the epoch
-PREFIX = "sp-"
 
-_HEAD = struct.Struct(
-    "<QQQ"
-)  # records kept · the permit · until when the reader looks by itself (monotonic nanoseconds)
+# Records kept · the permit · until when the reader looks by itself, in monotonic nanoseconds.
+_HEAD = struct.Struct("<QQQ")
 _RECORD = struct.Struct("<IIQ")
 _LENGTHS = struct.Struct("<II")
 _NUMBER = struct.Struct("<Q")
@@ -67,7 +65,7 @@ class SpoolWriter:
             if os.pwrite(self._file, bytes(SPOOL_BYTES), 0) < SPOOL_BYTES:
                 raise OSError(f"{path} could not be written whole")
             os.fsync(self._file)
-            sync_directory(os.path.dirname(path))
+            sync_path(os.path.dirname(path))
         except BaseException:
             self.close()
             with contextlib.suppress(FileNotFoundError):
@@ -226,8 +224,8 @@ def monotonic_now() -> int:
     return time.monotonic_ns()
 
 
-def sync_directory(path: str) -> None:
-    """Wait until the names in the directory are on disk."""
+def sync_path(path: str) -> None:
+    """Wait until the file, or the names in the directory, are on disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -249,6 +247,5 @@ def _spawned(frame: memoryview) -> tuple[Spawned, memoryview] | None:
         return None
     if said is None or not isinstance(message := said[0], Spawned):
         return None
-    ids = (message.call, message.function, message.method or "run")
-    are_ids = all(0 < len(name) <= MAX_ID_CHARACTERS and name.isprintable() for name in ids)
+    are_ids = is_id(message.call) and is_id(message.function) and (not message.method or is_id(message.method))
     return (message, said[1]) if are_ids and 0 <= message.at < MAX_MOMENT else None
