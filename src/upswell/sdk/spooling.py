@@ -50,16 +50,15 @@ class Spooling:
 
     def write(self, spawn: Spawn) -> bool:
         """Have it on disk; false where it must go the ordinary way."""
-        permit = self._permits.get(spawn.lane)
-        if permit is None or self._alone < ALONE or self._writing._is_owned():
-            return False  # ... or a signal handler has interrupted who writes
+        if self._writing._is_owned() or not self.may_write(spawn.lane):
+            return False  # a signal handler has interrupted who writes, or it is not permitted any more
         from ..wire.spool import SpoolFullError  # by few programs, and late
 
         try:
             if not self._writing.acquire(blocking=False):
                 return False
             if (spool := self._ready_spool()) is not None:
-                if (permitted := spool.permit) == permit:
+                if (permitted := spool.permit) == self._permits.get(spawn.lane):
                     self._write(spool, spawn)
                     return True
                 if not permitted:

@@ -199,6 +199,7 @@ class Spools:
 
     def _remove(self, name: str) -> None:
         spool = self._spools.pop(name)
+        self._looks.pop(name, None)
         self._leaving.discard(name)
         Path(spool.path).unlink(missing_ok=True)
         spool.close()
