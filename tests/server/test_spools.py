@@ -4,14 +4,18 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from upswell import store as s
-from upswell.home import SPOOLS
+from upswell.errors import StoreError
+from upswell.home import DATABASE, SPOOLS
 from upswell.server.spools import LOOK_AGAIN_SECONDS, MAX_SPOOLS
 from upswell.spec import Limits
+from upswell.stores import file
 from upswell.stores.file import back_up
 from upswell.stores.reading import Reader
+from upswell.stores.spools import absorb
 from upswell.wire import messages as m
 from upswell.wire import spool as spools
 from upswell.wire.spool import MOST_RECORDS, SpoolReader, SpoolWriter, monotonic_now
@@ -284,6 +288,8 @@ async def test_an_abandoned_spool_is_emptied_and_removed(home: Path, spool: Spoo
         client.close()
         await here.until(lambda: not Path(spool.path).exists())
         assert await listed(here.client) == {"fc-1", "fc-2"}
+        assert here.server._spools is not None
+        assert not here.server._spools._looks
 
 
 async def test_one_that_was_abandoned_while_no_server_ran(home: Path, spool: SpoolWriter) -> None:
@@ -308,6 +314,27 @@ async def test_a_backup_has_it_with_a_server_and_without(home: Path, spool: Spoo
     back_up(home, str(tmp_path / "later.db"))
     assert [call.id for call in calls_in(tmp_path / "later.db")] == ["fc-2", "fc-1"]
     assert SpoolReader(spool.path).is_all_kept()
+
+
+async def test_no_copy_goes_without_what_there_is_no_room_for(
+    home: Path, spool: SpoolWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absorb_without_room(connection: apsw.Connection, folder: Path) -> None:
+        connection.pragma("max_page_count", 1)  # that is, as many as there are
+        absorb(connection, folder)
+
+    async with stage(home=home) as here:
+        function = await function_of(here)
+    for number in range(9):
+        spool.write(m.Spawned(f"fc-{number}", function, "", 1000.0), bytes(8000))
+    with monkeypatch.context() as patched:
+        patched.setattr(file, "absorb", absorb_without_room)
+        with pytest.raises(StoreError, match="full"):
+            back_up(home, str(tmp_path / "copy.db"))
+        assert not (tmp_path / "copy.db").exists()
+        file.open_for_writing(str(home / DATABASE)).close()  # and a server begins all the same
+    back_up(home, str(tmp_path / "copy.db"))
+    assert len(calls_in(tmp_path / "copy.db")) == 9
 
 
 def calls_in(path: Path) -> list[s.CallRecord]:

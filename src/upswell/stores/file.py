@@ -14,6 +14,7 @@ import apsw
 
 from ..errors import ConflictError, NotFoundError, StoreError
 from ..home import DATABASE, LOCK, SPOOLS, open_file
+from ..wire.ids import SPOOL
 from ..wire.spool import sync_path
 from .schema import migrate
 from .spools import absorb
@@ -132,8 +133,9 @@ def back_up(home: Path, path: str) -> None:
     descriptor = lock(home)
     try:
         with explained(str(source)):
-            if any((home / SPOOLS).glob("*")):
-                open_for_writing(str(source)).close()
+            if any((home / SPOOLS).glob(f"{SPOOL}*")):
+                with contextlib.closing(open_for_writing(str(source))) as connection:
+                    absorb(connection, home / SPOOLS)  # what there was no room for just now: no copy goes without it
             copy(str(source), path)
     except OSError as error:
         raise StoreError(f"{source} could not be copied to {path}: {error.strerror}") from None

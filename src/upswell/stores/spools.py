@@ -25,9 +25,14 @@ def absorb(connection: apsw.Connection, folder: Path) -> None:
         except OSError:
             continue  # the server says so, when it looks at it
         try:
-            with connection:
-                last = _write(spool, connection, rows)
+            connection.execute("BEGIN IMMEDIATE")
+            last = _write(spool, connection, rows)
+            connection.execute("COMMIT")
             spool.keep(last)
+        except BaseException:
+            if connection.in_transaction:  # else SQLite has ended it, as it does where the disk is full
+                connection.execute("ROLLBACK")
+            raise
         finally:
             spool.close()
 
