@@ -422,8 +422,10 @@ async def test_a_call_whose_program_leaves_in_the_middle_ends_with_what_was_take
         client.close()
         assert await ended(here, "fc-1") == 10
         returned = await here.neighbour()
-        await spawn(returned, "fc-1", function, 10, 5, last=True)
+        await spawn(returned, "fc-1", function, 10, 5, last=False)
+        await returned.send(m.EndInputs("fc-1", 15))
         assert "has ended" in (await returned.expect(m.Refused))[0].error.message
+        assert (await statistics(returned, function)).error is None, "it is let in all the same"
         container = await here.container(await here.started(function))
         left = 15
         while left:

@@ -175,6 +175,8 @@ class CallService:
         if caller is not None and caller.window.ahead:
             caller.window.end()
         elif caller is not None and caller.kept:
+            if caller.total >= 0:
+                return  # that was said before, or it ended while its program was away
             # Of a call that never came to be there is nothing to end.
             write, ended = s.EndInputs(call, total), partial(self._end, call, total)
             self._dispatcher.ledger.offer([write], lambda error: None if error else ended())

@@ -38,15 +38,8 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_submit(message, connection, dispatcher)
         case m.Restore():
             _check_restore(message, connection, dispatcher)
-        case m.EndInputs(call=call, total=total):
-            _check_id("call", call)
-            _check_whole("total", total, 0, MAX_POSITION)
-            if caller := dispatcher.calls.get(call):
-                _require(_may_go_on(caller, connection), f"the call {call} belongs to another connection")
-                least = caller.offered
-                _require(total >= least, f"the call {call} has {least} inputs already, not {total}")
-                _require(not caller.window.ahead or total == least, f"the call {call} has {least} inputs, not {total}")
-                _require(caller.total in (-1, total), f"the call {call} ended with {caller.total} inputs, not {total}")
+        case m.EndInputs():
+            _check_end(message, connection, dispatcher)
         case m.OpenApp():
             _check_open(message, dispatcher)
         case m.Declare(app=name, function=record):
@@ -206,6 +199,20 @@ def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> No
         reason = f"ended with {caller.total} inputs"
     if reason:
         raise ProtocolError(f"the call {message.call} {reason}")
+
+
+def _check_end(message: m.EndInputs, connection: Connection, dispatcher: Dispatcher) -> None:
+    """All inputs that were offered count."""
+    call, total = message.call, message.total
+    _check_id("call", call)
+    _check_whole("total", total, 0, MAX_POSITION)
+    if caller := dispatcher.calls.get(call):
+        _require(_may_go_on(caller, connection), f"the call {call} belongs to another connection")
+        least = caller.offered
+        _require(total >= least, f"the call {call} has {least} inputs already, not {total}")
+        _require(not caller.window.ahead or total == least, f"the call {call} has {least} inputs, not {total}")
+        if caller.connection is not None:  # else it may have ended while its program was away, which is told so
+            _require(caller.total in (-1, total), f"the call {call} ended with {caller.total} inputs, not {total}")
 
 
 def _may_go_on(caller: Caller, connection: Connection) -> bool:
