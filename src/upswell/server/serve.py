@@ -145,9 +145,7 @@ class Server:
         """
         self._has_shortcut = has_shortcut
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # which nohup has seen to
-                loop.add_signal_handler(number, self.ended.set)
+        self._heed_signals(loop)
         # Where there is a home, containers of an earlier server dial what they have dialled before.
         listener, self._address = listen_abstract() if self._home is None else listen_at(self._home / CONTAINERS)
         # Those on nodes need an address: a free port of this machine could be anybody's, so without TLS it is none.
@@ -194,6 +192,11 @@ class Server:
             self._spools.close()
         if self._logs is not None:
             self._logs.close()
+
+    def _heed_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # which nohup has seen to
+                loop.add_signal_handler(number, self.ended.set)
 
     def _go_on(self) -> None:
         """Serve what the last server of this home has left: apps, calls, schedules."""
