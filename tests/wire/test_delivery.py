@@ -99,3 +99,15 @@ def test_frames_that_were_never_sent_did_not_arrive(count: int) -> None:
         delivery.confirm(count)
     with pytest.raises(ProtocolError, match="3 were sent"):
         delivery.confirm(0)
+
+
+def test_a_frame_that_was_not_sent_after_all_is_not_sent_again() -> None:
+    side = Delivery()
+    first, second = m.AppOpened("1"), m.AppOpened("2")
+    side.send(first, b"one")
+    side.send(second, b"two")
+    side.withdraw(m.Bye("that counts for nothing"))
+    side.withdraw(second)
+    assert side.resume(0) == [(first, b"one")]
+    side.confirm(1)
+    assert side.bytes == 0

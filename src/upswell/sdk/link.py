@@ -103,19 +103,25 @@ class Link:
                     self._send(message, payload)
 
     def _send(self, message: m.Message, payload: Bytes) -> None:
-        parts, channel = encode_parts(message, payload), self._channel  # what is too large for a frame is refused now
-        if channel is None and isinstance(message, m.Release):
-            self._released.append(message)
+        """What was counted and did not arrive goes by the next connection, also where it is interrupted on its way."""
+        if (channel := self._channel) is None:
+            encode_parts(message, payload)  # what is too large for a frame is refused now
+            if isinstance(message, m.Release):
+                self._released.append(message)
+        if self._delivery is not None:
+            self._delivery.send(message, payload)
+        if channel is None:
+            return
         try:
-            if self._delivery is not None:
-                self._delivery.send(message, payload)
-            if channel is not None:
-                channel.send_parts(parts)
+            channel.send(message, payload)
         except OSError:
             pass  # the reader sees it, too
+        except Error:  # nothing of it was written
+            if self._delivery is not None:
+                self._delivery.withdraw(message)
+            raise
         except BaseException:  # from outside, such as Ctrl-C: how far the frame has come nobody knows
-            if channel is not None:
-                channel.shutdown()  # and so all that the server lacks goes by another connection
+            channel.shutdown()
             raise
 
     def read(self, route: Route, restarted: Callable[[], None]) -> Error:

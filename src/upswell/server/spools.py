@@ -63,7 +63,9 @@ class Spools:
         self.sweep()
 
     def look_at(self, name: str) -> None:
-        """Take what is in the spool of that name; nothing where there is none."""
+        """Take what is in the spool of that name; nothing where there is none, or where this server lets go of all."""
+        if self._is_closed:
+            return
         if (spool := self._spools.get(name)) is None:
             try:
                 spool = SpoolReader(str(self._folder / name))

@@ -88,10 +88,7 @@ class Channel:
 
     def send(self, message: Message, payload: Bytes = b"") -> None:
         """Write one whole frame; `OSError` when the connection is gone, `ExecutionError` in the midst of another."""
-        self.send_parts(encode_parts(message, payload))
-
-    def send_parts(self, parts: list[Bytes]) -> None:
-        """The same with a frame that is encoded already, in its parts."""
+        parts = encode_parts(message, payload)
         with unheld(self._sending):
             self._write(parts)
 

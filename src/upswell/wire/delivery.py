@@ -37,6 +37,11 @@ class Delivery:
             self._sent.append((message, payload))
             self.bytes += len(payload) + FRAME_BYTES
 
+    def withdraw(self, message: Message) -> None:
+        """The frame that was kept last was not sent after all."""
+        if self._sent and self._sent[-1][0] is message:
+            self.bytes -= len(self._sent.pop()[1]) + FRAME_BYTES
+
     def take(self, message: Message, payload: Bytes) -> Received | None:
         """Count a frame that came. What is returned is to be said to the other side.
 
