@@ -469,7 +469,7 @@ BUGS = [
     Bug(
         "a call that its program has left never ends",
         "server/calls.py",
-        "self.end(call, caller.accepted)",
+        "self._dispatcher.ledger.offer([s.EndInputs(call, total)], answer)",
         "pass",
         ("tests/server/test_kept_apps.py",),
     ),

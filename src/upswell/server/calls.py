@@ -313,7 +313,15 @@ class CallService:
         if caller.connection is None and caller.total < 0 and self._dispatcher.calls.get(call) is caller:
             words = f"the program that spawned {call} has left, so it ends after {caller.accepted:,} inputs"
             self._dispatcher.say(words, function=caller.function)
-            self.end(call, caller.accepted)
+            total = caller.total = caller.accepted  # who comes back while that is being kept is too late already
+
+            def answer(error: Error | None) -> None:
+                if error is None:
+                    self._end(call, total)
+                else:
+                    caller.total = -1
+
+            self._dispatcher.ledger.offer([s.EndInputs(call, total)], answer)
 
 
 def submitted(message: m.Submit, owner: str) -> e.InputsSubmitted:
