@@ -204,6 +204,12 @@ def test_a_call_is_not_collected_while_this_program_spawns_it(desk: Desk) -> Non
     assert collection_of(desk.client, "fc-1") is collection_of(desk.client, "fc-1")
 
 
+def test_another_life_of_the_server_is_told_of_calls_that_may_get_more(desk: Desk) -> None:
+    desk.client.attended.add("fc-1")
+    desk.client._restarted()
+    assert desk.next() == m.AttendCall("fc-1")
+
+
 def test_those_of_one_turn_of_a_loop_leave_together_and_are_woken_together(desk: Desk) -> None:
     turns: list[list[object]] = []
 

@@ -441,18 +441,21 @@ async def test_a_call_of_an_earlier_life_ends_if_nobody_comes_back_to_it(home: P
     async with killed(home) as here:
         await deploy(here.client, record("f"))
         function = (await served(here.client)).id
-        for call in ("fc-1", "fc-2"):
+        for call in ("fc-1", "fc-2", "fc-3"):
             await spawn(here.client, call, function, 0, 5, last=False)
             await here.client.expect(m.Accepted)
     async with stage(home=home) as here:
         returned = await here.neighbour()
         await spawn(returned, "fc-2", function, 5, 5, last=False)
         await returned.expect(m.Accepted)
+        await returned.send(m.AttendCall("fc-3"), m.AttendCall("fc-4"))
+        await statistics(returned, function)
         here.clock.advance(GRACE_SECONDS)
         assert await ended(here, "fc-1") == 5
-        await spawn(returned, "fc-2", function, 10, 5, last=True)
-        await returned.expect(m.Accepted)
-        assert await ended(here, "fc-2") == 15
+        for call, first in (("fc-2", 10), ("fc-3", 5)):
+            await spawn(returned, call, function, first, 5, last=True)
+            await returned.expect(m.Accepted)
+            assert await ended(here, call) == first + 5
 
 
 async def test_code_is_sent_once_and_held_to_its_digest(home: Path) -> None:

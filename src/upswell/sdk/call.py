@@ -271,6 +271,7 @@ async def spawn_many(function: Any, inputs: Inputs, starred: bool, kwargs: dict[
     inbox = client.open_inbox(call, renewable=True)
     submission = Submission(inbox, call, function_id, "spawn", method=function.method)
     iterator: Iterator[Any] | Pump | None = None
+    client.attended.add(call)  # while the iterator takes its time nothing else says that this program is there
     try:
         iterator = inputs.open(asynchronous, inbox)
         pulled = await _pull(iterator, submission, inbox)
@@ -287,6 +288,7 @@ async def spawn_many(function: Any, inputs: Inputs, starred: bool, kwargs: dict[
         inbox.cancel()
         raise
     finally:
+        client.attended.discard(call)
         if isinstance(iterator, Pump):
             iterator.close()
         inbox.close()

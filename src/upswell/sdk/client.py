@@ -89,6 +89,7 @@ class Client:
         self.maps: dict[str, tuple[str, Mapping]] = {}  # call → function and map, while somebody watches
         self.spawning = Spawning(self)
         self._declared: dict[tuple[type[m.Message], str, str], Declared] = {}
+        self.attended: set[str] = set()  # spawned calls that may get more inputs from here
         self.users = 0  # apps that run over this connection
         self._reader = threading.Thread(target=self._read, name="upswell-reader", daemon=True)
         self._reader.start()
@@ -227,6 +228,8 @@ class Client:
         self._lent.clear()
         for message in self._declared.values():
             self._link.send(message)
+        for call in tuple(self.attended):
+            self._link.send(m.AttendCall(call))
         self.spawning.spooling.restarted()
         for inbox in list(self._inboxes.values()):
             inbox.restarted(self._link.life)

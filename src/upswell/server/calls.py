@@ -299,6 +299,11 @@ class CallService:
             self._dispatcher.store.drop_call(call)
         self._end_those_of(connection)
 
+    def attend(self, connection: Connection, call: str) -> None:
+        """The program that gives inputs to the call is here again, perhaps with nothing to say for long."""
+        if (caller := self._unended.get(call)) is not None:
+            caller.connection = connection
+
     def _end_those_of(self, connection: Connection | None) -> None:
         """Calls that outlive this client, and that it has left in the middle: they have the inputs that were taken."""
         for call, caller in list(self._unended.items()):

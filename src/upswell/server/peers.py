@@ -156,6 +156,8 @@ class ClientPeer:
                 self._apps.close(self._connection, app)
             case m.Collect():
                 self._calls.collect(self._connection, message)
+            case m.AttendCall(call=call):
+                self._calls.attend(self._connection, call)
             case m.Uncollect(call=call):
                 self._calls.uncollect(self._connection, call)
             case m.Inquire():

@@ -63,6 +63,10 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_id("call", name)
             _check_whole("request", request)
             _check_whole("position", position, -1, MAX_POSITION)
+        case m.AttendCall(call=call):
+            _check_id("call", call)
+            if caller := dispatcher.calls.get(call):
+                _require(_may_go_on(caller, connection), f"the call {call} belongs to another connection")
         case m.Uncollect(call=name) | m.Watch(app=name):
             _check_id("call or app", name)
         case m.Consumed(call=call, chunks=chunks, bytes=size):

@@ -19,7 +19,7 @@ AnyMessage = (
     Hello | Welcome | Bye | Release | Piece | Received
     | OpenApp | CloseApp | AttendApp | Declare | AppOpened | AppClosed
     | OfferFiles | MissingFiles | PutFile | Deploy | Rollback | Deployed | StopApp | Done | Resolve | Resolved
-    | Submit | Spawned | LookAt | Restore | EndInputs | Cancel | Collect | Uncollect | Consumed
+    | Submit | Spawned | LookAt | Restore | EndInputs | Cancel | Collect | AttendCall | Uncollect | Consumed
     | Accepted | Refused | Invited | Outputs | Failed | Chunks | CallDescribed
     | Inquire | Statistics | Watch | Progress | Log | DescribeGraph | CallGraph
     | List | Listed | StopContainer | ReadLogs | Logged | Unfollow

@@ -84,6 +84,12 @@ class Collect(Message, tag=15, frozen=True):
     stop: int
 
 
+class AttendCall(Message, tag=94, frozen=True):
+    """The sender may have more inputs for the spawned call, which an earlier life of the server had."""
+
+    call: str
+
+
 class Uncollect(Message, tag=16, frozen=True):
     """Stop sending outputs of the call here."""
 
