@@ -490,15 +490,15 @@ BUGS = [
     Bug(
         "half a record is taken for one",
         "wire/spool.py",
-        " or crc32(data[begin - _NUMBER.size : at]) != checksum:",
-        ":",
+        "if crc32(data[begin - _NUMBER.size : at]) != checksum:",
+        "if False:",
         ("tests/wire/test_spool.py",),
     ),
     Bug(
         "a reader reads on in an earlier round",
         "wire/spool.py",
-        "if number != first or not number:",
-        "if not number:",
+        "if number != first or size > MAX_RECORD_BYTES or at > len(data):",
+        "if size > MAX_RECORD_BYTES or at > len(data):",
         ("tests/wire/test_spool.py",),
     ),
     Bug(

@@ -50,8 +50,8 @@ class Spooling:
 
     def write(self, spawn: Spawn) -> bool:
         """Have it on disk; false where it must go the ordinary way."""
-        if self._writing._is_owned() or not self.may_write(spawn.lane):
-            return False  # a signal handler has interrupted who writes, or it is not permitted any more
+        if self._writing._is_owned():
+            return False  # a signal handler has interrupted who writes
         from ..wire.spool import SpoolFullError  # by few programs, and late
 
         try:

@@ -45,9 +45,7 @@ class Guard:
         match message:
             case m.Cancel(call=call) | m.Collect(call=call) | m.Uncollect(call=call) | m.Consumed(call=call):
                 return self._has_call(call)
-            case m.AttendCall(call=call):
-                return self._has_call(call)
-            case m.DescribeGraph(call=call):
+            case m.AttendCall(call=call) | m.DescribeGraph(call=call):
                 return self._has_call(call)
             case m.Submit(function=function) | m.Restore(function=function) | m.Inquire(function=function):
                 return self._has_app(app_of(function))

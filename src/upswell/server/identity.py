@@ -49,8 +49,7 @@ NEEDED: dict[type[m.Message], Right] = {
     **dict.fromkeys((m.Bye, m.Watch, m.Inquire, m.Resolve, m.DescribeGraph), "look"),
     **dict.fromkeys((m.Collect, m.Uncollect), "look"),
     **dict.fromkeys((m.OpenApp, m.CloseApp, m.Declare, m.Submit, m.Restore, m.EndInputs, m.Cancel, m.Consumed), "use"),
-    m.AttendCall: "use",
-    **dict.fromkeys((m.UseObject, m.Withdraw, m.Piece), "use"),
+    **dict.fromkeys((m.AttendCall, m.UseObject, m.Withdraw, m.Piece), "use"),
     # Of all that is here: no container's business.
     **dict.fromkeys((m.DescribeServer, m.List, m.ReadLogs, m.Unfollow), "survey"),
     **dict.fromkeys((m.OfferFiles, m.PutFile, m.Deploy, m.AttendApp, m.Rollback, m.StopApp, m.StopContainer), "deploy"),

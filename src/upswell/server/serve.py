@@ -207,8 +207,6 @@ class Server:
         self._timetable.restore(snapshot)
         self._rejoining.recovered(tuple(recovered(snapshot)))
         self._timetable.begin()
-        if self._spools is not None:
-            self._spools.begin()
         early, self._early = self._early, []
         for client in early:
             client.go_on()

@@ -58,10 +58,6 @@ class Spools:
         """Where a client may put a spool of its own, or ""."""
         return str(self._folder) if len(self._spools) < MAX_SPOOLS else ""
 
-    def begin(self) -> None:
-        """Go on with those that an earlier server has left."""
-        self.sweep()
-
     def look_at(self, name: str) -> None:
         """Take what is in the spool of that name; nothing where there is none, or where this server lets go of all."""
         if self._is_closed:

@@ -81,7 +81,7 @@ class SpoolWriter:
     @property
     def is_watched(self) -> bool:
         """Whether the reader will look without being told to, so that it finds what is written by now."""
-        return time.monotonic_ns() < self._head()[2]
+        return monotonic_now() < self._head()[2]
 
     def write(self, message: Spawned, payload: Bytes) -> None:
         """Append a record, which a reader sees from now on and `sync` waits for; `SpoolFullError`, `OSError`."""
@@ -198,17 +198,17 @@ class SpoolReader:
         if len(head) < _RECORD.size:
             return found
         size, _, number = _RECORD.unpack(head)
-        if (number != first and first is not None) or not number or size > MAX_RECORD_BYTES:
-            return found
+        first = first or number
+        if not number or number != first or size > MAX_RECORD_BYTES:
+            return found  # as nearly always, and nothing more is read for that
         data = memoryview(os.pread(self._file, max(READ_BYTES, _RECORD.size + size), place))
         at = 0
         while at + _RECORD.size <= len(data):
             size, checksum, number = _RECORD.unpack_from(data, at)
             begin, at = at + _RECORD.size, at + _RECORD.size + size
-            first = first or number
-            if number != first or not number:
+            if number != first or size > MAX_RECORD_BYTES or at > len(data):
                 break
-            if size > MAX_RECORD_BYTES or at > len(data) or crc32(data[begin - _NUMBER.size : at]) != checksum:
+            if crc32(data[begin - _NUMBER.size : at]) != checksum:
                 break
             found.append((number, place + at, data[begin:at]))
             first = number + 1
