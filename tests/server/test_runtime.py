@@ -76,6 +76,20 @@ async def test_retries_without_end() -> None:
         assert failed.error.attempts == 501
 
 
+async def test_what_is_due_at_once_does_not_wait_for_a_timer_of_the_same_moment() -> None:
+    async with stage() as here:
+        await here.client.send(m.OpenApp("ap-1", "app", [record("f"), record("g")]))
+        await here.client.send(m.Submit("fc-1", "ap-1/f", "remote", 0, 1, True))
+        container = await here.container(await here.started("ap-1/f"))
+        await container.expect(m.Assign)
+        await here.has_taken_all()
+        moment = here.server._runtime._wakes_at
+        here.clock.advance(moment - here.clock.time())
+        assert here.clock.time() == moment
+        await here.client.send(m.Submit("fc-2", "ap-1/g", "remote", 0, 1, True))
+        await here.started("ap-1/g")
+
+
 class RoundingClock(ManualClock):
     """Counts in milliseconds, and rings at the nearest one, as uvloop does."""
 

@@ -91,12 +91,12 @@ class Runtime:
     def _arm(self) -> None:
         """One timer, for the moment the core asks for, or an earlier one: it is not moved for each later deadline."""
         moment = self.plane.deadline()
-        if moment is None or moment >= self._wakes_at:
+        if moment is None or (moment >= self._wakes_at and (self._timer is None or moment > self.clock.time())):
             return
         if self._timer is not None:
             self._timer.cancel()
         self._wakes_at = moment
-        if moment <= self.clock.time():
+        if moment <= self.clock.time():  # perhaps that of the timer, which may be a little late
             self._timer = None
             self._soon(self._wake)
         else:
