@@ -13,10 +13,11 @@ from pickle import PickleBuffer
 import pytest
 
 from upswell.server import connections, runtime
-from upswell.server.connections import GRACE_SECONDS
+from upswell.server.connections import FRAME_SECONDS, GRACE_SECONDS
 from upswell.spec import AutoscalerSettings
 from upswell.wire import messages as m
 from upswell.wire.buffers import Block
+from upswell.wire.codec import encode
 from upswell.wire.delivery import UNCOUNTED
 
 from .stage import PATIENCE_SECONDS, Peer, Stage, record, stage
@@ -387,3 +388,23 @@ async def test_a_session_of_another_container_is_nobodys(here: Stage, tmp_path: 
     await container.peer.send(m.Returned(1, 1))
     assert not container.peer.is_dismissed()
     here.engine.end(name, 0)
+
+
+async def test_a_stream_that_goes_on_with_a_session_is_watched_once(here: Stage, tmp_path: Path) -> None:
+    client = Client(here, tmp_path)
+    await client.come()
+    client.leave()
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    stream.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(stream, str(tmp_path / "server.sock"))
+    peer = Peer(stream)
+    here.peers.append(peer)
+    hello = encode(m.Hello(m.PROTOCOL, "client", "", os.getpid(), client.session, client.received))
+    await peer.send_bytes(hello[:10])
+    for _ in range(5):  # turns of the loop: it is let in, and read
+        await here.has_taken_all()
+    await peer.send_bytes(hello[10:] + encode(m.Submit("fc-1", "ap-1/f", "map", 0, 1, True), bytes(100_000))[:90_000])
+    assert (await peer.expect(m.Welcome))[0].resumed
+    await here.has_taken_all()
+    here.clock.advance(FRAME_SECONDS)  # since the first bytes of the greeting, when nobody knew whose they are
+    assert "bytes of a frame came" in await peer.dismissed()

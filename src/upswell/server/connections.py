@@ -327,6 +327,8 @@ class Connection(asyncio.Protocol):
         self.stop_waiting()
         self._transport, other._transport = other._transport, None
         self._process, self._decoder = other._process, other._decoder
+        if other._stuck:  # as that one looks after the decoder no more
+            other._stuck.cancel()
         assert self._transport is not None and self._delivery is not None
         self._transport.set_protocol(self)
         for message, payload in self._delivery.resume(received):
