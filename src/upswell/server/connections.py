@@ -217,6 +217,7 @@ class Connection(asyncio.Protocol):
         try:
             self._take(self._decoder.feed(data))
             if self._decoder.unfinished:
+                self._check_greeting()
                 (self._earlier or self)._watch()
         except ProtocolError as error:
             (self._earlier or self).refuse(self._first_of(error))
@@ -262,10 +263,14 @@ class Connection(asyncio.Protocol):
             return earlier
         return error
 
+    def _check_greeting(self) -> None:
+        """Raise `ProtocolError` where what has begun to come is too much for the frame that a stranger may send."""
+        is_stranger = self._peer is None and self._earlier is None
+        if is_stranger and self._decoder.unfinished + self._decoder.missing > MAX_HELLO_BYTES:
+            raise ProtocolError(f"the first frame has more than {MAX_HELLO_BYTES:,} bytes, so it is no Hello")
+
     def _watch(self) -> None:
         """A frame is unfinished: it must come nearer to its end now and then."""
-        if self._peer is None and self._decoder.unfinished + self._decoder.missing > MAX_HELLO_BYTES:
-            raise ProtocolError(f"the first frame has more than {MAX_HELLO_BYTES:,} bytes, so it is no Hello")
         if self._stuck is None:
             self._moved = False
             self._stuck = self._clock.call_later(FRAME_SECONDS, self._look)
