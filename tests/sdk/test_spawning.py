@@ -360,8 +360,12 @@ def interrupted(act: Callable[[], object], when: Callable[[], bool], in_handler:
     """What a signal handler meets that interrupts `act` in this thread, as soon as it is `when`."""
     met: list[Exception] = []
     main = threading.main_thread().ident or 0
+    begun = threading.Event()
 
     def handle(*_: object) -> None:
+        if begun.is_set():
+            return
+        begun.set()
         try:
             in_handler()
         except Exception as error:
@@ -370,7 +374,9 @@ def interrupted(act: Callable[[], object], when: Callable[[], bool], in_handler:
     def interrupt() -> None:
         while not when():
             os.sched_yield()
-        signal.pthread_kill(main, signal.SIGUSR1)
+        while not begun.is_set():  # one that comes just before the thread begins to wait runs no handler until it ends
+            signal.pthread_kill(main, signal.SIGUSR1)
+            begun.wait(0.05)
 
     before = signal.signal(signal.SIGUSR1, handle)
     other = threading.Thread(target=interrupt)
