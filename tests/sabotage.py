@@ -469,7 +469,7 @@ BUGS = [
     Bug(
         "a call that its program has left never ends",
         "server/calls.py",
-        "self._dispatcher.ledger.offer([s.EndInputs(call, total)], answer)",
+        "self._dispatcher.ledger.decided(s.EndInputs(call, total), partial(self._end, call, total))",
         "pass",
         ("tests/server/test_kept_apps.py",),
     ),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from upswell import Function
+from upswell import Function, FunctionCall
 from upswell.cli import main
 from upswell.sdk.clients import close_keeper
 
@@ -187,6 +187,17 @@ def test_results_are_fetched(kitchen: Kitchen) -> None:
     assert done.status == 1 and 'raise ValueError("thirteen")' in done.err
     assert done.err.splitlines()[-1] == "ValueError: thirteen" and "sdk" not in done.err
     assert [row[:6:5] for row in kitchen.table("call", "list", "-n", "1")] == [[failing, "1/1"]]
+
+
+def test_a_call_without_inputs(kitchen: Kitchen) -> None:
+    call = kitchen.function("simmer").spawn_map([]).object_id
+    assert kitchen.command("call", "get", call).out == ""
+    missing = kitchen.command("call", "get", call, "--index", "0", status=1)
+    assert missing.err == f"IndexError: {call} has 0 inputs, counted from 0, and none at 0\n"
+    assert [row[4:6] for row in kitchen.table("call", "list")] == [["finished", "0/0"]]
+    assert kitchen.command("call", "cancel", call).out == f"{call} has ended already\n"
+    again = FunctionCall.from_id(call)
+    assert (again.num_inputs(), list(again.iter()), again.get_call_graph()) == (0, [], [])
 
 
 def test_results_of_a_call_are_printed_while_more_inputs_come_and_waited_for_no_longer(kitchen: Kitchen) -> None:

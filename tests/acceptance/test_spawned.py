@@ -66,6 +66,8 @@ def test_handles(program: Program) -> None:
             print(told(lambda: FunctionCall.from_id(5)))
             call = square.spawn_map([])
             print(call.num_inputs(), list(call.iter()), told(call.get))
+            another = FunctionCall.from_id(call.object_id)
+            print(another.num_inputs(), list(another.iter()), told(another.get), call.get_call_graph())
             call = square.spawn_map(range(2000))
             print(list(call.iter(start=1998)), list(call.iter(start=3, end=5)), list(call.iter(start=5, end=3)))
             call = check.spawn_map(range(4))
@@ -87,6 +89,7 @@ def test_handles(program: Program) -> None:
         "NotFoundError: there is no call fc-0: it never was, or has ended with its app",
         "TypeError: FunctionCall.from_id takes the object_id of a call, which is a str, not 5",
         "0 [] IndexError: ID has 0 inputs, counted from 0, and none at 0",
+        "0 [] IndexError: ID has 0 inputs, counted from 0, and none at 0 []",
         "[3992004, 3996001] [9, 16] []",
         "3 LookupError: 2 LookupError: 2",
         "SerializationError: input 1",

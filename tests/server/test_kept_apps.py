@@ -1,6 +1,7 @@
 """Apps and calls that outlive their client and their server, over the wire, with containers that the test plays."""
 
 import asyncio
+import resource
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -435,6 +436,58 @@ async def test_a_call_whose_program_leaves_in_the_middle_ends_with_what_was_take
             await container.send(m.Results(assign.range, assign.start, many, 0.001, 0.001), payload=b"out")
         await here.until(lambda: not here.server._services.dispatcher.calls)
         assert [here.server._store.call(call).total for call in ("fc-1", "fc-2")] == [10, 5]  # type: ignore[union-attr]
+
+
+async def test_a_call_without_inputs_has_ended_as_it_is_kept(home: Path) -> None:
+    async with stage(home=home) as here:
+        await deploy(here.client, record("f"))
+        function = (await served(here.client)).id
+        await spawn(here.client, "fc-1", function, 0, 0)
+        await here.client.expect(m.Accepted)
+        assert await ended(here, "fc-1") == 0
+        await here.client.send(m.Cancel("fc-1"))
+        await spawn(here.client, "fc-2", "ap-none/f", 0, 0)
+        assert "there is no function f" in (await here.client.expect(m.Refused))[0].error.message
+        assert not here.server._services.dispatcher.calls
+    async with stage(home=home) as here:
+        await spawn(here.client, "fc-1", function, 0, 0)  # once more, as its client has not heard of it
+        await here.client.expect(m.Accepted)
+        assert await ended(here, "fc-1") == 0
+        await here.client.send(m.List(1, m.ListCalls(), 10))
+        (row,) = (await here.client.expect(m.Listed))[0].rows
+        assert isinstance(row, m.CallInfo)
+        assert (row.id, row.state, row.inputs, row.is_whole) == ("fc-1", "finished", 0, True)
+        assert not here.server._services.dispatcher.calls
+
+
+async def test_a_call_that_its_program_has_left_ends_once_the_disk_has_room(home: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with stage(home=home) as here:
+        await deploy(here.client, record("f"))
+        function, client = (await served(here.client)).id, await here.neighbour()
+        await spawn(client, "fc-1", function, 0, 5, last=False)
+        await client.expect(m.Accepted)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))  # as on a full disk
+        try:
+            client.close()
+            await here.until(lambda: here.server._store.trouble)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert await ended(here, "fc-1") == 5
+        assert here.server._store.call("fc-1").total == 5  # type: ignore[union-attr]
+
+
+async def test_a_call_that_never_came_to_be_is_forgotten_with_its_program(home: Path) -> None:
+    async with stage(Limits(spawned_pending=5), home=home) as here:
+        await deploy(here.client, record("f"))
+        function, client = (await served(here.client)).id, await here.neighbour()
+        await spawn(here.client, "fc-1", function, 0, 5)
+        await here.client.expect(m.Accepted)
+        await spawn(client, "fc-2", function, 0, 5, last=False)
+        client.close()  # while what it has offered is being kept
+        calls = here.server._services.dispatcher.calls
+        await here.until(lambda: "fc-2" in calls)
+        await here.until(lambda: "fc-2" not in calls)
 
 
 async def test_a_call_of_an_earlier_life_ends_if_nobody_comes_back_to_it(home: Path) -> None:

@@ -58,6 +58,8 @@ FROM_CLIENTS: list[tuple[str, list[m.Message]]] = [
     ("a client does not send Hello", [m.Hello(m.PROTOCOL, "client", "", PID)]),
     ("a client does not send Outputs", [m.Outputs("fc-1", 0, 1)]),
     ("their count from 1 to", [submit(count=0)]),
+    ("their count from 1 to", [submit(kind="spawn", count=0)]),
+    ("their count from 1 to", [submit(kind="spawn", first=5, count=0, last=True)]),
     ("their count from 1 to", [submit(count=-3)]),
     ("their count from 1 to", [submit(count=1 << 40)]),
     ("the first input must be", [submit(first=-1)]),

@@ -275,8 +275,9 @@ async def spawn_many(function: Any, inputs: Inputs, starred: bool, kwargs: dict[
     try:
         iterator = inputs.open(asynchronous, inbox)
         pulled = await _pull(iterator, submission, inbox)
-        while pulled:
-            # The last segment says that it is, so that whoever has taken all of them knows that it has.
+        while not submission.ended:
+            # The last segment says that it is, so that whoever has taken all of them knows that it has; one without
+            # inputs is all of a call that has none.
             following = await _pull(iterator, submission, inbox) if len(pulled) == SPAWN_SEGMENT else []
             submission.send(pack_segment(function, pulled, starred, kwargs), len(pulled), not following)
             await _accepted(submission, inbox, SPAWN_UNACCEPTED if following else 1)

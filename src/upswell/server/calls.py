@@ -14,7 +14,7 @@ from ..clock import Clock
 from ..core import events as e
 from ..core.snapshot import SavedCall, SavedSegment
 from ..errors import ConflictError, ConnectionError, Error, ResourceExhaustedError, StoreError
-from ..spec import no_call
+from ..spec import no_call, no_function
 from ..store import Kept, Outcome
 from ..wire import messages as m
 from ..wire.buffers import Block
@@ -35,7 +35,7 @@ class CallService:
         self._dispatcher = dispatcher
         self._clock = clock
         self._arriving: dict[str, Caller] = {}  # of all calls, those that an earlier life had and that are not whole
-        self._unended: dict[str, Caller] = {}  # those that are kept, and whose programs may have more inputs for them
+        self._unended: dict[str, Caller] = {}  # those that are kept, until it is kept that no more inputs come
         dispatcher.map_has_room = partial(soon, self._let_in)
 
     # -- in ----------------------------------------------------------------------------------------
@@ -49,13 +49,18 @@ class CallService:
         elif caller is not None and caller.kept and message.first == 0:
             dispatcher.ledger.commit()  # it has come before, and that may linger
         kept = adopt(connection, payload, message.buffers)
+        if caller is not None and not message.count:
+            kept.close()
+            caller.connection = connection
+            self._keep_empty(message, caller)
+            return
         if caller is None or (caller.kept and message.first >= caller.total >= 0):
             kept.close()
             connection.send(self._too_late(message))
             return
         if caller.kept:
             caller.connection = connection
-            if not message.last:
+            if not message.last and caller.total < 0:
                 self._unended[message.call] = caller
             self._offer(message, caller, kept)
             return
@@ -120,11 +125,34 @@ class CallService:
             elif error is None:
                 if message.last:
                     caller.total = message.first + message.count
+                    self._unended.pop(message.call, None)
                 self._dispatcher.happened(submitted(message, ""))
             else:
                 self._not_kept(message, caller, error)
 
         self._dispatcher.ledger.offer(writes, answer)
+
+    def _keep_empty(self, message: m.Submit, caller: Caller) -> None:
+        """A call without inputs has ended as it comes: there is nothing to decide, and it is to be found."""
+        call, dispatcher = message.call, self._dispatcher
+        caller.total = 0
+        if message.function not in dispatcher.functions:
+            refuse(message, caller, "missing", no_function(message.function))
+            dispatcher.forget(call)
+        elif caller.kept:
+            at = dispatcher.ledger.now()
+            opened = s.OpenCall(call, message.function, message.kind, at, message.method, caller.maker)
+
+            def answer(error: Error | None) -> None:
+                if error is None:
+                    caller.tell(m.Accepted(call, 0, 0))
+                    dispatcher.ended(call, caller)
+                else:
+                    self._not_kept(message, caller, error)
+
+            dispatcher.ledger.offer([opened, s.EndInputs(call, 0), s.FinishCall(call, at)], answer)
+        else:
+            caller.tell(m.Accepted(call, 0, 0))
 
     def _not_kept(self, message: m.Submit, caller: Caller, error: Error) -> None:
         """The store has refused the inputs, as it has them already, or otherwise."""
@@ -278,7 +306,7 @@ class CallService:
 
     def _total(self, call: str) -> int:
         if caller := self._dispatcher.calls.get(call):
-            return caller.total
+            return -1 if call in self._unended else caller.total
         record = self._dispatcher.store.call(call)
         return -1 if record is None or record.total is None else record.total
 
@@ -307,26 +335,23 @@ class CallService:
     def _end_those_of(self, connection: Connection | None) -> None:
         """Calls that outlive this client, and that it has left in the middle: they have the inputs that were taken."""
         for call, caller in list(self._unended.items()):
-            if caller.total >= 0 or self._dispatcher.calls.get(call) is not caller:
+            if self._dispatcher.calls.get(call) is not caller:
                 del self._unended[call]
-            elif caller.connection is connection:
+            elif caller.connection is connection and caller.total < 0:
                 caller.connection = None
                 self._dispatcher.ledger.in_turn(partial(self._end_early, call, caller))
 
     def _end_early(self, call: str, caller: Caller) -> None:
         """All inputs that have come are taken, or refused."""
-        if caller.connection is None and caller.total < 0 and self._dispatcher.calls.get(call) is caller:
-            words = f"the program that spawned {call} has left, so it ends after {caller.accepted:,} inputs"
-            self._dispatcher.say(words, function=caller.function)
-            total = caller.total = caller.accepted  # who comes back while that is being kept is too late already
-
-            def answer(error: Error | None) -> None:
-                if error is None:
-                    self._end(call, total)
-                else:
-                    caller.total = -1
-
-            self._dispatcher.ledger.offer([s.EndInputs(call, total)], answer)
+        if caller.connection is not None or caller.total >= 0 or self._dispatcher.calls.get(call) is not caller:
+            return
+        if not caller.accepted:
+            self._dispatcher.forget(call)  # it never came to be
+            return
+        words = f"the program that spawned {call} has left, so it ends after {caller.accepted:,} inputs"
+        self._dispatcher.say(words, function=caller.function)
+        total = caller.total = caller.accepted  # who comes back while that is being kept is too late already
+        self._dispatcher.ledger.decided(s.EndInputs(call, total), partial(self._end, call, total))
 
 
 def submitted(message: m.Submit, owner: str) -> e.InputsSubmitted:

@@ -331,13 +331,13 @@ class Dispatcher:
         if caller is None:
             return
         if caller.kept:
-            ended = partial(self._ended, call, caller)
+            ended = partial(self.ended, call, caller)
             self.ledger.decided(s.FinishCall(call, self.ledger.now()), ended, may_linger=True)
         elif caller.kind != "spawn":
             del self.calls[call]
             self._left(caller, caller.window.in_flight)
 
-    def _ended(self, call: str, caller: Caller) -> None:
+    def ended(self, call: str, caller: Caller) -> None:
         """The call has ended, and that is kept."""
         del self.calls[call]
         self.call_ended(call, caller)

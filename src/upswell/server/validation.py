@@ -183,9 +183,15 @@ def _check_submit(message: m.Submit, connection: Connection, dispatcher: Dispatc
         _check_id("call", message.call)
         _check_id("function", message.function)
         _require(len(message.method) <= MAX_ID_CHARACTERS, f"{message.method[:40]!r} is no method")
-    _check_inputs(message.first, message.count)
+    if message.count or not _may_be_empty(message, caller):
+        _check_inputs(message.first, message.count)
     if message.buffers is not None:
         _check_buffers(message.buffers, connection)
+
+
+def _may_be_empty(message: m.Submit, caller: Caller | None) -> bool:
+    """Whether a segment without inputs is all of a call, which then has none."""
+    return message.kind == "spawn" and message.last and not message.first and (caller is None or not caller.total)
 
 
 def _check_more(message: m.Submit, caller: Caller, connection: Connection) -> None:

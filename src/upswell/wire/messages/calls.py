@@ -5,7 +5,9 @@ from .base import Buffers, ErrorRecord, Message
 
 
 class Submit(Message, tag=12, frozen=True):
-    """Inputs `first .. first + count` of a call; the first such frame of a call makes it. Payload: the inputs."""
+    """Inputs `first .. first + count` of a call; the first such frame of a call makes it, and where that of a spawned
+    call is the last, too, it may have none. Payload: the inputs.
+    """
 
     call: str
     function: str
