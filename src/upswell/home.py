@@ -5,6 +5,7 @@ Every program passes here, so it is light: the file is parsed only where there i
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Any, NamedTuple
@@ -21,6 +22,13 @@ SPOOLS = "spools"
 CONFIGURATION = "config.toml"
 LOCAL_ENGINES = ("local", "spawn")
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+WHAT_HELPS = {
+    errno.EMFILE: "raise `ulimit -n`, or close some",
+    errno.ENFILE: "the machine can have no more: close some",
+    errno.ENOSPC: "make room, or set UPSWELL_HOME to a directory on another disk",
+    errno.EDQUOT: "make room, or set UPSWELL_HOME to a directory on another disk",
+    errno.EROFS: "set UPSWELL_HOME to a directory that can be written",
+}
 
 
 class Server(NamedTuple):
@@ -100,16 +108,16 @@ def check(home: str) -> None:
 def open_file(path: str, flags: int) -> int:
     """A descriptor of a file in a home, made if the flags say so, for its user alone.
 
-    Raises `FileNotFoundError` where it is not there, and `InvalidError` where it is another user's, or no file.
+    Raises `FileNotFoundError` where it is not there, and `InvalidError` where it can't be opened, as another user's, or
+    where there is no room for it.
     """
     try:
         return os.open(path, flags | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise InvalidError(
-            f"{path} can't be used: {error.strerror}: see whose it is, or set UPSWELL_HOME to another directory"
-        ) from None
+        advice = WHAT_HELPS.get(error.errno or 0, "see whose it is, or set UPSWELL_HOME to another directory")
+        raise InvalidError(f"{path} can't be used: {error.strerror}: {advice}") from None
 
 
 def configuration(home: str) -> Configuration:

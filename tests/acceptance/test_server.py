@@ -302,6 +302,13 @@ def test_a_home_with_something_that_is_not_the_servers(home: Home, name: str) ->
         assert f"{home.path / name} can't be used: Is a directory" in refused.err
 
 
+def test_too_few_open_files(home: Home) -> None:
+    for command in (("server", "start"), ("serve",)):
+        refused = home.run("sh", "-c", 'ulimit -n 12 && exec "$@"', "sh", *UPSWELL, *command)
+        assert refused.status == 1 and refused.err.count("\n") == 1, refused.err
+        assert refused.err.endswith("a server needs at least 64 open files, and may have 12 here: raise `ulimit -Hn`\n")
+
+
 def test_a_home_that_is_none(home: Home) -> None:
     home.path.write_text("")
     where = str(home.path)

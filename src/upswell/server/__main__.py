@@ -27,18 +27,19 @@ if TYPE_CHECKING:
 
 ON_A_CLUSTER = "ray"  # for a server with a home only
 PEEK_BYTES = 64 << 10  # of what the first client has said already
+LEAST_FILES = 64  # open at once: nearly half of them it has before anybody comes
 
 
 def main() -> None:
     """Run a server."""
     gc.disable()  # until everything is imported: collections take a tenth of that time, and find nothing
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     if sys.argv[1:2] == ["--client-fd"]:
         serve_client(socket.socket(fileno=int(sys.argv[2])))
         os._exit(0)  # everything is closed, and who waits need not wait until modules are taken apart
     arguments = read_arguments()
-    sys.exit(serve_in(arguments.home.absolute(), arguments))
+    sys.exit(serve_in(arguments.home.absolute(), arguments, files))
 
 
 def serve_client(client: socket.socket) -> None:
@@ -133,14 +134,20 @@ def _engine(directory: Path, arguments: argparse.Namespace, serving: Serving) ->
     )
 
 
-def serve_in(directory: Path, arguments: argparse.Namespace) -> int:
-    """Serve the home until a signal ends that, and return the exit status: 1 where it could not begin."""
+def serve_in(directory: Path, arguments: argparse.Namespace, files: int) -> int:
+    """Serve the home until a signal ends that, and return the exit status: 1 where it could not begin. So many `files`
+    may be open at once.
+    """
     from .. import home
-    from ..errors import Error
+    from ..errors import Error, ResourceExhaustedError
     from .notice import Notice
 
     notice = Notice()
     try:
+        if 0 <= files < LEAST_FILES:
+            raise ResourceExhaustedError(
+                f"a server needs at least {LEAST_FILES} open files, and may have {files} here: raise `ulimit -Hn`"
+            )
         home.make(str(directory))
         serving = home.configuration(str(directory)).serve
         serving = serving.changed(arguments.listen, arguments.tls_cert, arguments.tls_key)
