@@ -1,5 +1,6 @@
 """Spawns that come by a spool: the server takes them as calls that it has accepted, before whatever else is said."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -290,6 +291,21 @@ async def test_an_abandoned_spool_is_emptied_and_removed(home: Path, spool: Spoo
         assert await listed(here.client) == {"fc-1", "fc-2"}
         assert here.server._spools is not None
         assert not here.server._spools._looks
+
+
+async def test_one_that_is_abandoned_as_the_server_ends(home: Path, spool: SpoolWriter) -> None:
+    wrong: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    async with stage(home=home) as here:
+        await deploy(here.client, record("f"))
+        await here.client.send(m.LookAt(spool.name))
+        await here.has_taken_all()
+        spool.close()
+        assert here.server._spools is not None
+        here.server._spools.sweep()  # it is done away with once that is kept
+        here.server.ended.set()
+    await asyncio.sleep(0)  # what is kept as the store is closed is heard of afterwards
+    assert not wrong
 
 
 async def test_one_that_was_abandoned_while_no_server_ran(home: Path, spool: SpoolWriter) -> None:

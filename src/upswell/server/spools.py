@@ -196,7 +196,8 @@ class Spools:
                 self._dispatcher.ledger.in_turn(partial(self._remove, name))
 
     def _remove(self, name: str) -> None:
-        spool = self._spools.pop(name)
+        if (spool := self._spools.pop(name, None)) is None:
+            return  # the server has let go of it, and has heard only then that all is kept
         self._looks.pop(name, None)
         self._leaving.discard(name)
         Path(spool.path).unlink(missing_ok=True)
