@@ -439,6 +439,13 @@ BUGS = [
         SPARES,
     ),
     Bug(
+        "what was ready is told to who has its number by now",
+        "container/zygote.py",
+        "if known.get(key.fd) is key:",
+        "if key.fd in known:",
+        ("tests/container/test_zygote.py",),
+    ),
+    Bug(
         "a zygote is told of the first function alone",
         "engines/local.py",
         "if zygote.expects != function:",

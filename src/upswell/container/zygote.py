@@ -76,9 +76,16 @@ class Zygote:
                 self._make_spare()
             elif not ready:
                 self._let_go_of_lines()
-            for key, _ in ready:
-                if key.fd in self._selector.get_map():  # an earlier one of this turn may have closed it
-                    key.data()
+            self._attend_to(ready)
+
+    def _attend_to(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+        """Do what there is to do. An earlier one of them may have closed what a later one is about, and the number may
+        be that of another by now.
+        """
+        known = self._selector.get_map()
+        for key, _ in ready:
+            if known.get(key.fd) is key:
+                key.data()
 
     def _patience(self) -> float | None:
         """How long to wait for something to do, in seconds."""
