@@ -1,6 +1,7 @@
 """A range that runs while its tail is taken back: every input is run once, here or where the tail goes."""
 
 import math
+import os
 import signal
 import socket
 import threading
@@ -11,9 +12,10 @@ import numpy
 import pytest
 
 from upswell.container import outbox
+from upswell.container.executor import CANCELLED, Executor
 from upswell.container.link import Link
 from upswell.container.outbox import Outbox
-from upswell.container.service import Bound
+from upswell.container.service import Bound, Service
 from upswell.container.threads import Threads
 from upswell.container.work import Work
 from upswell.spec import GATHER_SECONDS, Environment, FunctionRecord, FunctionSpec
@@ -39,11 +41,11 @@ class Container:
         self._channel = Channel(ours)
         link._begin(self._channel)
         environment = Environment(kind="module", origin="", module="", main=False, sys_path=(), directory="/")
-        record = FunctionRecord(id="ap/f", app_name="app", name="f", spec=FunctionSpec(), environment=environment)
+        self.record = FunctionRecord(id="ap/f", app_name="app", name="f", spec=FunctionSpec(), environment=environment)
         self.held: dict[int, Work] = {}
         self.outbox = Outbox(link, self.held, False)
         self.server = Channel(theirs)
-        self._threads = Threads(record, self.held, self.outbox, lambda work: None, main=True)
+        self._threads = Threads(self.record, self.held, self.outbox, lambda work: None, main=True)
 
     def take(self, packed: Packed, function: Callable[..., Any]) -> Work:
         """Hold a range of the segment."""
@@ -236,6 +238,43 @@ def test_who_takes_back_and_is_overtaken_agrees_with_the_runner_on_the_end(conta
     other.join()
     assert FIRST + 101 < ends[0] < FIRST + INPUTS
     assert outcomes == run == SEGMENT[FIRST : ends[0]]
+
+
+class CancelledLate(Work):
+    """One that has ended when its runner comes to hear that it is cancelled, and is held all the same."""
+
+    has_ended = False
+
+    @property
+    def ended(self) -> bool:
+        return self.has_ended
+
+    @ended.setter
+    def ended(self, now: bool) -> None:
+        self.has_ended = now
+        if now:
+            self.verdict = CANCELLED
+            signal.raise_signal(signal.SIGUSR1)
+
+
+def test_who_is_cancelled_at_the_very_end_ends_no_container(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exit_at_once(status: int) -> None:
+        raise AssertionError(f"it exits with status {status}")
+
+    monkeypatch.setattr(os, "_exit", exit_at_once)
+    executor = Executor(container.outbox.link, container.record, Service({"": Bound.of(abs)}))
+    work = container.hold(CancelledLate, pack(SEGMENT, shape=BARE), abs)
+    executor.held[work.range] = work
+    executor._threads.submit(work)
+    executor._threads.drain()
+    handler = signal.getsignal(signal.SIGUSR1)
+    executor.run(lambda has_work: None, lambda: None)
+    signal.signal(signal.SIGUSR1, handler)
+    assert work.verdict is CANCELLED
+    assert not executor.held
+    assert container._sent() == SEGMENT[FIRST:]
 
 
 def delivered(container: Container) -> list[Any]:

@@ -184,12 +184,19 @@ class Executor:
         if blocking is not None and blocking.verdict is not None:
             lead = blocking  # it is why the others could not end in time either
         lead.settled_verdict = True
+        # Each runner may be anywhere, perhaps with the lock: wait a moment for it, not for ever.
+        locked = [mate for mate in lead.mates if mate.lock.acquire(timeout=YIELD_SECONDS)]
+        has_ended = all(mate.ended for mate in lead.mates)  # by itself, just now: nobody needs to be told
         for mate in lead.mates:
-            # The runner may be anywhere, perhaps with the lock: wait a moment for it, not for ever.
-            got = mate.lock.acquire(timeout=YIELD_SECONDS)
-            self._fail_fatally(mate, lead.verdict or CANCELLED)
-            if got:
-                mate.lock.release()
+            if has_ended:
+                self.outbox.end(mate)
+            else:
+                self._fail_fatally(mate, lead.verdict or CANCELLED)
+        for mate in locked:
+            mate.lock.release()
+        if has_ended:
+            self._ending.release()
+            return
         stopped = threading.get_ident() == lead.thread  # it did as it was told
         self.outbox.end_process(self._service.exit if stopped else None)
 
