@@ -37,7 +37,7 @@ class Spooling:
         self._alone = 0
         self._spool: SpoolWriter | None = None
         self._place = ("", 0)  # the directory in which it is, and the life of the server that was last seen there
-        self._is_denied = False  # no file can be made there
+        self._is_denied = False  # no file can be made there, or none is to be any more
         self._writing = reentry.lock()  # whoever finds it held goes the ordinary way
 
     def permitted(self, lane: Lane, permit: int) -> None:
@@ -69,6 +69,8 @@ class Spooling:
             self._let_go()
         finally:
             try:
+                if self._is_denied and self._writing._is_owned():
+                    self._let_go()  # who wanted to has not waited for so long
                 self._writing.release()
             except RuntimeError:
                 pass  # another thread has it
@@ -85,11 +87,12 @@ class Spooling:
             self._client.send(m.LookAt(spool.name))
 
     def close(self) -> None:
-        """Let go of the spool; the server does away with it."""
+        """Let go of the spool, which the server does away with; where a spawn is still being written, its writer does:
+        the number of a file that was closed may be another one's by the time that it is written to.
+        """
         self._is_denied = True
-        is_free = self._writing.acquire(timeout=CLOSE_SECONDS)
-        self._let_go()
-        if is_free:
+        if not self._writing._is_owned() and self._writing.acquire(timeout=CLOSE_SECONDS):
+            self._let_go()
             self._writing.release()
 
     def forget(self) -> None:
