@@ -131,6 +131,21 @@ async def test_a_container_that_breaks_a_rule_is_killed(here: Stage, reason: str
     assert await works(here)
 
 
+async def test_last_words_are_heard_also_where_the_server_was_about_to_say_something(here: Stage) -> None:
+    name = await here.started("ap-1/f")
+    container = await here.container(name)
+    await here.client.send(submit(last=True))
+    assign, _ = await container.expect(m.Assign)
+    connection = here.server._services.dispatcher.containers[name].connection
+    assert connection is not None
+    container.stream.send(encode(m.Results(assign.range, 0, 1, 0.001, 0.001), b"out"))
+    container.close()
+    connection.send(m.Forget("fc-1", 0))  # before the loop can see that there is something to read
+    outputs, payload = await here.client.expect(m.Outputs)
+    assert (outputs.first, outputs.count, payload) == (0, 1, b"out")
+    await here.until(lambda: name in here.engine.killed)
+
+
 LATE: list[m.Message] = [
     m.Results(99, 0, 1, 0.0, 0.0),
     m.Failure(99, 0, 0.0, 0.0, ERROR, fatal=False),

@@ -7,6 +7,7 @@ that comes back over another stream goes on where it was.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -31,6 +32,7 @@ MAX_HELLO_BYTES = 64 << 10  # of one that has not
 LAST_WORDS_SECONDS = 2.0  # a peer with a session whose process is gone has this long to be heard to the end
 FAREWELL_SECONDS = 1.0  # a peer that is sent away has this long to read why
 GRACE_SECONDS = 60.0  # a peer with a session that has lost its stream may come back for so long
+READ_BYTES = 256 << 10  # at once, of a peer that is gone
 MAX_KEPT_BYTES = 64 << 20  # sent to a peer that is away; beyond it, it is not waited for
 
 ABOUT_THE_STREAM = frozenset((m.Release, m.Received, m.Bye))
@@ -375,8 +377,19 @@ class Connection(asyncio.Protocol):
             self._peer = None
             peer.lost()
 
+    def _hear_last_words(self) -> None:
+        """Take what a peer on this machine has said before it was gone: to write to it then ends the stream unread."""
+        stream = self._transport.get_extra_info("socket") if self._transport else None
+        if stream is None or stream.family != socket.AF_UNIX:
+            return
+        with contextlib.suppress(OSError):
+            while data := os.read(stream.fileno(), READ_BYTES):
+                self.data_received(data)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The stream is gone."""
+        if exc is not None:
+            self._hear_last_words()
         self._transport = None
         for alarm in (self._patience, self._stuck):
             if alarm:
