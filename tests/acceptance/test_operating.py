@@ -35,6 +35,8 @@ KITCHEN = """
         print("simmers", x)
         if x == 13:
             raise ValueError("thirteen")
+        if x == 14:
+            raise TimeoutError("fourteen")
         return [x, x * x]
 
     @app.function(max_containers=1)
@@ -187,13 +189,15 @@ def test_results_are_fetched(kitchen: Kitchen) -> None:
     assert done.status == 1 and 'raise ValueError("thirteen")' in done.err
     assert done.err.splitlines()[-1] == "ValueError: thirteen" and "sdk" not in done.err
     assert [row[:6:5] for row in kitchen.table("call", "list", "-n", "1")] == [[failing, "1/1"]]
+    done = kitchen.program.upswell("call", "get", kitchen.function("simmer").spawn(14).object_id, "--timeout", "60")
+    assert done.status == 1 and 'raise TimeoutError("fourteen")' in done.err
 
 
 def test_a_call_without_inputs(kitchen: Kitchen) -> None:
     call = kitchen.function("simmer").spawn_map([]).object_id
     assert kitchen.command("call", "get", call).out == ""
     missing = kitchen.command("call", "get", call, "--index", "0", status=1)
-    assert missing.err == f"IndexError: {call} has 0 inputs, counted from 0, and none at 0\n"
+    assert missing.err == f"upswell: {call} has 0 inputs, counted from 0, and none at 0\n"
     assert [row[4:6] for row in kitchen.table("call", "list")] == [["finished", "0/0"]]
     assert kitchen.command("call", "cancel", call).out == f"{call} has ended already\n"
     again = FunctionCall.from_id(call)
@@ -282,7 +286,7 @@ def test_versions(kitchen: Kitchen) -> None:
     assert [row[0] for row in kitchen.table("app", "history", "kitchen")] == ["2", "1"]
     assert kitchen.command("app", "rollback", "kitchen").out == "kitchen is at version 3 now\n"
     assert kitchen.command("app", "rollback", "kitchen", "1").out == "kitchen is at version 3 already\n"
-    assert "none 9" in kitchen.command("app", "rollback", "kitchen", "9", status=1).err
+    assert "has no version 9: its latest is 3" in kitchen.command("app", "rollback", "kitchen", "9", status=1).err
     assert [(row["version"], row["is_served"]) for row in kitchen.records("app", "history", "kitchen")] == [
         (3, True), (2, False), (1, False),
     ]  # fmt: skip
@@ -293,6 +297,7 @@ def test_versions(kitchen: Kitchen) -> None:
     stopped = kitchen.command("app", "rollback", "kitchen", status=1).err
     assert stopped == "upswell: kitchen is stopped: name the version to serve, from 1 to 3\n"
     assert kitchen.command("app", "rollback", "kitchen", "3").out == "kitchen is at version 4 now\n"
+    assert json.loads(kitchen.command("app", "stop", "kitchen", "--json").out)["state"] in ("stopping", "stopped")
 
 
 def test_logs(kitchen: Kitchen) -> None:

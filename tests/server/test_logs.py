@@ -277,7 +277,7 @@ async def test_what_the_server_says(tmp_path: Path) -> None:
     ((call, _),) = [(text.split()[4], text) for _, _, text in said if "still runs" in text]
     assert said == [
         ("", "", "version 1 is served from now on, rolling\n"),
-        ("f", first, "could not start: builtins.ImportError: no numpy\nTraceback …\n"),
+        ("f", first, "could not start: ImportError: no numpy\nTraceback …\n"),
         ("g", "", "its schedule fires once for all that was missed\n"),
         ("g", "", f"its schedule fires, and {call} still runs\n"),
         ("f", second, "ended by itself: status -11\n"),

@@ -61,6 +61,7 @@ def stop(app_name: str, as_json: bool) -> Action:
             if found.state == "stopped":
                 raise click.ClickException(f"{app_name} is stopped already")
             run_sync(stop_app(client, found.id))
+            found = naming.find_app(client, found.id)
         tell(found, as_json, f"stopped {found.name or 'the app'} ({found.id})")
         return 0
 

@@ -190,7 +190,7 @@ class AppService:
             number = message.version or known.version - 1
             require(number >= 0, f"{message.name} is stopped: name the version to serve, from 1 to {latest}")
             require(number > 0, f"{message.name} has no version before its first")
-            require(number <= latest, f"{message.name} has versions 1 to {latest}, and none {number}")
+            require(number <= latest, f"{message.name} has no version {number}: its latest is {latest}")
             require(message.name not in self._deploying, f"a deploy of {message.name} is under way: try again")
         except Error as error:
             refuse(connection, message.request, "missing" if isinstance(error, NotFoundError) else "invalid", error)

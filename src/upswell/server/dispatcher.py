@@ -98,10 +98,10 @@ class Dispatcher:
     def start_failed(self, served: Served, error: m.ErrorRecord, payload: memoryview) -> None:
         """A container could not load its function."""
         self._start_errors[served.record.id] = (error, Kept(payload))
-        words = f"could not start: {error.type}: {error.message}\n{error.traceback}"
+        words = f"could not start: {error.last_line}\n{error.traceback}"
         self.say(words, function=served.record.id, container=served.id)
         served.explained = True
-        self.happened(e.StartFailed(served.id, f"{error.type}: {error.message}"))
+        self.happened(e.StartFailed(served.id, error.last_line))
 
     def ends_with_its_input(self, served: Served, error: m.ErrorRecord) -> None:
         """A container ends itself with an input that was stopped, as nobody knows what that has left behind."""

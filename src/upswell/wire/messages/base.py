@@ -57,6 +57,11 @@ class ErrorRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     traceback: str = ""
     attempts: int = 1
 
+    @property
+    def last_line(self) -> str:
+        """As Python ends a traceback with it."""
+        return f"{self.type.removeprefix('builtins.')}: {self.message}"
+
 
 class Hello(Message, tag=1, frozen=True):
     """The first frame of every connection. `token` of a container is what the engine gave it.
