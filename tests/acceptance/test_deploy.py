@@ -614,7 +614,8 @@ def test_what_is_no_app(program: Program, target: str) -> None:
         "empty.py": "empty.py has no app: make one at its top level",
     }
     assert (done.status, done.out) == (2, "") and words[target] in done.err
-    assert program.upswell("deploy", "two.py::another").lines[0].startswith("two, version 1")
+    deployed, warned = program.upswell("deploy", "two.py::another").lines
+    assert deployed.startswith("two, version 1") and warned == "  it has no function, so there is nothing to call"
 
 
 def test_a_server_that_does_not_see_our_files(tmp_path_factory: pytest.TempPathFactory) -> None:

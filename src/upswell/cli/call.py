@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 from builtins import TimeoutError
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from ..sdk.call import FunctionCall, is_here
+from ..sdk.call import FunctionCall
 from ..sdk.client import Client
 from ..sdk.dual import run_sync
 from ..sdk.listing import find_call, list_calls
@@ -75,8 +73,14 @@ def get(name: str, index: int | None, timeout: float | None, as_json: bool) -> A
         # What the user's function returned or raised may be of a module that lies here, as for `run -m`.
         sys.path.insert(0, os.getcwd())
         handle: FunctionCall[Any] = FunctionCall.from_id(name)
-        for result in _results(handle, index, timeout):
-            _print(result, as_json)
+        try:
+            results = handle.iter(timeout=timeout) if index is None else [handle.get(timeout, index=index)]
+            for result in results:
+                _print(result, as_json)
+        except (IndexError, TimeoutError) as error:
+            if error.__cause__ is not None:  # its remote traceback: the user's function has raised it
+                raise
+            raise click.ClickException(str(error)) from None
         return 0
 
     return act
@@ -103,21 +107,6 @@ def cancel(name: str, terminate: bool, as_json: bool) -> Action:
         return 0
 
     return act
-
-
-def _results(handle: FunctionCall[Any], only: int | None, timeout: float | None) -> Iterator[Any]:
-    """The results of all inputs, or of one. What is raised here for want of one is not to be taken for the user's."""
-    for index in itertools.count() if only is None else (only,):
-        try:
-            is_there = run_sync(is_here(handle, index, timeout))
-        except TimeoutError as error:
-            raise click.ClickException(str(error)) from None
-        if not is_there and only is None:
-            return
-        if not is_there:
-            there = f"{handle.num_inputs()} inputs, counted from 0"
-            raise click.ClickException(f"{handle.object_id} has {there}, and none at {only}")
-        yield handle.get(index=index)
 
 
 def _known(client: Client, name: str) -> CallInfo:

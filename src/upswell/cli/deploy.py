@@ -92,6 +92,8 @@ def lines(deployment: Deployment) -> Iterator[str]:
     width = max((len(one.name) for one in deployment.functions), default=0)
     for one in deployment.functions:
         yield f"  {one.name:{width}}  {schedule_in_words(one) or _methods(one)}".rstrip()
+    if not deployment.functions:
+        yield "  it has no function, so there is nothing to call"
     for one in deployment.functions[:1]:
         kind = "Cls" if one.kind == "class" else "Function"
         yield f'call it by name: upswell.{kind}.from_name("{name}", "{one.name}")'

@@ -229,13 +229,6 @@ class Results(Generic[R]):
         return self._end is not None and index >= self._end
 
 
-async def is_here(call: FunctionCall[Any], index: int, timeout: float | None) -> bool:
-    """Whether there is an input `index`, once it has a result: apart from that, as what `get` raises may be the input's
-    own exception. The builtin `TimeoutError` when `timeout` seconds pass first.
-    """
-    return await call._until_here(index, timeout)
-
-
 async def remote(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Submit one input and return its output, or raise its exception."""
     client, function_id = function.connect()

@@ -386,7 +386,7 @@ def unpack_exception(record: ErrorRecord, payload: bytes | memoryview) -> BaseEx
     if len(payload):
         error = _load(memoryview(payload), ())
     if not isinstance(error, BaseException):
-        error = RemoteError(f"{record.type}: {record.message}")
+        error = RemoteError(record.last_line)
     if record.traceback:
         error.__cause__ = RemoteTraceback(record.traceback)
     return error
