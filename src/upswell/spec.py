@@ -450,6 +450,7 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     serialized: bytes = b""  # cloudpickle of the raw function or class where it travels by value
     interface: Interface = Interface()
     version: int = 0  # of its app, the last one that has changed what its containers are; for the server to say
+    described: str = ""  # the parameters in which it differs from the plain one, for people
 
     @property
     def standing_spec(self) -> FunctionSpec:
@@ -469,7 +470,7 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def _container(self) -> "FunctionRecord":
         spec = replace(self.spec, settings=AutoscalerSettings(), retries=None, schedule=None)
-        return replace(self, spec=spec, interface=Interface(), version=0)
+        return replace(self, spec=spec, interface=Interface(), version=0, described="")
 
     @property
     def label(self) -> str:

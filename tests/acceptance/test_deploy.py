@@ -489,6 +489,11 @@ def test_settings_changed_by_name(program: Program) -> None:
     """
     shown = "AutoscalerSettings(min_containers={}, max_containers=4, buffer_containers=0, scaledown_window=60)"
     assert python(program, text) == [shown.format(1), shown.format(0), "3", "4"]
+    listed = {one["name"]: one["parameters"] for one in json.loads(program.upswell("function", "list", "--json").out)}
+    assert [listed["square"], *(listed[name] for name in listed if name.startswith("Model@"))] == [
+        "", "size=1, name='plain'",
+    ]  # fmt: skip
+    assert "PARAMETERS" in program.upswell("function", "list").lines[0]
     program.write(CENSUS, "project/app.py")
     program.write(HELPER, "project/helper.py")
     assert program.upswell("deploy", "project/app.py").status == 0

@@ -31,7 +31,7 @@ FUNCTIONS = [
     ),
     m.FunctionInfo(
         "ap-1/Model@1f60c4", "ap-1", "census", "Model@1f60c4", 0, 1, 7, 5, 0, 0, 2, SETTINGS, 2, "running", "why",
-        "Cron('0 9 * * *', 'Europe/Berlin')", NOON + 3600,
+        "Cron('0 9 * * *', 'Europe/Berlin')", NOON + 3600, "size='large'",
     ),
 ]  # fmt: skip
 CONTAINERS = [

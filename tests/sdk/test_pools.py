@@ -8,6 +8,7 @@ import pytest
 import upswell
 from upswell.exception import InvalidError
 from upswell.sdk.cls import link_of
+from upswell.sdk.pool import Home
 from upswell.spec import AutoscalerSettings, Concurrency, SettingsUpdate
 
 app = upswell.App("pools")
@@ -97,6 +98,20 @@ def test_equal_ones_are_one_pool(one: int) -> None:
 def test_different_ones_never_are() -> None:
     assert len({key(make()) for make in DIFFERENT}) == len(DIFFERENT)
     assert key(Model()) == "Model" and key(function) == "function"
+
+
+def test_people_are_shown_the_parameters_that_differ() -> None:
+    home = Home("ap-1", "pools")
+    shown = [
+        link_of(made).pool.record(home).described
+        for made in (
+            Model(),
+            Model.with_options(cpu=1)(),
+            Model(size=4),
+            Model(name="a\n" + 100 * "b", size=4),
+        )
+    ]
+    assert shown == ["", "", "size=4", "size=4, name='a\\n" + 19 * "b" + "…"]
 
 
 def test_options_lie_over_what_was_declared_and_leave_it_alone() -> None:

@@ -19,9 +19,11 @@ from .tables import NOTHING, Column, as_json, count, moment, print_json, show_li
 
 DEFAULT = "default"
 
+PARAMETERS: Column[FunctionInfo] = Column("PARAMETERS", lambda one: one.parameters or NOTHING, 3)
 COLUMNS: tuple[Column[FunctionInfo], ...] = (
     Column("APP", lambda one: one.app_name or one.app),
     Column("FUNCTION", lambda one: one.name),
+    PARAMETERS,
     Column("BACKLOG", lambda one: count(one.backlog), right=True),
     Column("RUNNING", lambda one: count(one.running), right=True),
     Column("CONTAINERS", lambda one: containers(one), right=True),
@@ -64,8 +66,10 @@ def list_(app_name: str | None, as_json: bool) -> Action:
         with connected() as client:
             app = naming.app_id(client, app_name)
             found = run_sync(list_functions(client, app))
+        has_objects = any(one.parameters for one in found.rows)
+        columns = [column for column in COLUMNS if column is not PARAMETERS or has_objects]
         where = f"{app_name} has no function" if app_name else "no function is here"
-        show_listing(COLUMNS, found, as_json, f"{where}: deploy one with `upswell deploy FILE`")
+        show_listing(columns, found, as_json, f"{where}: deploy one with `upswell deploy FILE`")
         return 0
 
     return act

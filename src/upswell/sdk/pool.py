@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .client import Client
 
 HASH_BYTES = 6  # of what tells a derived pool from the plain one
+DESCRIBED_CHARACTERS, VALUE_CHARACTERS = 60, 24  # of all its parameters for people, and of one
 
 
 class FunctionStats(NamedTuple):
@@ -208,7 +209,8 @@ class Pool:
             variables = tuple(sorted(self.declaration.variables.resolve().items()))
             environment = replace(served.environment, variables=variables)
             key = f"{home.app_id}/{self.key}"
-            return replace(served, id=key, spec=self.spec, environment=environment, parameters=parameters)
+            more = {"parameters": parameters, "described": self._described}
+            return replace(served, id=key, spec=self.spec, environment=environment, **more)
         return FunctionRecord(
             id=f"{home.app_id}/{self.key}",
             app_name=home.app_name,
@@ -219,7 +221,15 @@ class Pool:
             parameters=parameters,
             serialized=serialize(self.code) if self.serialized else b"",
             interface=self.interface,
+            described=self._described,
         )
+
+    @property
+    def _described(self) -> str:
+        """The parameters in which it differs from the plain pool, shortened."""
+        plain, own = self._plain.parameters or {}, self.parameters or {}
+        told = [(name, repr(value)) for name, value in own.items() if (name, value) not in plain.items()]
+        return _shortened(", ".join(f"{name}={_shortened(value, VALUE_CHARACTERS)}" for name, value in told))
 
     @property
     def _content(self) -> tuple[Any, ...]:
@@ -342,3 +352,7 @@ class Autoscaler:
         return await self._pool.change(f"{self._pool.name}.autoscaler.update", changed)
 
     _update.__qualname__ = "autoscaler.update"
+
+
+def _shortened(text: str, most: int = DESCRIBED_CHARACTERS) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

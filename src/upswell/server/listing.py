@@ -172,6 +172,7 @@ class Listings:
             reason=now.decision,
             schedule=in_words(record.spec.schedule),
             next_fire_at=self._timetable.next(function),
+            parameters=record.described,
         )
 
     def _named(self, name: str) -> list[App]:

@@ -47,6 +47,7 @@ def check_client(message: m.Message, connection: Connection, dispatcher: Dispatc
             _check_id("function", record.id)
             derived = record.id.startswith(f"{name}/{record.name}@")
             _require(derived and "/" not in record.label, f"{record.id} is no pool of {name}/{record.name}")
+            _require(len(record.described) <= MAX_ID_CHARACTERS, f"the description of {record.id} is too long")
             if app := dispatcher.apps.get(name):
                 _require(len(app.functions) < MAX_FUNCTIONS, f"an app has at most {MAX_FUNCTIONS:,} pools")
         case m.AttendApp(app=name):

@@ -57,6 +57,7 @@ class FunctionInfo(Row, tag="function", frozen=True):
     reason: str  # ... and in words
     schedule: str = ""
     next_fire_at: float | None = None
+    parameters: str = ""  # of an object, where they are not the defaults, shortened
 
 
 class ContainerInfo(Row, tag="container", frozen=True):
