@@ -103,7 +103,7 @@ class FunctionCall(Generic[R]):
     async def get_call_graph(self) -> list[InputInfo]:
         """The inputs of the call, each with the inputs of the calls it made below it, and how far they are.
 
-        Raises `NotFoundError` where the call is not known any more.
+        Raises `NotFoundError` where that is not known: a server remembers it of the latest calls, while it runs.
         """
         from .graph import tree  # by few programs, and late
 
@@ -115,7 +115,8 @@ class FunctionCall(Generic[R]):
             inbox.close()
         assert isinstance(answer, m.CallGraph)
         if answer.missing:
-            raise self._missing()
+            known = "there is no such call, or the server remembers only later ones, or was started again since"
+            raise NotFoundError(f"no call graph of {self.object_id} is known: {known}")
         return tree(answer.inputs)
 
     gather = Dual(_gather)
