@@ -152,7 +152,7 @@ async def open_app(here: Stage) -> None:
     bad = record("bad", settings=AutoscalerSettings(min_containers=1, max_containers=2))
     good = record("good", settings=AutoscalerSettings(max_containers=1))
     await here.client.send(m.OpenApp("ap-1", "app", [bad, good]))
-    await here.client.expect(m.AppOpened)
+    await here.has_taken_all()
 
 
 async def as_stranger(here: Stage, _: Mischief) -> tuple[Peer, tuple[type[m.Message], ...]]:

@@ -37,7 +37,7 @@ async def here(tmp_path: Path) -> AsyncIterator[Stage]:
         for app in ("ap-1", "ap-2"):
             settings = AutoscalerSettings(min_containers=1)
             await on_stage.client.send(m.OpenApp(app, "app", [record("f", app, settings), record("g", app)]))
-            await on_stage.client.expect(m.AppOpened)
+            await on_stage.has_taken_all()
         yield on_stage
 
 

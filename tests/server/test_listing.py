@@ -33,7 +33,7 @@ async def here(tmp_path: Path) -> AsyncIterator[Stage]:
     async with stage(home=tmp_path, calendar=lambda: NOON) as on_stage:
         settings = AutoscalerSettings(min_containers=1, max_containers=1)
         await on_stage.client.send(m.OpenApp("ap-1", "app", [record("f", settings=settings), record("g")]))
-        await on_stage.client.expect(m.AppOpened)
+        await on_stage.has_taken_all()
         container = await on_stage.container(await on_stage.started("ap-1/f"))
         await on_stage.client.send(m.Submit("fc-1", "ap-1/f", "map", 0, 5, False))
         assign, _ = await container.expect(m.Assign)
@@ -147,7 +147,7 @@ async def test_a_long_listing_holds_nobody_up(here: Stage) -> None:
     """Who asks something else meanwhile is answered before it is over, and several listings share the time."""
     many = [record(f"f{number}", "ap-3") for number in range(9_000)]
     await here.client.send(m.OpenApp("ap-3", "large", many))
-    await here.client.expect(m.AppOpened)
+    await here.has_taken_all()
     await here.client.send(m.List(1, m.ListFunctions()), m.List(2, m.ListFunctions("ap-1")), m.Inquire(3, "ap-1/f"))
     came: list[tuple[int, int, bool]] = []
     while (1, True) not in {(request, last) for request, _, last in came}:
@@ -180,7 +180,7 @@ async def test_what_may_not_be_asked(here: Stage, message: m.Message) -> None:
 
 async def test_too_many_listings(here: Stage) -> None:
     await here.client.send(m.OpenApp("ap-3", "large", [record(f"f{number}", "ap-3") for number in range(3_000)]))
-    await here.client.expect(m.AppOpened)
+    await here.has_taken_all()
     peer = await here.neighbour()
     await peer.send(*(m.List(number, m.ListFunctions()) for number in range(listing.WAITING_AT_MOST + 1)))
     assert "listings are under way" in await peer.dismissed()

@@ -37,7 +37,7 @@ async def here(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
         await on_stage.client.send(
             m.OpenApp("ap-1", "app", [record("f", settings=AutoscalerSettings(min_containers=1)), record("g")])
         )
-        await on_stage.client.expect(m.AppOpened)
+        await on_stage.has_taken_all()
         yield on_stage
 
 
@@ -292,7 +292,7 @@ async def test_who_must_have_more_than_there_is_room_for_is_told_and_gets_it_whe
     one_gpu = FunctionSpec(settings=AutoscalerSettings(min_containers=2), resources=Resources(gpus=(Gpu("T4"), Gpu())))
     here.engine.grow(Capacity(2.0, 1 << 40, gpus={"": 1, "T4": 1}))
     await here.client.send(m.OpenApp("ap-2", "app", [structs.replace(record("h", "ap-2"), spec=one_gpu)]))
-    await here.client.expect(m.AppOpened)
+    await here.has_taken_all()
     await here.started("ap-2/h")
     here.clock.advance(5.1)
     log, _ = await here.client.expect(m.Log)

@@ -144,7 +144,7 @@ async def test_one_that_was_not_told_yet_what_it_is_and_whose_app_comes_later(ho
 
     async with stage(home=home, found=[of_client], arrive=arrive) as here:
         await here.client.send(m.OpenApp("ap-2", "app", [record("f", "ap-2")]))
-        await here.client.expect(m.AppOpened)
+        await here.has_taken_all()
         here.clock.advance(LOOK_SECONDS)
         assert (await peers[0].expect(m.Load))[0].function.id == of_client.function
         await peers[0].send(m.Ready())

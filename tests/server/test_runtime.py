@@ -25,7 +25,7 @@ ERROR = m.ErrorRecord("user", "builtins.ValueError", "no", "")
 
 async def opened(here: Stage, **options: Retries | AutoscalerSettings) -> None:
     await here.client.send(m.OpenApp("ap-1", "app", [record("f", **options)]))  # type: ignore[arg-type]
-    await here.client.expect(m.AppOpened)
+    await here.has_taken_all()
 
 
 async def test_an_idle_container_is_drained_after_the_window() -> None:

@@ -71,7 +71,6 @@ async def mapped(here: Stage, home: Path, inputs: int = 1) -> tuple[Client, Peer
     await client.come()
     settings = AutoscalerSettings(max_containers=1)
     await client.peer.send(m.OpenApp("ap-1", "app", [record("f", settings=settings)]))
-    await client.expect(m.AppOpened)
     await client.peer.send(m.Submit("fc-1", "ap-1/f", "map", 0, inputs, True), payload=b"in")
     container = await here.container(await here.started("ap-1/f"))
     assign, _ = await container.expect(m.Assign)
@@ -209,7 +208,6 @@ async def reopened(here: Stage, home: Path) -> Client:
     client = Client(here, home)
     await client.come()
     await client.peer.send(m.OpenApp("ap-1", "app", [record("f", settings=AutoscalerSettings(max_containers=1))]))
-    await client.expect(m.AppOpened)
     return client
 
 

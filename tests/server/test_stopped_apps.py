@@ -97,7 +97,6 @@ async def test_inputs_of_a_call_that_has_ended_with_them_are_accepted_once_more(
 async def test_only_an_app_that_is_served_can_be_stopped(home: Path) -> None:
     async with stage(home=home) as here:
         await here.client.send(m.OpenApp("ap-1", "app", [ONE]), m.StopApp(1, "ap-1"), m.StopApp(2, "ap-2"))
-        await here.client.expect(m.AppOpened)
         for words in ("the app ap-1 runs for a program, and ends with it", "no app ap-2 is served here"):
             error = (await here.client.expect(m.Done))[0].error
             assert error is not None and error.kind == "missing" and words in error.message

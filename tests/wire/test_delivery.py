@@ -27,7 +27,7 @@ class Side:
         other.coming.append((message, payload))
 
     def say(self, other: "Side", size: int) -> None:
-        self.send(other, m.AppOpened(str(self.sent)), bytes(size))
+        self.send(other, m.AppClosed(str(self.sent)), bytes(size))
         self.sent += 1
 
     def take(self, other: "Side") -> None:
@@ -37,7 +37,7 @@ class Side:
         match message:
             case m.Received(count=count):
                 self.delivery.confirm(count)
-            case m.AppOpened(app=number):
+            case m.AppClosed(app=number):
                 self.took.append(int(number))
 
 
@@ -93,7 +93,7 @@ def test_what_has_arrived_is_not_kept() -> None:
 def test_frames_that_were_never_sent_did_not_arrive(count: int) -> None:
     delivery = Delivery()
     for _ in range(3):
-        delivery.send(m.AppOpened("ap-1"), b"")
+        delivery.send(m.AppClosed("ap-1"), b"")
     delivery.confirm(1)
     with pytest.raises(ProtocolError, match="3 were sent"):
         delivery.confirm(count)
@@ -103,7 +103,7 @@ def test_frames_that_were_never_sent_did_not_arrive(count: int) -> None:
 
 def test_a_frame_that_was_not_sent_after_all_is_not_sent_again() -> None:
     side = Delivery()
-    first, second = m.AppOpened("1"), m.AppOpened("2")
+    first, second = m.AppClosed("1"), m.AppClosed("2")
     side.send(first, b"one")
     side.send(second, b"two")
     side.withdraw(m.Bye("that counts for nothing"))

@@ -49,7 +49,7 @@ Declared = m.OpenApp | m.AttendApp | m.Declare | m.Watch  # what is to hold in e
 
 ABOUT: dict[type[m.Message], str] = {  # what is for an inbox, and the field that says for which
     **dict.fromkeys((m.Outputs, m.Failed, m.Accepted, m.Refused, m.Invited, m.CallDescribed, m.Chunks), "call"),
-    **dict.fromkeys((m.AppOpened, m.AppClosed), "app"),
+    m.AppClosed: "app",
     **dict.fromkeys((m.Statistics, m.ObjectAnswer, m.Done, m.Listed, m.Logged, m.CallGraph), "request"),
     **dict.fromkeys((m.MissingFiles, m.Deployed, m.Resolved), "request"),
 }

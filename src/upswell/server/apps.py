@@ -57,7 +57,6 @@ class AppService:
         )
         for record in message.functions:
             self._dispatcher.declare(app, record)
-        connection.send(m.AppOpened(message.app))
 
     def close(self, connection: Connection, name: str) -> None:
         """The client needs the app no more."""

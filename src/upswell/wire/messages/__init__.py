@@ -17,7 +17,7 @@ from .server import *
 
 AnyMessage = (
     Hello | Welcome | Bye | Release | Piece | Received
-    | OpenApp | CloseApp | AttendApp | Declare | AppOpened | AppClosed
+    | OpenApp | CloseApp | AttendApp | Declare | AppClosed
     | OfferFiles | MissingFiles | PutFile | Deploy | Rollback | Deployed | StopApp | Done | Resolve | Resolved
     | Submit | Spawned | LookAt | Restore | EndInputs | Cancel | Collect | AttendCall | Uncollect | Consumed
     | Accepted | Refused | Invited | Outputs | Failed | Chunks | CallDescribed

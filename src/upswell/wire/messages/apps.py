@@ -41,12 +41,6 @@ class Declare(Message, tag=29, frozen=True):
     function: FunctionRecord
 
 
-class AppOpened(Message, tag=30, frozen=True):
-    """The app is declared; its functions take inputs."""
-
-    app: str
-
-
 class AppClosed(Message, tag=31, frozen=True):
     """The app is stopped, and everything its containers wrote was sent."""
 
