@@ -128,7 +128,7 @@ async def test_it_is_known_to_whoever_asks_afterwards_though_nobody_has_rung(hom
         assert await backlog(other, function) == 3
 
 
-async def test_what_has_come_is_looked_for_again_a_moment_later(home: Path, spool: SpoolWriter) -> None:
+async def test_what_has_come_is_looked_for_again_until_nothing_comes(home: Path, spool: SpoolWriter) -> None:
     async with stage(home=home) as here:
         function = await function_of(here)
         write(spool, function, "fc-1")
@@ -136,13 +136,33 @@ async def test_what_has_come_is_looked_for_again_a_moment_later(home: Path, spoo
         await here.until(lambda: spool._head()[2])
         write(spool, function, "fc-2")
         until = spool._head()[2]
+        assert here.server._spools is not None
+        looks = here.server._spools._looks
 
-        def there() -> bool:
+        def at_rest() -> bool:
             here.clock.advance(LOOK_AGAIN_SECONDS)
-            return here.server._runtime.plane.room_for_spawned(function) == 1_000_000 - 2
+            return not looks
 
-        await here.until(there)
+        await here.until(at_rest)
         assert monotonic_now() >= until
+        assert here.server._runtime.plane.room_for_spawned(function) == 1_000_000 - 2
+
+
+async def test_what_was_written_while_a_look_was_promised_is_found(
+    home: Path, spool: SpoolWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upswell.server.spools.PROMISED_SECONDS", 3600.0)
+    async with stage(home=home) as here:
+        function = await function_of(here)
+        write(spool, function, "fc-0")
+        await here.client.send(m.LookAt(spool.name))
+        await here.until(lambda: spool._head()[2])
+        for number in range(1, 5):
+            here.clock.advance(LOOK_AGAIN_SECONDS)  # nothing is there
+            write(spool, function, f"fc-{number}")
+            assert spool.is_watched
+            here.clock.advance(LOOK_AGAIN_SECONDS)
+            assert here.server._runtime.plane.room_for_spawned(function) == 1_000_000 - number - 1
 
 
 async def test_it_outlives_the_server_kept_by_it_or_not(home: Path, spool: SpoolWriter) -> None:

@@ -25,7 +25,8 @@ from .dispatcher import Dispatcher
 from .model import Caller
 
 MAX_SPOOLS = 64  # while there are so many, who comes is told of no place for one
-LOOK_AGAIN_SECONDS = 0.002  # after something was found
+LOOK_AGAIN_SECONDS = 0.002  # for as long as something was found less than ...
+PROMISED_SECONDS = 0.005  # ... so long ago: a look that is a little late need not be asked for
 
 log = logging.getLogger("upswell.server")
 
@@ -44,7 +45,7 @@ class Spools:
         self._room = room
         self._clock = clock
         self._spools: dict[str, SpoolReader] = {}
-        self._looks: dict[str, int] = {}  # at spools, promised for such moments
+        self._looks: dict[str, int] = {}  # at spools, promised until such moments
         self._crowded: set[str] = set()  # functions that had no room when one of their calls came last
         self._leaving: set[str] = set()  # those whose programs have ended
         self._unreadable: set[str] = set()  # names of what is none, as the log has said
@@ -167,20 +168,21 @@ class Spools:
         dispatcher.happened(e.InputsSubmitted(call, message.function, "spawn", 0, 1, True, accepted=True))
 
     def _promise(self, spool: SpoolReader) -> None:
-        """Look again in a moment, which the program need not ask for."""
+        """Look again in a moment and until nothing comes any more, which the program need not ask for."""
         is_promised = spool.name in self._looks
-        self._looks[spool.name] = spool.promise(LOOK_AGAIN_SECONDS)
+        self._looks[spool.name] = spool.promise(PROMISED_SECONDS)
         if not is_promised:
             self._clock.call_later(LOOK_AGAIN_SECONDS, self._look_again, spool)
 
     def _look_again(self, spool: SpoolReader) -> None:
         if self._spools.get(spool.name) is not spool:
             return
-        if monotonic_now() < self._looks[spool.name]:
-            self._clock.call_later(LOOK_AGAIN_SECONDS, self._look_again, spool)
-            return
-        del self._looks[spool.name]
+        is_last = monotonic_now() >= self._looks[spool.name]
+        if is_last:
+            del self._looks[spool.name]
         self._take(spool)
+        if not is_last:
+            self._clock.call_later(LOOK_AGAIN_SECONDS, self._look_again, spool)
 
     def _withdraw_permit(self) -> None:
         self._permit += 1
