@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
 from upswell.sdk import clients
-from upswell.sdk.client import Client
+from upswell.sdk.client import Client, new_id
 
 
 def test_who_joins_as_the_last_one_leaves_has_a_connection_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,3 +51,14 @@ assert os.waitpid(child, 0)[1] == 0
 def test_a_forked_child_has_a_background_loop_of_its_own() -> None:
     ended = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_ids_are_in_the_order_in_which_they_were_made() -> None:
+    made = [new_id("fc")]
+    while len(made) < 20:
+        then = time.time_ns()
+        while time.time_ns() < then + 1_100_000:
+            pass
+        made.append(new_id("fc"))
+    assert made == sorted(made)
+    assert len({new_id("fc") for _ in range(10_000)}) == 10_000
