@@ -24,6 +24,7 @@ LAWS = (
 TESTS = ("tests/core", "tests/transcripts", *LAWS)
 REJOINING = ("tests/core/test_rejoining.py", "tests/conformance/test_rejoining.py", "tests/properties/test_restarts.py")
 RESTARTS = ("tests/core/test_snapshot.py", "tests/stores", "tests/conformance/test_durable_stores.py")
+GROUPS = ("tests/stores/test_groups.py",)
 CODE = ("tests/server/test_code.py", "tests/sdk/test_source.py")
 PACE = ("tests/sdk/test_pace.py",)
 LOOKING = ("tests/server/test_listing.py", "tests/server/test_logs.py")
@@ -318,7 +319,38 @@ BUGS = [
         RESTARTS,
     ),
     Bug("what has gone stays in memory", "stores/sqlite.py", "self._recent.drop(call, first)", "pass", RESTARTS),
-    Bug("buffers stay when their segment goes", "stores/rows.py", " AND block IS NULL", "", RESTARTS),
+    Bug(
+        "buffers stay when their segment goes",
+        "stores/gathered.py",
+        "VALUES {}) AND block IS NULL",
+        "VALUES {})",
+        RESTARTS,
+    ),
+    Bug("a transaction ends without what it gathered", "stores/writer.py", "self._rows.flush()", "pass", RESTARTS),
+    Bug(
+        "what is gathered is written after what changes it",
+        "stores/rows.py",
+        "                self.flush()\n                self._write(write)",
+        "                self._write(write)",
+        GROUPS,
+    ),
+    Bug(
+        "what was rolled back is written with what comes next",
+        "stores/rows.py",
+        "self._gathered.clear()",
+        "pass",
+        GROUPS,
+    ),
+    Bug(
+        "a call that ends as it is gathered never ends", "stores/rows.py", "call.finished_at = write.at", "pass", GROUPS
+    ),
+    Bug(
+        "one segment with buffers keeps those beside it from being dropped",
+        "stores/gathered.py",
+        "left = dropped",
+        "pass",
+        GROUPS,
+    ),
     Bug("a refused step is half kept", "stores/writer.py", 'self._connection.execute("ROLLBACK")', "pass", RESTARTS),
     Bug("the loop waits for a slow disk", "stores/writer.py", "self._seconds > QUICK_SECONDS", "False", RESTARTS),
     Bug("a file of code lies outside its tree", "code.py", '{"", ".", ".."} & {*parts}', '{""} & {*parts}', CODE),

@@ -1,8 +1,11 @@
-"""What a step changes, as rows: one method a kind of write. Runs on the writer's thread, inside its transaction."""
+"""What a step changes, as rows: one method a kind of write. Runs on the writer's thread, inside its transaction.
+
+The rows that every call has are gathered, and written together at the latest by `flush`, which ends a transaction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -11,9 +14,11 @@ import msgspec
 from .. import store as s
 from ..spec import OUTCOMES_KEPT_SECONDS
 from ..wire.buffers import Block
+from .gathered import OPEN, PUT_SEGMENT, Gathered, OpenedCall
 
 PIECE_BYTES = 1 << 20
 NUMBERS_REMEMBERED = 65_536
+ROWS_GATHERED = 1_000
 OF_INPUTS = ("attempts", "cancelled_inputs")  # what is known of inputs that are not settled
 ROWS_AT_ONCE = 500  # deleted in one transaction of a sweep
 PAGES_AT_ONCE = 2_048  # given back in one
@@ -37,36 +42,48 @@ class Rows:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._execute = connection.cursor().execute  # one for all: to make one takes as long as a short statement
-        self._numbers: dict[str, int] = {}  # of calls; only ever a memory of what the table says
+        self._gathered = Gathered(connection)
+        self._numbers: dict[str, int] = {}  # of calls; only ever a memory of what the table says, or is about to
+        self._latest: int | None = None  # the highest of all, where it is known
+        self._gathers: dict[type[s.Write], Callable[[Any], None]] = {
+            s.OpenCall: self._open,
+            s.PutInputs: self._put_inputs,
+            s.PutOutcome: self._put_outcome,
+            s.DropInputs: self._drop_inputs,
+            s.FinishCall: self._finish,
+        }
         noted = " UNION ".join(f"SELECT call FROM {table}" for table in OF_INPUTS)
         self._noted = {number for (number,) in connection.execute(noted)}  # all calls that these tables know, or more
 
     def forget(self) -> None:
         """The transaction was rolled back."""
+        self._gathered.clear()
         self._numbers.clear()
+        self._latest = None
+
+    def flush(self) -> None:
+        """Write what is gathered."""
+        if self._gathered:
+            for number, first in self._gathered.write():
+                self._drop_whole(number, first)
 
     def write(self, step: Sequence[s.Write]) -> None:
-        """Change what the writes of the step say."""
+        """Change what the writes of the step say, once `flush` has been called."""
         match step:
-            case (s.OpenCall(call=call) as opened, s.PutInputs(call=same, first=0) as inputs, *others) if call == same:
-                self._open(opened, inputs.count, inputs.count if inputs.last else None)
-                self._put_segment(self._numbers[call], inputs)
-                step = others
+            case (s.OpenCall(call=call) as opened, s.PutInputs(call=same, first=0) as inputs) if call == same:
+                self._open_alone(opened, inputs)
+                return
         for write in step:
-            self._write(write)
+            if (gather := self._gathers.get(type(write))) is not None:
+                gather(write)
+            else:
+                self.flush()
+                self._write(write)
+        if len(self._gathered) > ROWS_GATHERED:
+            self.flush()
 
     def _write(self, write: s.Write) -> None:
         match write:
-            case s.PutInputs():
-                self._put_inputs(write)
-            case s.PutOutcome(call=call, outcome=outcome):
-                self._put_outcome(call, outcome)
-            case s.DropInputs(call=call, first=first):
-                self._drop_inputs(self._number(call), first)
-            case s.OpenCall():
-                self._open(write, 0, None)
-            case s.FinishCall(call=call, at=at):
-                self._execute("UPDATE calls SET finished_at = ? WHERE number = ?", (at, self._number(call)))
             case s.PutAttempts(call=call, position=position, failures=failures, losses=losses):
                 self._execute(
                     "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)",
@@ -97,6 +114,7 @@ class Rows:
     def _number(self, call: str) -> int:
         number = self._numbers.get(call)
         if number is None:
+            self.flush()
             number = self._execute("SELECT number FROM calls WHERE id = ?", (call,)).get
             if number is None:
                 raise s.unknown(call)
@@ -114,44 +132,58 @@ class Rows:
             self._numbers.clear()
         self._numbers[call] = number
 
-    def _open(self, write: s.OpenCall, submitted: int, total: int | None) -> None:
-        self._execute(
-            "INSERT INTO calls (id, function, method, maker, kind, submitted, total, submitted_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (write.call, write.function, write.method, write.maker, write.kind, submitted, total, write.at),
+    def _new_number(self, call: str) -> int:
+        if self._latest is None:
+            self._latest = self._execute("SELECT max(number) FROM calls").get or 0
+        self._latest += 1
+        self._remember(call, self._latest)
+        return self._latest
+
+    def _open_alone(self, write: s.OpenCall, inputs: s.PutInputs) -> None:
+        """Of a step that is nothing else: two statements take less than to gather two rows."""
+        number, kept = self._new_number(write.call), inputs.kept
+        total = inputs.count if inputs.last else None
+        call = (number, write.call, write.function, write.method, write.maker, write.kind, inputs.count, total)
+        self._execute(OPEN[1][1], (*call, write.at, None))
+        self._execute(PUT_SEGMENT[1][1], (number, 0, inputs.count, self._put_block(kept.block), kept.payload))
+
+    def _open(self, write: s.OpenCall) -> None:
+        number = self._new_number(write.call)
+        self._gathered.calls[number] = OpenedCall(
+            number, write.call, write.function, write.method, write.maker, write.kind, 0, None, write.at
         )
-        self._remember(write.call, self._connection.last_insert_rowid())
 
     def _put_inputs(self, write: s.PutInputs) -> None:
         number, submitted = self._number(write.call), write.first + write.count
-        self._execute(
-            "UPDATE calls SET submitted = ?, total = ? "
-            "WHERE number = ? AND submitted = ? AND total IS NULL AND NOT cancelled AND finished_at IS NULL",
-            (submitted, submitted if write.last else None, number, write.first),
-        )
-        if not self._connection.changes():
+        total = submitted if write.last else None
+        if (call := self._gathered.calls.get(number)) is None:
+            self.flush()
+            self._execute(
+                "UPDATE calls SET submitted = ?, total = ? "
+                "WHERE number = ? AND submitted = ? AND total IS NULL AND NOT cancelled AND finished_at IS NULL",
+                (submitted, total, number, write.first),
+            )
+            if not self._connection.changes():
+                raise s.out_of_turn(write)
+        elif call.submitted == write.first and call.total is None and call.finished_at is None:
+            call.submitted, call.total = submitted, total
+        else:
             raise s.out_of_turn(write)
-        self._put_segment(number, write)
+        block = self._put_block(write.kept.block)
+        self._gathered.segments[number, write.first] = (number, write.first, write.count, block, write.kept.payload)
 
-    def _put_segment(self, number: int, write: s.PutInputs) -> None:
-        self._execute(
-            "INSERT INTO segments (call, first, count, block, payload) VALUES (?, ?, ?, ?, ?)",
-            (number, write.first, write.count, self._put_block(write.kept.block), write.kept.payload),
-        )
-
-    def _put_outcome(self, call: str, outcome: s.Outcome) -> None:
+    def _put_outcome(self, write: s.PutOutcome) -> None:
+        number, outcome, kept = self._number(write.call), write.outcome, write.outcome.kept
         error = None if outcome.error is None else _json(outcome.error).decode()
-        self._execute(
-            "INSERT INTO outcomes (call, first, count, block, error, payload) VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                self._number(call),
-                outcome.first,
-                outcome.count,
-                self._put_block(outcome.kept.block),
-                error,
-                outcome.kept.payload,
-            ),
-        )
+        block = self._put_block(kept.block)
+        self._gathered.outcomes.append((number, outcome.first, outcome.count, block, error, kept.payload))
+
+    def _finish(self, write: s.FinishCall) -> None:
+        number = self._number(write.call)
+        if (call := self._gathered.calls.get(number)) is not None:
+            call.finished_at = write.at
+        else:
+            self._gathered.finished[number] = write.at
 
     def _put_block(self, block: Block | None) -> int | None:
         if block is None:
@@ -166,11 +198,18 @@ class Rows:
         if block is not None:
             self._execute("DELETE FROM blocks WHERE number = ?", (block,))
 
-    def _drop_inputs(self, number: int, first: int) -> None:
-        if number not in self._noted:  # most are dropped so, at half the cost
-            self._execute("DELETE FROM segments WHERE call = ? AND first = ? AND block IS NULL", (number, first))
-            if self._connection.changes():
-                return
+    def _drop_inputs(self, write: s.DropInputs) -> None:
+        number, first = self._number(write.call), write.first
+        if number in self._noted:
+            self.flush()
+            self._drop_whole(number, first)
+        elif (gathered := self._gathered.segments.pop((number, first), None)) is not None:
+            self._drop_block(gathered[3])
+        else:
+            self._gathered.dropped[number, first] = None
+
+    def _drop_whole(self, number: int, first: int) -> None:
+        """Drop the segment with all that belongs to it, where it is there."""
         dropped = self._all("DELETE FROM segments WHERE call = ? AND first = ? RETURNING count, block", number, first)
         for count, block in dropped:
             self._drop_block(block)
@@ -185,7 +224,7 @@ class Rows:
         if number is None:
             return
         for (first,) in self._all("SELECT first FROM segments WHERE call = ? AND first >= ?", number, position):
-            self._drop_inputs(number, first)
+            self._drop_whole(number, first)
         if position:
             self._execute(
                 "UPDATE calls SET submitted = ?1, total = NULL WHERE number = ?2 AND submitted > ?1", (position, number)

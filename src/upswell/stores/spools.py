@@ -48,4 +48,5 @@ def _write(spool: SpoolReader, connection: apsw.Connection, rows: Rows) -> int:
         if connection.execute("SELECT 1 FROM calls WHERE id = ?", (message.call,)).get is None:
             kept = Kept(payload)
             rows.write(s.call_of_one(message.call, message.function, message.at, kept, method=message.method))
+            rows.flush()
     return last

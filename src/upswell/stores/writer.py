@@ -184,6 +184,7 @@ class Writer:
             count += 1
             if time.monotonic() > until:
                 break
+        self._rows.flush()
         self._connection.execute("COMMIT")
         self._seconds = time.monotonic() - begun
         self.trouble = ""
