@@ -209,8 +209,14 @@ class Pool:
             variables = tuple(sorted(self.declaration.variables.resolve().items()))
             environment = replace(served.environment, variables=variables)
             key = f"{home.app_id}/{self.key}"
-            more = {"parameters": parameters, "described": self._described}
-            return replace(served, id=key, spec=self.spec, environment=environment, **more)
+            return replace(
+                served,
+                id=key,
+                spec=self.spec,
+                environment=environment,
+                parameters=parameters,
+                described=self._described,
+            )
         return FunctionRecord(
             id=f"{home.app_id}/{self.key}",
             app_name=home.app_name,

@@ -472,8 +472,14 @@ def derived(plain: FunctionRecord, record: FunctionRecord) -> FunctionRecord:
     """The function with the options and parameters of `record`, and the code of `plain`."""
     variables = dict(plain.environment.variables) | dict(record.environment.variables)
     environment = replace(plain.environment, variables=tuple(sorted(variables.items())))
-    more = {"parameters": record.parameters, "described": record.described}
-    return replace(plain, id=record.id, spec=record.spec, environment=environment, **more)
+    return replace(
+        plain,
+        id=record.id,
+        spec=record.spec,
+        environment=environment,
+        parameters=record.parameters,
+        described=record.described,
+    )
 
 
 def _instead(names: list[str], asked: str) -> str:
