@@ -102,7 +102,11 @@ def test_many_start_it_at_once(home: Home) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_life_in_the_foreground(home: Home, number: signal.Signals) -> None:
-    server = home.popen(*UPSWELL, "serve")
+    before = signal.signal(number, lambda *_: None)  # what is started is not to ignore it, as under nohup it would
+    try:
+        server = home.popen(*UPSWELL, "serve")
+    finally:
+        signal.signal(number, before)
     assert until(lambda: home.upswell("server", "status").status == 0)
     assert home.status()["process"] == server.pid
     second = home.upswell("serve")
